@@ -1,0 +1,49 @@
+"""Layer normalisation over the channels."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class LayerNorm(keras.layers.Layer):
+    """Normalise the last axis to zero mean and unit variance, then scale by `gamma` and shift by `beta`.
+
+    `y = gamma * (x - mean(x)) / sqrt(var(x) + epsilon) + beta`, with the biased variance, as in Ba et al., "Layer
+    Normalization", 2016. Mean and variance are computed in float32 (at least) whatever the precision policy.
+
+    Args:
+        epsilon: positive number added to the variance.
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Raises:
+        ValueError: `epsilon` is not positive, or the last axis of the input has no static size.
+
+    Example:
+
+    >>> y = LayerNorm()(keras.random.normal((2, 8, 8, 96)))
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be a positive number, received {epsilon!r}")
+        self.epsilon = float(epsilon)
+        # The weights and the statistics stay in float32 under a 16-bit policy.
+        self.autocast = False
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(f"the last axis of the input must have a static size, received input_shape={input_shape}")
+        self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros", autocast=False)
+
+    def call(self, x):
+        return ops.cast(ops.layer_normalization(x, self.gamma, self.beta, epsilon=self.epsilon), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
