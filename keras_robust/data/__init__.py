@@ -1,1 +1,14 @@
+from keras_robust.data.contact_sheet import contact_sheet
+from keras_robust.data.preprocessing import decode, resize_and_crop
+from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_folder, photo_crops
 
+__all__ = [
+    "ImageFolder",
+    "PhotoCrops",
+    "Source",
+    "contact_sheet",
+    "decode",
+    "image_folder",
+    "photo_crops",
+    "resize_and_crop",
+]

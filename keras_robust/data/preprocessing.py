@@ -1,0 +1,96 @@
+"""From an image file to the pixels that a model sees, with numpy and Pillow: the same on every backend."""
+
+import math
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+# 192 MB once decoded, and below the size at which Pillow itself begins to warn.
+MAX_PIXELS = 64_000_000
+
+
+def decode(path: str | PathLike) -> np.ndarray:
+    """Read an image file as RGB.
+
+    The camera's EXIF orientation is applied; grey, palette and CMYK images become RGB, 16-bit grey is scaled to 8 bits;
+    transparency is dropped; of an animation the first frame is taken. The size is read from the header first, so
+    that a small file that would unpack to more than `MAX_PIXELS` is refused at no cost.
+
+    Returns:
+        uint8 array of shape (height, width, 3).
+
+    Raises:
+        ValueError: no image, a corrupt or truncated one, or one larger than `MAX_PIXELS`; the message names the file.
+    """
+    pillow, _ = _pillow()
+    with Path(path).open("rb") as file:
+        try:
+            with pillow.open(file) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, accepted are at most {MAX_PIXELS:,}")
+                return _rgb(image)
+        except Exception as error:  # Pillow passes on whatever a parser met: SyntaxError, struct.error, ...
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def resize_and_crop(image: np.ndarray, resolution: int, crop_ratio: float = 0.875) -> np.ndarray:
+    """Evaluation preprocessing of Singh et al. 2023: shorter side to floor(resolution / crop_ratio), then centre crop.
+
+    The resize is Pillow's bicubic (a = -0.5, widened when shrinking, which is antialiasing), rounded and clipped to
+    uint8: the filter with which the published accuracies were measured. An image whose shorter side already fits is
+    only cropped.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        resolution: side of the result, in pixels.
+        crop_ratio: side of the crop divided by the shorter side of the image, in (0, 1]; 1 keeps the largest square.
+
+    Returns:
+        uint8 array of shape (resolution, resolution, 3).
+    """
+    _check_uint8_rgb(image)
+    if resolution < 1:
+        raise ValueError(f"resolution: received {resolution!r}, accepted is an integer of at least 1")
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(f"crop_ratio: received {crop_ratio!r}, accepted is a number in (0, 1]")
+    height, width = image.shape[:2]
+    shorter, target = min(height, width), math.floor(resolution / crop_ratio)
+    if shorter != target:
+        pillow, _ = _pillow()
+        height, width = target * height // shorter, target * width // shorter
+        resized = pillow.fromarray(image).resize((width, height), pillow.Resampling.BICUBIC)
+        image = np.asarray(resized)
+    top, left = round((height - resolution) / 2), round((width - resolution) / 2)
+    return image[top : top + resolution, left : left + resolution]
+
+
+def _rgb(image):
+    """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
+    pillow, ops = _pillow()
+    image = ops.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating point pixels have no known range; accepted are 8-bit and 16-bit images")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion to 8 bits would clip 16-bit grey at 255 instead of scaling it.
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"pixels in [{grey.min()}, {grey.max()}]; accepted are 8-bit and 16-bit images")
+        image = pillow.fromarray((grey >> 8).astype(np.uint8))
+    if image.mode == "P":
+        image = image.convert("RGBA")  # a palette may hold transparency, which Pillow converts by this way only
+    return np.array(image.convert("RGB"))
+
+
+def _check_uint8_rgb(image):
+    dtype, shape = getattr(image, "dtype", None), getattr(image, "shape", None)
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ValueError(f"image: received {dtype} of shape {shape}, accepted is uint8 of shape (height, width, 3)")
+
+
+def _pillow():
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("Images are read and resized by Pillow: pip install 'keras-robust[quickstart]'") from error
+    return Image, ImageOps
