@@ -1,4 +1,4 @@
-from keras_robust.data.contact_sheet import contact_sheet
+from keras_robust.data.pictures import attack_sheet, contact_sheet
 from keras_robust.data.preprocessing import decode, resize_and_crop
 from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_folder, photo_crops
 
@@ -6,6 +6,7 @@ __all__ = [
     "ImageFolder",
     "PhotoCrops",
     "Source",
+    "attack_sheet",
     "contact_sheet",
     "decode",
     "image_folder",

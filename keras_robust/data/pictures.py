@@ -1,4 +1,4 @@
-"""A picture of a data source, to see what a model is given."""
+"""Pictures of data: what a model is given, and what an attack made of it."""
 
 from os import PathLike
 from pathlib import Path
@@ -38,3 +38,30 @@ def contact_sheet(source: Source, path: str | PathLike, per_class: int = 12, res
             sheet.paste(Image.fromarray(image), (margin + column * cell, top))
     sheet.save(path)
     return Path(path)
+
+
+def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarray:
+    """A picture of an attack: a row of images, a row of what the attack made of them, a row of the difference.
+
+    The difference is amplified to the full range, separately for each image: mid-grey is no change, black and white
+    are the largest change in the image.
+
+    Args:
+        x, x_adv: float arrays of shape (n, height, width, channels) in [0, 1], with one or three channels.
+        enlarge: each pixel becomes a square of this side.
+
+    Returns:
+        uint8 array of shape (3 rows, n columns with white gaps of 2 px, 3).
+    """
+    x, x_adv = np.asarray(x, np.float32), np.asarray(x_adv, np.float32)
+    if x.ndim != 4 or x.shape != x_adv.shape:
+        raise ValueError(f"x, x_adv: received shapes {x.shape} and {x_adv.shape}, accepted are equal ones of rank 4")
+    difference = x_adv - x
+    largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
+    amplified = 0.5 + 0.5 * difference / np.maximum(largest, np.finfo(np.float32).tiny)
+    gap = 2
+    cells = np.stack([x, x_adv, amplified]).repeat(enlarge, axis=2).repeat(enlarge, axis=3)
+    cells = np.pad(cells, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1.0)
+    rows, columns, height, width, channels = cells.shape
+    sheet = cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)[:-gap, :-gap]
+    return np.broadcast_to(np.round(sheet * 255), (*sheet.shape[:2], 3)).astype(np.uint8)
