@@ -1,1 +1,28 @@
+"""Building blocks of the models, as Keras layers."""
 
+from keras_robust.layers.activations import gelu
+from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
+from keras_robust.layers.mlp import Mlp
+from keras_robust.layers.normalization import LayerNorm
+from keras_robust.layers.preprocessing import CheckResolution, Normalize
+from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.layers.stems import ConvStem, PatchStem
+from keras_robust.layers.vit import Attention, ClassToken, PositionEmbedding, TransformerBlock
+
+__all__ = [
+    "Attention",
+    "CheckResolution",
+    "ClassToken",
+    "ConvNeXtBlock",
+    "ConvNeXtDownsample",
+    "ConvStem",
+    "LayerNorm",
+    "LayerScale",
+    "Mlp",
+    "Normalize",
+    "PatchStem",
+    "PositionEmbedding",
+    "StochasticDepth",
+    "TransformerBlock",
+    "gelu",
+]

@@ -1,0 +1,92 @@
+"""ConvNeXt's block and the step between its stages (Liu et al., "A ConvNet for the 2020s", 2022)."""
+
+import keras
+
+from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.mlp import Mlp
+from keras_robust.layers.normalization import LayerNorm
+from keras_robust.layers.regularization import LayerScale, StochasticDepth
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class ConvNeXtBlock(keras.layers.Layer):
+    """`x + drop(gamma * mlp(norm(depthwise 7x7(x))))`.
+
+    Args:
+        layer_scale_init: initial value of `gamma`; None for a block without it (isotropic ConvNeXt).
+        drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
+
+    Shapes: `(batch, height, width, channels)` to the same shape.
+
+    Example:
+
+    >>> y = ConvNeXtBlock(layer_scale_init=1e-6)(keras.random.normal((2, 14, 14, 96)))
+    """
+
+    def __init__(self, layer_scale_init=1e-6, drop_path_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.layer_scale_init = layer_scale_init
+        self.drop_path_rate = drop_path_rate
+        common = {"dtype": self.dtype_policy}
+        self.conv_dw = keras.layers.DepthwiseConv2D(
+            7, padding="same", depthwise_initializer=truncated_normal(), name="conv_dw", **common
+        )
+        self.norm = LayerNorm(name="norm", **common)
+        self.mlp = Mlp(ratio=4, name="mlp", **common)
+        self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
+        self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
+
+    def build(self, input_shape):
+        for layer in (self.conv_dw, self.norm, self.mlp):
+            layer.build(input_shape)
+        if self.scale is not None:
+            self.scale.build(input_shape)
+
+    def call(self, x, training=False):
+        branch = self.mlp(self.norm(self.conv_dw(x)))
+        if self.scale is not None:
+            branch = self.scale(branch)
+        return x + self.drop(branch, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = {"layer_scale_init": self.layer_scale_init, "drop_path_rate": self.drop_path_rate}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class ConvNeXtDownsample(keras.layers.Layer):
+    """LayerNorm, then a 2x2 convolution of stride 2.
+
+    Args:
+        channels: output channels.
+
+    Shapes: `(batch, height, width, c)` to `(batch, height // 2, width // 2, channels)`.
+
+    Example:
+
+    >>> y = ConvNeXtDownsample(192)(keras.random.normal((2, 56, 56, 96)))
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
+        self.conv = keras.layers.Conv2D(
+            channels, 2, strides=2, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, name="conv"
+        )
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.conv.build(input_shape)
+
+    def call(self, x):
+        return self.conv(self.norm(x))
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}

@@ -1,0 +1,43 @@
+"""The two dense layers that mix channels."""
+
+import keras
+
+from keras_robust.layers.activations import gelu
+from keras_robust.layers.initializers import truncated_normal
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Mlp(keras.layers.Layer):
+    """Dense to `ratio` times the channels, exact GELU, Dense back, at each position.
+
+    Args:
+        ratio: width of the hidden layer over the number of channels.
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Example:
+
+    >>> y = Mlp(ratio=4)(keras.random.normal((2, 7, 7, 96)))
+    """
+
+    def __init__(self, ratio=4, **kwargs):
+        super().__init__(**kwargs)
+        self.ratio = ratio
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        hidden = self.ratio * channels
+        common = {"dtype": self.dtype_policy}
+        self.fc1 = keras.layers.Dense(hidden, kernel_initializer=truncated_normal(), name="fc1", **common)
+        self.fc2 = keras.layers.Dense(channels, kernel_initializer=truncated_normal(), name="fc2", **common)
+        self.fc1.build(input_shape)
+        self.fc2.build((*input_shape[:-1], hidden))
+
+    def call(self, x):
+        return self.fc2(gelu(self.fc1(x)))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "ratio": self.ratio}

@@ -1,0 +1,104 @@
+"""What happens to the pixels before the stem."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Normalize(keras.layers.Layer):
+    """`(x - mean) / std` per channel, in float32 whatever the precision policy.
+
+    Normalisation is a property of a model, never of the data: attacks work on raw pixels in [0, 1].
+
+    Args:
+        mean: one number per channel, in pixel units ([0, 1]).
+        std: one positive number per channel, as many as in `mean`.
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Raises:
+        ValueError: `mean` and `std` are not sequences of as many finite numbers, or `std` is not positive; at build
+            time, the input has another number of channels.
+
+    Example:
+
+    >>> x = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))(pixels)
+    """
+
+    def __init__(self, mean, std, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.mean = _numbers("mean", mean)
+        self.std = _numbers("std", std)
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std must have one number per channel each, received mean={mean}, std={std}")
+        if not min(self.std) > 0:
+            raise ValueError(f"std must be positive, received {std}")
+
+    def build(self, input_shape):
+        if input_shape[-1] != len(self.mean):
+            raise ValueError(f"mean and std are for {len(self.mean)} channels, received input_shape={input_shape}")
+
+    def call(self, x):
+        mean, std = (ops.convert_to_tensor(values, dtype=self.compute_dtype) for values in (self.mean, self.std))
+        return (x - mean) / std
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "std": self.std}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class CheckResolution(keras.layers.Layer):
+    """Pass images on unchanged; refuse those whose height or width the model cannot take.
+
+    Sizes are checked wherever they are known: on eager and symbolic tensors and on static shapes inside compiled
+    functions. An unknown size passes.
+
+    Args:
+        minimum: smallest height and width, in pixels.
+        multiple_of: height and width must be multiples of this many pixels.
+
+    Shapes: `(batch, height, width, channels)` to the same shape.
+
+    Raises:
+        ValueError: when called with images of another size; names the size received and the ones accepted.
+
+    Example:
+
+    >>> x = CheckResolution(minimum=32)(images)
+    """
+
+    def __init__(self, minimum, multiple_of=1, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.minimum = minimum
+        self.multiple_of = multiple_of
+
+    def call(self, images):
+        self._check(images.shape)
+        return images
+
+    def compute_output_shape(self, input_shape):
+        self._check(input_shape)
+        return input_shape
+
+    def _check(self, shape):
+        height, width = shape[1:3]
+        if any(size is not None and (size < self.minimum or size % self.multiple_of) for size in (height, width)):
+            rule = f" and multiples of {self.multiple_of}" if self.multiple_of > 1 else ""
+            raise ValueError(
+                f"images must have a height and a width of at least {self.minimum} pixels{rule}, "
+                f"received height={height}, width={width}"
+            )
+
+    def get_config(self):
+        return {**super().get_config(), "minimum": self.minimum, "multiple_of": self.multiple_of}
+
+
+def _numbers(name, values):
+    array = np.asarray(values, dtype="float64") if not isinstance(values, str) else np.array(np.nan)
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be a sequence of finite numbers, one per channel, received {values!r}")
+    return tuple(array.tolist())

@@ -1,0 +1,82 @@
+"""Per-channel scale and random drop of residual branches."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class LayerScale(keras.layers.Layer):
+    """Multiply each channel by a learned factor `gamma` (Touvron et al., "Going deeper with Image Transformers", 2021).
+
+    Args:
+        init: initial value of every factor.
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Example:
+
+    >>> branch = LayerScale(1e-6)(branch)
+    """
+
+    def __init__(self, init, **kwargs):
+        super().__init__(**kwargs)
+        self.init = float(init)
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.init)
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer)
+
+    def call(self, x):
+        return x * self.gamma
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "init": self.init}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class StochasticDepth(keras.layers.Layer):
+    """Drop a residual branch at random, one draw per sample (Huang et al., "Deep Networks with Stochastic
+    Depth", 2016).
+
+    In training each sample is set to zero with probability `rate` and divided by `1 - rate` otherwise. In inference
+    mode, and with `rate=0`, the input passes unchanged and nothing random is drawn.
+
+    Args:
+        rate: probability of a drop, in [0, 1).
+        seed: optional int.
+
+    Shapes: `(batch, ...)` to the same shape.
+
+    Raises:
+        ValueError: `rate` is outside [0, 1).
+
+    Example:
+
+    >>> x = x + StochasticDepth(0.1)(branch, training=True)
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must lie in [0, 1), received {rate!r}")
+        self.rate = float(rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0 else None
+        self.built = True
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        kept = keras.random.uniform(shape, seed=self.seed_generator) < keep
+        return x * (ops.cast(kept, x.dtype) / keep)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

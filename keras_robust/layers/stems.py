@@ -1,0 +1,126 @@
+"""Stems: from pixels to the first feature map."""
+
+import keras
+
+from keras_robust.layers.activations import gelu
+from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.normalization import LayerNorm
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class PatchStem(keras.layers.Layer):
+    """Cut the image into square patches and project each to a vector: one convolution of size and stride `stride`.
+
+    Args:
+        channels: length of the vectors.
+        stride: side of a patch, in pixels; what is left over at the right and the bottom is not used.
+        norm: whether a LayerNorm follows (ConvNeXt) or not (ViT).
+
+    Shapes: `(batch, height, width, 3)` to `(batch, height // stride, width // stride, channels)`.
+
+    Example:
+
+    >>> patches = PatchStem(384, stride=16)(images)
+    """
+
+    def __init__(self, channels, stride, norm=False, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.stride = stride
+        self.proj = keras.layers.Conv2D(
+            channels,
+            stride,
+            strides=stride,
+            kernel_initializer=truncated_normal(),
+            dtype=self.dtype_policy,
+            name="proj",
+        )
+        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm") if norm else None
+
+    def build(self, input_shape):
+        self.proj.build(input_shape)
+        if self.norm is not None:
+            self.norm.build(self.proj.compute_output_shape(input_shape))
+
+    def call(self, x):
+        x = self.proj(x)
+        return x if self.norm is None else self.norm(x)
+
+    def compute_output_shape(self, input_shape):
+        return self.proj.compute_output_shape(input_shape)
+
+    def get_config(self):
+        config = {"channels": self.channels, "stride": self.stride, "norm": self.norm is not None}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class ConvStem(keras.layers.Layer):
+    """3x3 convolutions, each followed by LayerNorm and GELU, that shrink the image step by step.
+
+    Singh et al., "Revisiting Adversarial Training for ImageNet", 2023: in place of a PatchStem it makes models more
+    robust, most of all to threat models not seen in training.
+
+    Args:
+        channels: output channels of each 3x3 convolution.
+        stride: total stride, a power of two. The first convolutions halve height and width until it is reached, the
+            others keep them.
+        out_channels: channels of a last 1x1 convolution, without norm and GELU; None for no such convolution.
+
+    Shapes: `(batch, height, width, 3)` to `(batch, ceil(height / stride), ceil(width / stride), c)` with `c` the
+    `out_channels`, or the last of `channels`.
+
+    Raises:
+        ValueError: `stride` is not a power of two or needs more convolutions than `channels` has.
+
+    Example:
+
+    >>> patches = ConvStem((48, 96, 192, 384), stride=16, out_channels=384)(images)
+    """
+
+    def __init__(self, channels, stride, out_channels=None, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = tuple(channels)
+        self.stride = stride
+        self.out_channels = out_channels
+        if stride not in [2**n for n in range(len(self.channels) + 1)]:
+            raise ValueError(
+                f"stride must be a power of two up to 2**len(channels), received stride={stride}, channels={channels}"
+            )
+        self.convs, self.norms = [], []
+        for i, width in enumerate(self.channels):
+            self.convs.append(self._conv(width, 3, strides=2 if 2**i < stride else 1, name=f"conv_{i}"))
+            self.norms.append(LayerNorm(dtype=self.dtype_policy, name=f"norm_{i}"))
+        # PyTorch's padding: Keras' "same" pads even sizes on the right and the bottom only when the stride is 2.
+        self.pad = keras.layers.ZeroPadding2D(1, dtype=self.dtype_policy, name="pad")
+        self.proj = None if out_channels is None else self._conv(out_channels, 1, name="proj")
+
+    def _conv(self, channels, size, **kwargs):
+        return keras.layers.Conv2D(
+            channels, size, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, **kwargs
+        )
+
+    def build(self, input_shape):
+        shape = input_shape
+        for conv, norm in zip(self.convs, self.norms):
+            padded = self.pad.compute_output_shape(shape)
+            conv.build(padded)
+            shape = conv.compute_output_shape(padded)
+            norm.build(shape)
+        if self.proj is not None:
+            self.proj.build(shape)
+
+    def call(self, x):
+        for conv, norm in zip(self.convs, self.norms):
+            x = gelu(norm(conv(self.pad(x))))
+        return x if self.proj is None else self.proj(x)
+
+    def compute_output_shape(self, input_shape):
+        shape = input_shape
+        for conv in self.convs:
+            shape = conv.compute_output_shape(self.pad.compute_output_shape(shape))
+        return shape if self.proj is None else self.proj.compute_output_shape(shape)
+
+    def get_config(self):
+        config = {"channels": self.channels, "stride": self.stride, "out_channels": self.out_channels}
+        return {**super().get_config(), **config}

@@ -1,0 +1,115 @@
+"""Every architecture by name: a table of data, and the functions that read it."""
+
+import difflib
+
+import keras
+
+from keras_robust.layers import CheckResolution, Normalize
+from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.vit import ViT
+
+# A model with a ConvStem is called as its sibling with a PatchStem, with the suffix `_convstem`.
+ARCHITECTURES = {
+    "convnext_atto": ConvNeXt((2, 2, 6, 2), (40, 80, 160, 320)),
+    "convnext_atto_convstem": ConvNeXt((2, 2, 6, 2), (40, 80, 160, 320), conv_stem=(20, 40)),
+    "convnext_tiny": ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnext_tiny_convstem": ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), conv_stem=(48, 96)),
+    "convnext_small": ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768)),
+    "convnext_small_convstem": ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), conv_stem=(48, 96)),
+    "convnext_base": ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "convnext_base_convstem": ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), conv_stem=(64, 96, 128)),
+    "convnext_large": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "convnext_large_convstem": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), conv_stem=(96, 144, 192)),
+    "convnext_isotropic_small": IsotropicConvNeXt(18, 384),
+    "convnext_isotropic_small_convstem": IsotropicConvNeXt(18, 384, conv_stem=(48, 96, 192, 384)),
+    "vit_tiny": ViT(192, 3),
+    "vit_tiny_convstem": ViT(192, 3, conv_stem=(24, 48, 96, 192)),
+    "vit_small": ViT(384, 6),
+    "vit_small_convstem": ViT(384, 6, conv_stem=(48, 96, 192, 384)),
+    "vit_medium": ViT(512, 8, layer_scale_init=1e-6, class_position=False),
+    "vit_medium_convstem": ViT(512, 8, conv_stem=(48, 96, 192, 384), layer_scale_init=1e-6, class_position=False),
+    "vit_base": ViT(768, 12),
+    "vit_base_convstem": ViT(768, 12, conv_stem=(48, 96, 192, 384)),
+}
+
+
+def names():
+    """The names of all models that `create` can build, as a list of strings."""
+    return list(ARCHITECTURES)
+
+
+def architecture(name):
+    """The row of the model table called `name`.
+
+    Raises:
+        ValueError: there is no model of that name; the message lists the nearest names.
+    """
+    if name not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=5, cutoff=0.4)
+        hint = f"the nearest names are {', '.join(nearest)}" if nearest else "see keras_robust.models.names()"
+        raise ValueError(f"unknown model name {name!r}: {hint}")
+    return ARCHITECTURES[name]
+
+
+def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normalization=None, layer_scale_init=None):
+    """Build a classifier with random weights.
+
+    The model takes images `(batch, height, width, 3)`, float, pixels in [0, 1], of any height and width its family
+    allows, whatever `input_size` is: convolutional families take every size from their total stride upwards, vision
+    transformers multiples of their patch of 16 pixels. It returns float32 logits `(batch, num_classes)`.
+
+    Args:
+        name: one of `names()`; also the name of the returned model.
+        num_classes: number of logits.
+        input_size: native height and width in pixels, an int or a pair, multiples of 16: the size whose position
+            embedding is learned (vision transformers; other families do not depend on it).
+        drop_path_rate: stochastic depth, the drop probability of the last block; it rises linearly from 0 at the first.
+        normalization: None for a model on raw pixels, or `(mean, std)` with 3 numbers each in units of the pixels:
+            the model then starts with `(x - mean) / std`.
+        layer_scale_init: initial value of LayerScale, for models that have it; None for the published one. A larger
+            one than the published 1e-6 makes short trainings quicker.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: an argument is not as described; calling the model with images of a size it cannot take.
+
+    Example:
+
+    >>> model = create("vit_small_convstem", num_classes=10, input_size=64)
+    >>> model(keras.random.uniform((2, 96, 64, 3))).shape
+    (2, 10)
+    """
+    row = architecture(name)
+    if not (isinstance(num_classes, int) and num_classes > 0):
+        raise ValueError(f"num_classes must be a positive int, received {num_classes!r}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must lie in [0, 1), received {drop_path_rate!r}")
+    if layer_scale_init is None:
+        layer_scale_init = row.layer_scale_init
+    elif row.layer_scale_init is None:
+        raise ValueError(
+            f"layer_scale_init must be None for {name}, which has no LayerScale, received {layer_scale_init}"
+        )
+    inputs = keras.Input((None, None, 3), name="images")
+    x = CheckResolution(row.min_size, row.multiple_of, name="check_resolution")(inputs)
+    if normalization is not None:
+        x = Normalize(*_mean_and_std(normalization), name="normalize")(x)
+    outputs = row.build(x, num_classes, _height_and_width(input_size), drop_path_rate, layer_scale_init)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _height_and_width(input_size):
+    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 and n % 16 == 0 for n in size):
+        raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
+    return size
+
+
+def _mean_and_std(normalization):
+    try:
+        mean, std = normalization
+    except (TypeError, ValueError):
+        raise ValueError(f"normalization must be None or a pair (mean, std), received {normalization!r}") from None
+    return mean, std
