@@ -2,6 +2,7 @@
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
+from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.preprocessing import CheckResolution, Normalize
@@ -20,6 +21,7 @@ __all__ = [
     "LayerScale",
     "Mlp",
     "Normalize",
+    "PaddedConv2D",
     "PatchStem",
     "PositionEmbedding",
     "StochasticDepth",

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.initializers import truncated_normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
@@ -29,7 +30,12 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
         self.conv_dw = keras.layers.DepthwiseConv2D(
-            7, padding="same", depthwise_initializer=truncated_normal(), name="conv_dw", **common
+            7,
+            padding="same",
+            data_format="channels_last",
+            depthwise_initializer=truncated_normal(),
+            name="conv_dw",
+            **common,
         )
         self.norm = LayerNorm(name="norm", **common)
         self.mlp = Mlp(ratio=4, name="mlp", **common)
@@ -74,7 +80,7 @@ class ConvNeXtDownsample(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
-        self.conv = keras.layers.Conv2D(
+        self.conv = PaddedConv2D(
             channels, 2, strides=2, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, name="conv"
         )
 

@@ -3,6 +3,7 @@
 import keras
 
 from keras_robust.layers.activations import gelu
+from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.initializers import truncated_normal
 from keras_robust.layers.normalization import LayerNorm
 
@@ -27,14 +28,8 @@ class PatchStem(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
-        self.proj = keras.layers.Conv2D(
-            channels,
-            stride,
-            strides=stride,
-            kernel_initializer=truncated_normal(),
-            dtype=self.dtype_policy,
-            name="proj",
-        )
+        common = {"kernel_initializer": truncated_normal(), "dtype": self.dtype_policy}
+        self.proj = PaddedConv2D(channels, stride, strides=stride, name="proj", **common)
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm") if norm else None
 
     def build(self, input_shape):
@@ -89,36 +84,31 @@ class ConvStem(keras.layers.Layer):
             )
         self.convs, self.norms = [], []
         for i, width in enumerate(self.channels):
-            self.convs.append(self._conv(width, 3, strides=2 if 2**i < stride else 1, name=f"conv_{i}"))
+            self.convs.append(self._conv(width, 3, strides=2 if 2**i < stride else 1, padding=1, name=f"conv_{i}"))
             self.norms.append(LayerNorm(dtype=self.dtype_policy, name=f"norm_{i}"))
-        # PyTorch's padding: Keras' "same" pads even sizes on the right and the bottom only when the stride is 2.
-        self.pad = keras.layers.ZeroPadding2D(1, dtype=self.dtype_policy, name="pad")
         self.proj = None if out_channels is None else self._conv(out_channels, 1, name="proj")
 
     def _conv(self, channels, size, **kwargs):
-        return keras.layers.Conv2D(
-            channels, size, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, **kwargs
-        )
+        return PaddedConv2D(channels, size, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, **kwargs)
 
     def build(self, input_shape):
         shape = input_shape
         for conv, norm in zip(self.convs, self.norms):
-            padded = self.pad.compute_output_shape(shape)
-            conv.build(padded)
-            shape = conv.compute_output_shape(padded)
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
             norm.build(shape)
         if self.proj is not None:
             self.proj.build(shape)
 
     def call(self, x):
         for conv, norm in zip(self.convs, self.norms):
-            x = gelu(norm(conv(self.pad(x))))
+            x = gelu(norm(conv(x)))
         return x if self.proj is None else self.proj(x)
 
     def compute_output_shape(self, input_shape):
         shape = input_shape
         for conv in self.convs:
-            shape = conv.compute_output_shape(self.pad.compute_output_shape(shape))
+            shape = conv.compute_output_shape(shape)
         return shape if self.proj is None else self.proj.compute_output_shape(shape)
 
     def get_config(self):

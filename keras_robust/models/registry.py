@@ -1,10 +1,12 @@
 """Every architecture by name: a table of data, and the functions that read it."""
 
 import difflib
+from numbers import Integral
 
 import keras
 
 from keras_robust.layers import CheckResolution, Normalize
+from keras_robust.models.architecture import Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.vit import ViT
 
@@ -82,34 +84,41 @@ def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normaliza
     (2, 10)
     """
     row = architecture(name)
-    if not (isinstance(num_classes, int) and num_classes > 0):
-        raise ValueError(f"num_classes must be a positive int, received {num_classes!r}")
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate must lie in [0, 1), received {drop_path_rate!r}")
-    if layer_scale_init is None:
-        layer_scale_init = row.layer_scale_init
-    elif row.layer_scale_init is None:
-        raise ValueError(
-            f"layer_scale_init must be None for {name}, which has no LayerScale, received {layer_scale_init}"
-        )
+    if layer_scale_init is not None and row.layer_scale_init is None:
+        raise ValueError(f"layer_scale_init must be None: {name} has no LayerScale, received {layer_scale_init!r}")
+    options = Options(
+        num_classes=_positive_int("num_classes", num_classes),
+        input_size=_height_and_width(input_size),
+        drop_path_rate=_rate(drop_path_rate),
+        layer_scale_init=row.layer_scale_init if layer_scale_init is None else layer_scale_init,
+    )
     inputs = keras.Input((None, None, 3), name="images")
     x = CheckResolution(row.min_size, row.multiple_of, name="check_resolution")(inputs)
     if normalization is not None:
         x = Normalize(*_mean_and_std(normalization), name="normalize")(x)
-    outputs = row.build(x, num_classes, _height_and_width(input_size), drop_path_rate, layer_scale_init)
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(inputs, row.build(x, options), name=name)
+
+
+def _positive_int(name, value):
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive int, received {value!r}")
+    return int(value)
+
+
+def _rate(drop_path_rate):
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must lie in [0, 1), received {drop_path_rate!r}")
+    return drop_path_rate
 
 
 def _height_and_width(input_size):
-    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-    if len(size) != 2 or not all(isinstance(n, int) and n > 0 and n % 16 == 0 for n in size):
+    size = (input_size, input_size) if isinstance(input_size, Integral) else tuple(input_size)
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 and n % 16 == 0 for n in size):
         raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
-    return size
+    return tuple(int(n) for n in size)
 
 
 def _mean_and_std(normalization):
-    try:
-        mean, std = normalization
-    except (TypeError, ValueError):
-        raise ValueError(f"normalization must be None or a pair (mean, std), received {normalization!r}") from None
-    return mean, std
+    if not isinstance(normalization, (tuple, list)) or len(normalization) != 2:
+        raise ValueError(f"normalization must be None or a pair (mean, std), received {normalization!r}")
+    return normalization

@@ -1,0 +1,49 @@
+"""Convolution with explicit padding."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class PaddedConv2D(keras.layers.Conv2D):
+    """2D convolution that pads `padding` zeros on each of the four sides, as PyTorch does.
+
+    Keras' "same" is another rule when the stride is 2: it pads even sizes on the right and at the bottom only, so
+    that imported weights would see a shifted image.
+
+    Args:
+        filters: output channels.
+        kernel_size: side of the kernel, or (height, width).
+        strides: step, or (vertical, horizontal).
+        padding: number of zeros on each side, an int.
+        **kwargs: as for `keras.layers.Conv2D`.
+
+    Shapes: `(batch, height, width, c)` to `(batch, (height + 2 padding - kernel) // stride + 1, likewise, filters)`.
+
+    Example:
+
+    >>> y = PaddedConv2D(64, 7, strides=2, padding=3, use_bias=False)(images)
+    """
+
+    def __init__(self, filters, kernel_size, strides=1, padding=0, **kwargs):
+        super().__init__(filters, kernel_size, strides, data_format="channels_last", **kwargs)
+        self.margin = self.remaining_margin = padding
+        if self.strides == self.dilation_rate == (1, 1) and self.kernel_size == (2 * padding + 1,) * 2:
+            # Here "same" pads the four sides alike, without a copy of the input.
+            self.padding, self.remaining_margin = "same", 0
+
+    def call(self, x):
+        if self.remaining_margin:
+            margin = (self.remaining_margin, self.remaining_margin)
+            x = ops.pad(x, ((0, 0), margin, margin, (0, 0)))
+        return super().call(x)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, channels = input_shape
+        sizes = [size if size is None else size + 2 * self.remaining_margin for size in sizes]
+        return super().compute_output_shape((batch, *sizes, channels))
+
+    def get_config(self):
+        config = {**super().get_config(), "padding": self.margin}
+        del config["data_format"]
+        return config

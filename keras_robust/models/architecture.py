@@ -1,0 +1,74 @@
+"""What the families of models have in common."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_robust.layers import ConvStem, LayerNorm, PatchStem
+from keras_robust.layers.initializers import truncated_normal
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user chooses about a model, whatever its architecture (see `keras_robust.models.create`)."""
+
+    num_classes: int
+    input_size: tuple[int, int]
+    drop_path_rate: float
+    layer_scale_init: float | None
+
+
+class Architecture(ABC):
+    """A row of the model table: the numbers that tell a model from others of its family.
+
+    Attributes:
+        min_size: smallest height and width of the images, in pixels; the total stride.
+        multiple_of: heights and widths are multiples of this many pixels.
+        layer_scale_init: published initial value of LayerScale; None for models without it.
+    """
+
+    min_size = 32
+    multiple_of = 1
+    layer_scale_init = None
+
+    @abstractmethod
+    def build(self, x, options):
+        """Put the graph together.
+
+        Args:
+            x: symbolic images, `(batch, height, width, 3)`, normalised if the model normalises.
+            options: an `Options`.
+
+        Returns:
+            Symbolic float32 logits, `(batch, options.num_classes)`.
+        """
+
+    @property
+    @abstractmethod
+    def feature_layers(self):
+        """Dict from stride to the name of the layer that ends the stage of that stride, in the order of the graph."""
+
+
+def drop_path_rates(last, depth):
+    """Drop probability of each of `depth` blocks: rising linearly from 0 to `last`."""
+    return np.linspace(0, last, depth).tolist()
+
+
+def patches_of_16(x, channels, conv_stem):
+    """Stem of total stride 16: a PatchStem, or a ConvStem whose 3x3 convolutions have `conv_stem` channels."""
+    if conv_stem is None:
+        return PatchStem(channels, stride=16, name="stem")(x)
+    return ConvStem(conv_stem, stride=16, out_channels=channels, name="stem")(x)
+
+
+def pool(x):
+    """Global average of a feature map: `(batch, channels)`, float32."""
+    return keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="pool")(x)
+
+
+def norm_and_classify(x, num_classes):
+    """Logits of feature vectors `(batch, channels)`: LayerNorm, Dense; float32 whatever the precision policy."""
+    x = LayerNorm(dtype="float32", name="norm")(x)
+    return keras.layers.Dense(num_classes, kernel_initializer=truncated_normal(), dtype="float32", name="head")(x)
