@@ -1,1 +1,29 @@
+"""What keras.ops does not offer: differentiate with respect to images, compile, and hook into Keras' training step.
 
+The module of the active Keras backend is the only one that is imported. Each one defines:
+
+`input_gradient(function, x)`
+    `function(x)` returns (losses (batch,), aux); returns (losses, aux, gradient of the sum of the losses at x).
+`compile(function, model)`
+    A callable of tensors that runs `function(frozen, *tensors)`, where `frozen(images)` gives the logits of `model` in
+    inference mode, weights and states constant. Keras models are compiled once per input shape where the backend
+    compiles; other callables run as they are.
+`TrainStep`
+    A mixin before `keras.Model` with the backend's `train_step` and `test_step`, which call
+    `self.attack_batch(frozen, step, data)` and `self.measure(frozen, data)`.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_robust.backend.tensorflow import TrainStep, compile, input_gradient
+elif keras.backend.backend() == "jax":
+    from keras_robust.backend.jax import TrainStep, compile, input_gradient
+elif keras.backend.backend() == "torch":
+    from keras_robust.backend.torch import TrainStep, compile, input_gradient
+else:
+    raise ImportError(
+        f"keras_robust runs on the Keras backends tensorflow, jax and torch; KERAS_BACKEND is {keras.backend.backend()!r}."
+    )
+
+__all__ = ["TrainStep", "compile", "input_gradient"]

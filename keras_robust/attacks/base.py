@@ -1,0 +1,230 @@
+"""What all attacks share: checks before and after, restarts, and the choice among the points that a run visited."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import backend, losses, random
+from keras_robust.checks import check_batch, check_choice, check_count
+from keras_robust.threat import Norm, ThreatModel, per_example
+
+RETURNS = ("highest_loss", "misclassified", "last")
+UNROLLED_ITERATIONS = 4
+
+
+def repeat(first, last, body, state):
+    """`state = body(i, state)` for i in [first, last): unrolled while short, as in training, else a loop in the graph."""
+    if last - first > UNROLLED_ITERATIONS:
+        return ops.fori_loop(first, last, body, state)
+    for i in range(first, last):
+        state = body(i, state)
+    return state
+
+
+def choose(condition, yes, no):
+    """`yes` for the examples where `condition` (batch,) holds, `no` elsewhere."""
+    return ops.where(per_example(condition, yes), yes, no)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch under attack: the frozen model, images, labels, and what counts as harm.
+
+    `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number or a
+    scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16.
+    """
+
+    model: Callable
+    x: Any
+    y: Any
+    norm: Norm
+    eps: Any
+    loss: Callable
+    loss_scale: float
+
+    def value(self, x):
+        """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
+        logits = ops.cast(self.model(x), "float32")
+        return self.loss(logits, self.y), losses.correct(logits, self.y)
+
+    def gradient(self, x):
+        """Loss, correctness and the gradient of each image's own loss, in the shape of `x`."""
+
+        def scaled(x):
+            logits = ops.cast(self.model(x), "float32")
+            return self.loss(logits, self.y) * self.loss_scale, losses.correct(logits, self.y)
+
+        values, correct, gradient = backend.input_gradient(scaled, x)
+        if self.loss_scale == 1.0:
+            return values, correct, gradient
+        # A power of two scales without rounding; what overflowed float16 keeps its sign.
+        gradient = ops.nan_to_num(gradient, nan=0.0, posinf=3e38, neginf=-3e38)
+        return values / self.loss_scale, correct, gradient / self.loss_scale
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best adversarial image of each example so far, its loss, and whether it is still classified correctly."""
+
+    x: Any
+    loss: Any
+    correct: Any
+
+    def merge(self, other, returns):
+        """Example by example the better of two: the higher loss or, first of all, the misclassified one."""
+        better = other.loss > self.loss
+        if returns == "misclassified":
+            fooled, was_fooled = ops.logical_not(other.correct), ops.logical_not(self.correct)
+            # The later of two misclassified points wins, as in the published evaluation.
+            better = ops.logical_or(fooled, ops.logical_and(better, ops.logical_not(was_fooled)))
+        return Found(
+            choose(better, other.x, self.x),
+            ops.where(better, other.loss, self.loss),
+            ops.where(better, other.correct, self.correct),
+        )
+
+    def state(self):
+        return self.x, self.loss, self.correct
+
+
+class Attack:
+    """Searches the threat model's ball around each image for a point that the model gets wrong.
+
+    Subclasses write `run`, in `keras.ops` with static shapes.
+
+    Args:
+        threat: the `ThreatModel`.
+        loss: "ce" (cross-entropy), "dlr" (difference of logits ratio) or a callable (logits, labels) -> (batch,).
+        random_start: start at a random point of the ball rather than at the image. The image itself then counts as
+            one more candidate for "highest_loss" (one more forward pass).
+        n_restarts: runs per image, each from another random point.
+        seed: of the random points; the same seed, image position and image give the same result on any backend, in
+            any batch size.
+        returns: "highest_loss": of all points visited, the one of highest loss (training); "misclassified": the last
+            misclassified point where there is one, else the one of highest loss (evaluation: under cross-entropy a
+            point of lower loss can be the misclassified one); "last": the last point, unevaluated (PGD and FGSM).
+
+    Raises:
+        ValueError: a value that is not accepted.
+
+    Calling it, `attack(model, x, y)`, returns `x_adv`, float32 in the shape of `x`, in the ball and in [0, 1]:
+
+    * `model`: a Keras model, which is run in inference mode and left unchanged (compiled once per shape on TensorFlow
+      and JAX), or any other callable from images to logits of shape (batch, classes).
+    * `x`: float images (batch, height, width, channels) in [0, 1], numpy (numpy is returned) or backend tensors.
+    * `y`: class indices (batch,) or soft labels (batch, classes).
+    """
+
+    supported_returns = RETURNS[:2]
+
+    def __init__(self, threat, loss="ce", random_start=False, n_restarts=1, seed=0, returns="highest_loss"):
+        if not isinstance(threat, ThreatModel):
+            raise ValueError(f"threat must be a ThreatModel, e.g. ThreatModel('Linf', 4 / 255); received {threat!r}.")
+        self.threat = threat
+        self.loss = loss
+        self.loss_function = losses.get(loss)
+        self.random_start = bool(random_start)
+        self.n_restarts = check_count("n_restarts", n_restarts)
+        self.seed = check_count("seed", seed, least=0)
+        self.returns = check_choice("returns", returns, self.supported_returns)
+        if self.n_restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"n_restarts={n_restarts} needs random_start=True: without it every restart repeats the first run."
+            )
+        if self.n_restarts > 1 and self.returns == "last":
+            raise ValueError("returns='last' takes n_restarts=1: unevaluated points cannot be compared.")
+        self._compiled = weakref.WeakKeyDictionary()
+
+    def run(self, problem, start):
+        """One run from `start`: a `Found`, or for returns="last" one whose loss and correctness are None."""
+        raise NotImplementedError
+
+    def __call__(self, model, x, y):
+        as_numpy = isinstance(x, np.ndarray)
+        x, y = check_batch(model, x, y)
+        index = ops.arange(x.shape[0], dtype="int32")
+        x_adv, loss, inside = self._compile(model)(x, y, index)
+        if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
+            bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())
+            raise ValueError(
+                f"model must return finite logits; the loss of {bad} of {x.shape[0]} images is not finite."
+            )
+        if not ops.convert_to_numpy(inside).all():
+            raise RuntimeError(f"{type(self).__name__} left the threat model {self.threat}: please report this.")
+        return ops.convert_to_numpy(x_adv) if as_numpy else x_adv
+
+    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0):
+        """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None)."""
+        geometry = self.threat.geometry
+        eps = self.threat.eps if eps is None else eps
+        problem = Problem(model, x, y, geometry, eps, self.loss_function, loss_scale)
+
+        def attempt(number):
+            start = geometry.random(random.fold_in(keys, number), x, eps) if self.random_start else x
+            return self.run(problem, start)
+
+        if self.returns == "last":
+            return geometry.project(attempt(0).x, x, eps), None
+        first = attempt(0)
+        if self.random_start:
+            first = Found(x, *problem.value(x)).merge(first, self.returns)
+        merge = lambda i, state: Found(*state).merge(attempt(i), self.returns).state()
+        x_adv, loss, _ = repeat(1, self.n_restarts, merge, first.state())
+        return geometry.project(x_adv, x, eps), loss
+
+    def _compile(self, model):
+        try:
+            cached = self._compiled.get(model)
+        except TypeError:  # a callable that cannot be weakly referenced or hashed
+            return backend.compile(self._checked_run, model)
+        if cached is None:
+            scale = loss_scale(model)
+            cached = backend.compile(lambda *arguments: self._checked_run(*arguments, loss_scale=scale), model)
+            self._compiled[model] = cached
+        return cached
+
+    def _checked_run(self, model, x, y, index, loss_scale=1.0):
+        x_adv, loss = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
+        return x_adv, loss, self.threat.geometry.contains(x_adv, x, self.threat.eps)
+
+    def with_threat(self, threat):
+        """The same attack under another threat model."""
+        return type(self)(**{**self._arguments(), "threat": threat})
+
+    def _arguments(self):
+        return {
+            "threat": self.threat,
+            "loss": self.loss,
+            "random_start": self.random_start,
+            "n_restarts": self.n_restarts,
+            "seed": self.seed,
+            "returns": self.returns,
+        }
+
+    def get_config(self):
+        arguments = self._arguments()
+        arguments["threat"] = self.threat.get_config()
+        if callable(self.loss):
+            arguments["loss"] = keras.saving.serialize_keras_object(self.loss)
+        return arguments
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config, threat=ThreatModel(**config["threat"]))
+        if isinstance(config["loss"], dict):
+            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = {**self._arguments(), "threat": str(self.threat)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+
+
+def loss_scale(model):
+    """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero."""
+    return 1024.0 if getattr(model, "compute_dtype", None) == "float16" else 1.0

@@ -1,0 +1,75 @@
+"""JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
+
+import weakref
+
+import jax
+import keras
+
+
+def input_gradient(function, x):
+    def total(x):
+        losses, aux = function(x)
+        return losses.sum(), (losses, aux)
+
+    (_, (losses, aux)), gradient = jax.value_and_grad(total, has_aux=True)(x)
+    return losses, aux, gradient
+
+
+def _frozen(layer, trainable, non_trainable):
+    return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
+
+
+def compile(function, model):
+    if not isinstance(model, keras.Layer):
+        return lambda *tensors: function(model, *tensors)
+    owner = weakref.ref(model)
+
+    @jax.jit
+    def traced(trainable, non_trainable, *tensors):
+        return function(_frozen(owner(), trainable, non_trainable), *tensors)
+
+    def run(*tensors):
+        layer = owner()
+        trainable = [variable.value for variable in layer.trainable_variables]
+        return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)
+
+    return run
+
+
+class TrainStep:
+    def train_step(self, state, data):
+        trainable, non_trainable, optimizer, metrics = state
+        position = _position(self.counter, self.non_trainable_variables)
+        counter = non_trainable[position]
+        frozen = _frozen(self, trainable, non_trainable)
+        data, metrics = self._with_metrics(metrics, lambda: self.attack_batch(frozen, counter, data))
+        non_trainable = [*non_trainable[:position], counter + 1, *non_trainable[position + 1 :]]
+        logs, state = super().train_step((trainable, non_trainable, optimizer, metrics), data)
+        trainable, non_trainable, after, metrics = state
+        held = {_position(average, self.optimizer.variables) for average in self.averages_to_hold()}
+        updated = self._updates(after) != self._updates(optimizer)
+        after = [
+            jax.numpy.where(updated, new, old) if i in held else new
+            for i, (old, new) in enumerate(zip(optimizer, after))
+        ]
+        return self.training_logs(logs), (trainable, non_trainable, after, metrics)
+
+    def test_step(self, state, data):
+        trainable, non_trainable, metrics = state
+        frozen = _frozen(self, trainable, non_trainable)
+        _, metrics = self._with_metrics(metrics, lambda: self.measure(frozen, data))
+        return super().test_step((trainable, non_trainable, metrics), data)
+
+    def _with_metrics(self, values, function):
+        """What `function()` returns, and the values of the metrics after it."""
+        with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, values))) as scope:
+            result = function()
+        return result, [scope.get_current_value(variable) for variable in self.metrics_variables]
+
+    def _updates(self, optimizer_variables):
+        with keras.StatelessScope(state_mapping=list(zip(self.optimizer.variables, optimizer_variables))):
+            return keras.ops.convert_to_tensor(self.optimizer.iterations)
+
+
+def _position(variable, variables):
+    return next(i for i, candidate in enumerate(variables) if candidate is variable)

@@ -1,0 +1,46 @@
+"""PyTorch: autograd.grad on the images, eager, weights detached while the model is attacked."""
+
+import keras
+import torch
+
+
+def input_gradient(function, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        losses, aux = function(x)
+        (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True, materialize_grads=True)
+    return losses.detach(), aux.detach(), gradient
+
+
+def _frozen(layer):
+    """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
+    trainable = [variable.value.detach() for variable in layer.trainable_variables]
+    non_trainable = [variable.value for variable in layer.non_trainable_variables]
+    return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
+
+
+def compile(function, model):
+    def run(*tensors):
+        with torch.no_grad():
+            return function(_frozen(model) if isinstance(model, keras.Layer) else model, *tensors)
+
+    return run
+
+
+class TrainStep:
+    def train_step(self, data):
+        with torch.no_grad():
+            data = self.attack_batch(_frozen(self), self.counter.value, data)
+        self.counter.assign_add(1)
+        averages = self.averages_to_hold()
+        before = [average.value.clone() for average in averages]
+        updates = self.optimizer.iterations
+        logs = super().train_step(data)
+        if averages and self.optimizer.iterations == updates:
+            for average, value in zip(averages, before):
+                average.assign(value)
+        return self.training_logs(logs)
+
+    def test_step(self, data):
+        self.measure(_frozen(self), data)
+        return super().test_step(data)

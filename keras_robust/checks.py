@@ -1,0 +1,95 @@
+"""Checks of what users pass in: each raises a ValueError that names the argument, what came and what is accepted."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import backend
+
+
+def check_count(name, value, least=1):
+    """`value` as an int >= `least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}; received {value!r}.")
+    return int(value)
+
+
+def check_number(name, value, least=0.0):
+    """`value` as a finite float >= `least`."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or value < least:
+        raise ValueError(f"{name} must be a finite number >= {least:g}; received {value!r}.")
+    return float(value)
+
+
+def check_choice(name, value, accepted):
+    """`value`, one of the strings in `accepted`."""
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; received {value!r}.")
+    return value
+
+
+def check_images(x, name="x"):
+    """`x` as a float32 tensor of shape (batch, height, width, channels) with finite values in [0, 1]."""
+    shape = getattr(x, "shape", None)
+    if shape is None or len(shape) != 4:
+        received = type(x).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"{name} must be images of shape (batch, height, width, channels); received {received}.")
+    if 0 in tuple(shape):
+        raise ValueError(f"{name} must not be empty; received shape {tuple(shape)}.")
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        hint = " Divide 8-bit images by 255." if "int" in dtype else ""
+        raise ValueError(f"{name} must be floats in [0, 1]; received dtype {dtype}.{hint}")
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    low, high = (float(ops.convert_to_numpy(bound)) for bound in (ops.min(x), ops.max(x)))
+    # NaN fails both comparisons.
+    if not (low >= 0.0 and high <= 1.0):
+        if not np.isfinite([low, high]).all():
+            raise ValueError(f"{name} must be finite; received NaN or infinite pixels.")
+        raise ValueError(
+            f"{name} must be pixels in [0, 1]; received values in [{low:g}, {high:g}]. "
+            "Normalisation belongs into the model (models.create(..., normalization=...))."
+        )
+    return x
+
+
+def check_labels(y, count, classes, name="y"):
+    """`y` as int32 class indices of shape (count,) or float32 soft labels of shape (count, classes)."""
+    y = np.asarray(ops.convert_to_numpy(y) if not isinstance(y, (list, tuple)) else y)
+    if len(y) != count if y.ndim else True:
+        raise ValueError(f"{name} must have one label per image; received shape {y.shape} for {count} images.")
+    if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
+        if y.min() < 0 or y.max() >= classes:
+            raise ValueError(
+                f"{name} must be class indices in [0, {classes - 1}], as the model has {classes} outputs; "
+                f"received values in [{y.min()}, {y.max()}]."
+            )
+        return ops.convert_to_tensor(y.astype("int32"))
+    if y.ndim == 2 and y.shape[1] == classes and classes > 1:
+        y = y.astype("float32")
+        if not np.isfinite(y).all() or y.min() < 0 or np.abs(y.sum(1) - 1).max() > 1e-3:
+            raise ValueError(f"{name} must be soft labels: rows of numbers >= 0 that sum to 1.")
+        return ops.convert_to_tensor(y)
+    raise ValueError(
+        f"{name} must be integer class indices of shape ({count},) or soft labels of shape ({count}, {classes}); "
+        f"received dtype {y.dtype} and shape {y.shape}."
+    )
+
+
+def class_count(model, x):
+    """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
+    shape = getattr(model, "output_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
+        shape = tuple(backend.compile(lambda frozen, x: frozen(x), model)(x[:1]).shape)
+    if len(shape) != 2:
+        raise ValueError(f"model must return logits of shape (batch, classes); received shape {shape}.")
+    return shape[1]
+
+
+def check_batch(model, x, y):
+    """Images and labels as tensors that `model` can be attacked on."""
+    if not callable(model):
+        raise ValueError(f"model must be a callable from images to logits; received {model!r}.")
+    x = check_images(x)
+    return x, check_labels(y, x.shape[0], class_count(model, x))

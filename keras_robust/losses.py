@@ -1,0 +1,91 @@
+"""Per-example losses that an attack maximises: (logits, labels) -> float32 of shape (batch,).
+
+Logits are (batch, classes). Labels are class indices, shape (batch,), or soft labels, shape (batch, classes); margin
+losses take the largest entry of a soft label as the class.
+"""
+
+from difflib import get_close_matches
+
+from keras import ops
+
+
+def class_of(labels):
+    """Class indices, int32 of shape (batch,), from class indices or soft labels."""
+    return ops.cast(labels if len(labels.shape) == 1 else ops.argmax(labels, axis=-1), "int32")
+
+
+def correct(logits, labels):
+    """Whether the largest logit is the label's class: booleans of shape (batch,); NaN logits are not correct."""
+    hit = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), class_of(labels))
+    return ops.logical_and(hit, ops.logical_not(ops.any(ops.isnan(logits), axis=-1)))
+
+
+def _at(logits, index):
+    return ops.take_along_axis(logits, index[:, None], axis=-1)[:, 0]
+
+
+def cross_entropy(logits, labels):
+    """Cross-entropy of the softmax of `logits` against hard or soft labels.
+
+    Example:
+        >>> float(cross_entropy(keras.ops.zeros((1, 4)), keras.ops.array([2]))[0])   # log 4
+        1.3862943649291992
+    """
+    logits = ops.cast(logits, "float32")
+    log_partition = ops.logsumexp(logits, axis=-1)
+    if len(labels.shape) == 1:
+        return log_partition - _at(logits, class_of(labels))
+    labels = ops.cast(labels, "float32")
+    return ops.sum(labels * (log_partition[:, None] - logits), axis=-1)
+
+
+def dlr(logits, labels):
+    """Difference of logits ratio (Croce & Hein 2020, equation 6): invariant to shift and scale of the logits.
+
+    Needs three classes or more. With z the logits and z_1 >= z_2 >= z_3 the largest ones:
+    -(z_y - max_{i != y} z_i) / (z_1 - z_3).
+    """
+    _need_classes(logits, 3, "dlr")
+    logits = ops.cast(logits, "float32")
+    y = class_of(labels)
+    top, _ = ops.top_k(logits, 3)
+    # By index, not by value: with tied logits the margin is 0, not the gap to the third.
+    first = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), y)
+    other = ops.where(first, top[:, 1], top[:, 0])
+    return (other - _at(logits, y)) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits, labels, targets):
+    """Targeted difference of logits ratio (Croce & Hein 2020, equation 7); needs four classes or more.
+
+    `targets` are class indices of shape (batch,): -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2).
+    """
+    _need_classes(logits, 4, "targeted dlr")
+    logits = ops.cast(logits, "float32")
+    top, _ = ops.top_k(logits, 4)
+    margin = _at(logits, ops.cast(targets, "int32")) - _at(logits, class_of(labels))
+    return margin / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
+
+
+def _need_classes(logits, count, loss):
+    classes = logits.shape[-1]
+    if classes is not None and classes < count:
+        raise ValueError(f"loss {loss!r} needs at least {count} classes; the model has {classes}. Use 'ce'.")
+
+
+LOSSES = {"ce": cross_entropy, "dlr": dlr}
+
+
+def get(loss):
+    """The loss function of a name in `LOSSES`, or the callable itself.
+
+    Raises:
+        ValueError: an unknown name, or something that is not callable.
+    """
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        guess = get_close_matches(str(loss).lower(), LOSSES, n=1, cutoff=0.3)
+        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))} or a callable; received {loss!r}.{hint}")
+    return LOSSES[loss]
