@@ -3,7 +3,7 @@
 import keras
 
 from keras_robust.layers.convolution import PaddedConv2D
-from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
@@ -33,7 +33,7 @@ class ConvNeXtBlock(keras.layers.Layer):
             7,
             padding="same",
             data_format="channels_last",
-            depthwise_initializer=truncated_normal(),
+            depthwise_initializer=TruncatedNormal(),
             name="conv_dw",
             **common,
         )
@@ -81,7 +81,7 @@ class ConvNeXtDownsample(keras.layers.Layer):
         self.channels = channels
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.conv = PaddedConv2D(
-            channels, 2, strides=2, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, name="conv"
+            channels, 2, strides=2, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, name="conv"
         )
 
     def build(self, input_shape):

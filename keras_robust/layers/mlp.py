@@ -3,7 +3,7 @@
 import keras
 
 from keras_robust.layers.activations import gelu
-from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.initializers import TruncatedNormal
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -28,8 +28,8 @@ class Mlp(keras.layers.Layer):
         channels = input_shape[-1]
         hidden = self.ratio * channels
         common = {"dtype": self.dtype_policy}
-        self.fc1 = keras.layers.Dense(hidden, kernel_initializer=truncated_normal(), name="fc1", **common)
-        self.fc2 = keras.layers.Dense(channels, kernel_initializer=truncated_normal(), name="fc2", **common)
+        self.fc1 = keras.layers.Dense(hidden, kernel_initializer=TruncatedNormal(), name="fc1", **common)
+        self.fc2 = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="fc2", **common)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], hidden))
 

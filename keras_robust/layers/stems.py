@@ -4,7 +4,7 @@ import keras
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.convolution import PaddedConv2D
-from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.normalization import LayerNorm
 
 
@@ -28,7 +28,7 @@ class PatchStem(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
-        common = {"kernel_initializer": truncated_normal(), "dtype": self.dtype_policy}
+        common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
         self.proj = PaddedConv2D(channels, stride, strides=stride, name="proj", **common)
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm") if norm else None
 
@@ -89,7 +89,7 @@ class ConvStem(keras.layers.Layer):
         self.proj = None if out_channels is None else self._conv(out_channels, 1, name="proj")
 
     def _conv(self, channels, size, **kwargs):
-        return PaddedConv2D(channels, size, kernel_initializer=truncated_normal(), dtype=self.dtype_policy, **kwargs)
+        return PaddedConv2D(channels, size, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, **kwargs)
 
     def build(self, input_shape):
         shape = input_shape

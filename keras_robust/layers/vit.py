@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
@@ -34,7 +34,7 @@ class PositionEmbedding(keras.layers.Layer):
     def build(self, input_shape):
         # Not autocast: resized in float32 under 16-bit policies too.
         self.embedding = self.add_weight(
-            name="embedding", shape=(*self.grid, input_shape[-1]), initializer=truncated_normal(), autocast=False
+            name="embedding", shape=(*self.grid, input_shape[-1]), initializer=TruncatedNormal(), autocast=False
         )
 
     def call(self, patches):
@@ -99,9 +99,9 @@ class ClassToken(keras.layers.Layer):
 
     def build(self, input_shape):
         shape = (1, 1, input_shape[-1])
-        self.token = self.add_weight(name="token", shape=shape, initializer=truncated_normal())
+        self.token = self.add_weight(name="token", shape=shape, initializer=TruncatedNormal())
         if self.position:
-            self.embedding = self.add_weight(name="embedding", shape=shape, initializer=truncated_normal())
+            self.embedding = self.add_weight(name="embedding", shape=shape, initializer=TruncatedNormal())
 
     def call(self, patches):
         batch, rows, columns, channels = ops.shape(patches)
@@ -144,8 +144,8 @@ class Attention(keras.layers.Layer):
             raise ValueError(f"num_heads must divide the {channels} channels, received {self.num_heads}")
         common = {"dtype": self.dtype_policy}
         # One product for queries, keys and values is faster than three.
-        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=truncated_normal(), name="qkv", **common)
-        self.proj = keras.layers.Dense(channels, kernel_initializer=truncated_normal(), name="proj", **common)
+        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=TruncatedNormal(), name="qkv", **common)
+        self.proj = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="proj", **common)
         self.qkv.build(input_shape)
         self.proj.build(input_shape)
 

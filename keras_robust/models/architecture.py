@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_robust.layers import ConvStem, LayerNorm, PatchStem
-from keras_robust.layers.initializers import truncated_normal
+from keras_robust.layers.initializers import TruncatedNormal
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ def pool(x):
 def norm_and_classify(x, num_classes):
     """Logits of feature vectors `(batch, channels)`: LayerNorm, Dense; float32 whatever the precision policy."""
     x = LayerNorm(dtype="float32", name="norm")(x)
-    return keras.layers.Dense(num_classes, kernel_initializer=truncated_normal(), dtype="float32", name="head")(x)
+    return keras.layers.Dense(num_classes, kernel_initializer=TruncatedNormal(), dtype="float32", name="head")(x)
