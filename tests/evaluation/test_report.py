@@ -29,7 +29,7 @@ def test_table_holds_every_cell(reports):
     assert len(lines) == 2 + 4
     assert lines[0].split("  ")[-1].strip() == "adversarial training"
     # Wilson's interval of 0 of 200 is 0 to 1.9 %, of 100 of 200 43.1 to 56.9 %.
-    assert lines[2].split() == "32 Linf 4/255 75.0 % 0.0 % (0-2) 75.0 % 50.0 % (43-57)".split()
+    assert " ".join(lines[2].split()) == "32 Linf 4/255 75.0 % 0.0 % (0-2) 75.0 % 50.0 % (43-57)"
     assert [line.split()[:3] for line in lines[3:]] == [
         ["32", "L2", "0.5"],
         ["40", "Linf", "4/255"],

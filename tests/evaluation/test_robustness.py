@@ -63,7 +63,7 @@ def test_linear_model_has_the_robustness_of_its_weights(linear_model):
     report = evaluate(linear_model, source, threats, resolutions, attacks(), batch_size=25, verbose=False)
     margins = source.margins()
     for resolution in resolutions:
-        # The largest change of the margin by a perturbation is eps times the dual norm of the gradient, weights / pixels.
+        # No perturbation changes the margin by more than eps times the dual norm of its gradient, weights / pixels.
         reach = {
             "Linf": 0.01 * np.abs(WEIGHTS).sum(),
             "L2": 0.2 * np.linalg.norm(WEIGHTS) / resolution,

@@ -1,0 +1,117 @@
+"""TensorBoard without TensorFlow: training curves and pictures of the attack at work, on every backend."""
+
+import io
+import time
+from os import PathLike
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust.attacks.base import Attack
+from keras_robust.data import attack_sheet
+
+
+class AdversarialTensorBoard(keras.callbacks.Callback):
+    """Logs to TensorBoard what `fit` logs and, after every epoch, what the attack does to a few images.
+
+    Where Keras' own callback needs TensorFlow, this one needs the `tensorboard` package alone. Curves are named as
+    Keras names them (`epoch_loss`, in the runs `train` and `validation`), so that both can share a board. The picture
+    has three rows: the images, the adversarial images, and their difference amplified to the full range.
+
+    Args:
+        log_dir: folder of the event files, for `tensorboard --logdir`.
+        attack: the attack to show; no pictures without one.
+        images, labels: a few images (n, height, width, channels), float in [0, 1], and their labels.
+        enlarge: each pixel is drawn as a square of this side.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+        ValueError: only some of `attack`, `images` and `labels` are given.
+
+    Example:
+        >>> board = kr.training.AdversarialTensorBoard("runs/1", trainer.validation_attack, x_val[:8], y_val[:8])
+        >>> trainer.fit(x, y, validation_data=(x_val, y_val), callbacks=[board])
+    """
+
+    def __init__(
+        self,
+        log_dir: str | PathLike,
+        attack: Attack | None = None,
+        images: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        enlarge: int = 4,
+    ):
+        super().__init__()
+        given = {"attack": attack, "images": images, "labels": labels}
+        missing = [name for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"{', '.join(missing)}: received None; attack, images and labels go together")
+        self.log_dir = Path(log_dir)
+        self.attack = attack
+        self.images = images
+        self.labels = labels
+        self.enlarge = enlarge
+        _tensorboard()  # a missing package should stop the run here, not at the end of its first epoch
+        self._writers = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            run, name = ("validation", name.removeprefix("val_")) if name.startswith("val_") else ("train", name)
+            self._writer(run).scalar(f"epoch_{name}", float(value), epoch)
+        self._writer("train").scalar("epoch_learning_rate", float(self.model.optimizer.learning_rate), epoch)
+        if self.attack is not None:
+            x_adv = self.attack(self.model, self.images, self.labels)
+            sheet = attack_sheet(self.images, x_adv, self.enlarge)
+            self._writer("validation").image("clean, adversarial, amplified difference", sheet, epoch)
+
+    def on_train_end(self, logs=None):
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def _writer(self, run):
+        if run not in self._writers:
+            self._writers[run] = _EventWriter(self.log_dir / run)
+        return self._writers[run]
+
+
+class _EventWriter:
+    """One TensorBoard event file: a sequence of checksummed protocol buffers."""
+
+    def __init__(self, folder):
+        self._event, self._summary, record_writer = _tensorboard()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Nanoseconds: a second `fit` in the same folder adds a file and must not truncate the first.
+        self._file = (folder / f"events.out.tfevents.{time.time_ns()}.keras_robust").open("wb")
+        self._records = record_writer(self._file)
+        self._write(file_version="brain.Event:2")
+
+    def scalar(self, tag, value, step):
+        self._write(step=step, summary=self._summary(value=[{"tag": tag, "simple_value": value}]))
+
+    def image(self, tag, pixels, step):
+        from PIL import Image  # a requirement of tensorboard itself
+
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        height, width = pixels.shape[:2]
+        picture = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": png.getvalue()}
+        self._write(step=step, summary=self._summary(value=[{"tag": tag, "image": picture}]))
+
+    def close(self):
+        self._file.close()
+
+    def _write(self, **fields):
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._file.flush()
+
+
+def _tensorboard():
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard logs are written by tensorboard: pip install tensorboard") from error
+    return Event, Summary, RecordWriter
