@@ -1,6 +1,7 @@
 """Building blocks of the models, as Keras layers."""
 
 from keras_robust.layers.activations import gelu
+from keras_robust.layers.attention import Attention
 from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.mlp import Mlp
@@ -8,7 +9,7 @@ from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.preprocessing import CheckResolution, Normalize
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
 from keras_robust.layers.stems import ConvStem, PatchStem
-from keras_robust.layers.vit import Attention, ClassToken, PositionEmbedding, TransformerBlock
+from keras_robust.layers.vit import ClassToken, PositionEmbedding, TransformerBlock
 
 __all__ = [
     "Attention",

@@ -1,7 +1,8 @@
 """Activation functions."""
 
 import keras
-from keras import ops
+
+from keras_robust.backend import kernels
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -21,4 +22,4 @@ def gelu(x):
 
     >>> hidden = keras.layers.Dense(384, activation=gelu)
     """
-    return ops.gelu(x, approximate=False)
+    return kernels.gelu(x)

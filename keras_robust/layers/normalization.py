@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_robust.backend import kernels
+
 
 @keras.saving.register_keras_serializable("keras_robust")
 class LayerNorm(keras.layers.Layer):
@@ -40,7 +42,7 @@ class LayerNorm(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros", autocast=False)
 
     def call(self, x):
-        return ops.cast(ops.layer_normalization(x, self.gamma, self.beta, epsilon=self.epsilon), self.compute_dtype)
+        return ops.cast(kernels.layer_norm(x, self.gamma, self.beta, self.epsilon), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_robust.layers.attention import Attention
 from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
@@ -115,51 +116,6 @@ class ClassToken(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "position": self.position}
-
-
-@keras.saving.register_keras_serializable("keras_robust")
-class Attention(keras.layers.Layer):
-    """Multi-head self-attention (Vaswani et al., "Attention Is All You Need", 2017), with biases throughout.
-
-    Args:
-        num_heads: number of heads; divides the number of channels.
-
-    Shapes: `(batch, tokens, channels)` to the same shape.
-
-    Raises:
-        ValueError: at build time, `num_heads` does not divide the number of channels.
-
-    Example:
-
-    >>> y = Attention(num_heads=6)(keras.random.normal((2, 197, 384)))
-    """
-
-    def __init__(self, num_heads, **kwargs):
-        super().__init__(**kwargs)
-        self.num_heads = num_heads
-
-    def build(self, input_shape):
-        channels = input_shape[-1]
-        if channels % self.num_heads:
-            raise ValueError(f"num_heads must divide the {channels} channels, received {self.num_heads}")
-        common = {"dtype": self.dtype_policy}
-        # One product for queries, keys and values is faster than three.
-        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=TruncatedNormal(), name="qkv", **common)
-        self.proj = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="proj", **common)
-        self.qkv.build(input_shape)
-        self.proj.build(input_shape)
-
-    def call(self, x):
-        _, tokens, channels = ops.shape(x)
-        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, channels // self.num_heads))
-        y = ops.dot_product_attention(*ops.unstack(qkv, axis=2))
-        return self.proj(ops.reshape(y, (-1, tokens, channels)))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "num_heads": self.num_heads}
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_robust.layers import Attention, ClassToken, PositionEmbedding, TransformerBlock
+from keras_robust.layers import ClassToken, PositionEmbedding, TransformerBlock
 
 
 def resized_by_torch(embedding, rows, columns):
@@ -83,35 +83,11 @@ def test_class_token_comes_first(position):
     np.testing.assert_array_equal(tokens[:, 1:], patches.reshape(2, 6, 4))
 
 
-def test_attention_equals_torch():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 5, 8)).astype("float32")
-    layer = Attention(num_heads=2)
-    layer(x)
-    weights = [rng.normal(size=w.shape).astype("float32") for w in layer.weights]
-    layer.set_weights(weights)
-    in_weight, in_bias, out_weight, out_bias = (torch.tensor(w.T) for w in weights)
-    reference = torch.nn.MultiheadAttention(8, 2, batch_first=True)
-    with torch.no_grad():
-        reference.in_proj_weight.copy_(in_weight)
-        reference.in_proj_bias.copy_(in_bias)
-        reference.out_proj.weight.copy_(out_weight)
-        reference.out_proj.bias.copy_(out_bias)
-        expected, _ = reference(*[torch.tensor(x)] * 3)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected.numpy(), rtol=1e-4, atol=1e-4)
-
-
-def test_attention_refuses_heads_that_do_not_divide_the_channels():
-    with pytest.raises(ValueError, match="num_heads must divide the 8 channels, received 3"):
-        Attention(num_heads=3)(np.zeros((1, 2, 8), "float32"))
-
-
 @pytest.mark.parametrize(
     "layer",
     [
         PositionEmbedding((4, 6), name="a"),
         ClassToken(position=True, name="b"),
-        Attention(4, name="c"),
         TransformerBlock(4, 0.1, 0.2, name="d"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Attention among the tokens of an image."""
+
+import keras
+from keras import ops
+
+from keras_robust.layers.initializers import TruncatedNormal
+
+
+def softmax(x):
+    """Softmax over the last axis, computed in float32 (at least) whatever the precision policy; dtype of `x`."""
+    return ops.cast(ops.softmax(ops.cast(x, keras.backend.result_type(x.dtype, "float32"))), x.dtype)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Attention(keras.layers.Layer):
+    """Multi-head self-attention (Vaswani et al., "Attention Is All You Need", 2017), with biases throughout.
+
+    Args:
+        num_heads: number of heads; divides the number of channels.
+
+    Shapes: `(batch, tokens, channels)` to the same shape.
+
+    Raises:
+        ValueError: at build time, `num_heads` does not divide the number of channels.
+
+    Example:
+
+    >>> y = Attention(num_heads=6)(keras.random.normal((2, 197, 384)))
+    """
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % self.num_heads:
+            raise ValueError(f"num_heads must divide the {channels} channels, received {self.num_heads}")
+        common = {"dtype": self.dtype_policy}
+        # One product for queries, keys and values is faster than three.
+        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=TruncatedNormal(), name="qkv", **common)
+        self.proj = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="proj", **common)
+        self.qkv.build(input_shape)
+        self.proj.build(input_shape)
+
+    def call(self, x):
+        _, tokens, channels = ops.shape(x)
+        head_dim = channels // self.num_heads
+        q, k, v = ops.unstack(ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head_dim)), axis=2)
+        # Not ops.dot_product_attention: on the CPU it is slower on TensorFlow and fails in float16 on JAX.
+        weights = softmax(ops.einsum("bqhd,bkhd->bhqk", q * head_dim**-0.5, k))
+        y = ops.einsum("bhqk,bkhd->bqhd", weights, v)
+        return self.proj(ops.reshape(y, (-1, tokens, channels)))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads}

@@ -1,0 +1,98 @@
+"""Every family gives the logits of a plain PyTorch model with the same weights, on every backend."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+import keras_robust
+from keras_robust.models import registry
+from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.vit import ViT
+
+from . import torch_reference as reference
+
+# Small siblings of the registered models: row, reference, sizes of the images (native grid of the ViTs: 32 x 48).
+CASES = {
+    "convnext": (
+        ConvNeXt((1, 2, 1, 1), (4, 6, 8, 10)),
+        lambda w, x: reference.convnext(w, x, (1, 2, 1, 1), n_convs=0),
+        [(32, 32), (39, 70)],
+    ),
+    "convnext_two_convs": (
+        ConvNeXt((1, 1, 1, 1), (4, 6, 8, 10), conv_stem=(2, 4)),
+        lambda w, x: reference.convnext(w, x, (1, 1, 1, 1), n_convs=2),
+        [(32, 32), (39, 70)],
+    ),
+    "convnext_three_convs": (
+        ConvNeXt((1, 1, 1, 1), (4, 6, 8, 10), conv_stem=(2, 3, 4)),
+        lambda w, x: reference.convnext(w, x, (1, 1, 1, 1), n_convs=3),
+        [(32, 32), (39, 70)],
+    ),
+    "isotropic": (
+        IsotropicConvNeXt(2, 8),
+        lambda w, x: reference.isotropic(w, x, 2, n_convs=0),
+        [(32, 32), (17, 40)],
+    ),
+    "isotropic_convs": (
+        IsotropicConvNeXt(2, 8, conv_stem=(2, 4, 6, 8)),
+        lambda w, x: reference.isotropic(w, x, 2, n_convs=4),
+        [(32, 32), (17, 40)],
+    ),
+    "vit": (
+        ViT(8, 2, depth=2),
+        lambda w, x: reference.vit(w, x, 2, heads=2, n_convs=0),
+        [(32, 48), (64, 16), (32, 64)],
+    ),
+    "vit_convs": (
+        ViT(8, 2, depth=2, conv_stem=(2, 3, 4, 6)),
+        lambda w, x: reference.vit(w, x, 2, heads=2, n_convs=4),
+        [(32, 48), (48, 48)],
+    ),
+    "vit_medium_style": (
+        ViT(8, 2, depth=1, layer_scale_init=1e-6, class_position=False),
+        lambda w, x: reference.vit(w, x, 1, heads=2, n_convs=0),
+        [(32, 48), (16, 48)],
+    ),
+}
+
+
+def set_random_weights(model):
+    """Fill the model with weights that depend on their paths only; returns them by path, for PyTorch."""
+    weights = {}
+    for variable in model.weights:
+        rng = np.random.RandomState(zlib.crc32(variable.path.encode()))
+        value = rng.normal(1.0 if variable.path.endswith("gamma") else 0.0, 0.3, variable.shape).astype("float32")
+        variable.assign(value)
+        weights[variable.path] = torch.tensor(value)
+    return weights
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_torch(case, monkeypatch):
+    row, reference_logits, sizes = CASES[case]
+    monkeypatch.setitem(registry.ARCHITECTURES, case, row)
+    model = keras_robust.models.create(case, num_classes=5, input_size=(32, 48))
+    weights = set_random_weights(model)
+    for size in sizes:
+        x = np.random.RandomState(0).uniform(size=(2, *size, 3)).astype("float32")
+        expected = reference_logits(weights, torch.tensor(x)).numpy()
+        # Whole models run compiled, as in `fit`: eagerly JAX would compile every operation on its own.
+        logits = model.predict_on_batch(x)
+        scale = np.abs(expected).max()
+        assert scale > 0.1
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * scale, err_msg=f"{case} at {size}")
+        # The two images differ, and so do their logits: the comparison is not of constants.
+        assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale
+
+
+def test_normalization_comes_first(monkeypatch):
+    row, reference_logits, _ = CASES["isotropic"]
+    monkeypatch.setitem(registry.ARCHITECTURES, "isotropic", row)
+    mean, std = np.array([0.4, 0.5, 0.6], "float32"), np.array([0.2, 0.3, 0.4], "float32")
+    model = keras_robust.models.create("isotropic", num_classes=5, normalization=(mean, std.tolist()))
+    weights = set_random_weights(model)
+    x = np.random.RandomState(0).uniform(size=(2, 16, 16, 3)).astype("float32")
+    expected = reference_logits(weights, torch.tensor((x - mean) / std)).numpy()
+    np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-3, atol=1e-3)

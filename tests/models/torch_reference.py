@@ -1,0 +1,93 @@
+"""ConvNeXt and ViT written a second time, in plain PyTorch, from the published block specifications.
+
+Each function maps images `(batch, height, width, 3)` to logits, given `w`: the weights by their Keras path.
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+def dense(w, name, x):
+    return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+
+
+def norm(w, name, x, eps=1e-6):
+    return F.layer_norm(x, x.shape[-1:], w[f"{name}/gamma"], w[f"{name}/beta"], eps)
+
+
+def conv(w, name, x, stride=1, padding=0, groups=1):
+    kernel = w[f"{name}/kernel"]
+    # Keras keeps a depthwise kernel as (height, width, channels, 1).
+    kernel = kernel.permute(2, 3, 0, 1) if groups > 1 else kernel.permute(3, 2, 0, 1)
+    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, w.get(f"{name}/bias"), stride, padding, groups=groups)
+    return y.permute(0, 2, 3, 1)
+
+
+def mlp(w, name, x):
+    return dense(w, f"{name}/fc2", F.gelu(dense(w, f"{name}/fc1", x)))
+
+
+def stem(w, x, stride, n_convs, patch_norm):
+    if n_convs == 0:
+        x = conv(w, "stem/proj", x, stride)
+        return norm(w, "stem/norm", x) if patch_norm else x
+    total = 1
+    for i in range(n_convs):
+        step = 2 if total < stride else 1
+        total *= step
+        x = F.gelu(norm(w, f"stem/norm_{i}", conv(w, f"stem/conv_{i}", x, step, padding=1)))
+    return conv(w, "stem/proj", x) if "stem/proj/kernel" in w else x
+
+
+def convnext_block(w, name, x):
+    y = conv(w, f"{name}/conv_dw", x, padding=3, groups=x.shape[-1])
+    y = mlp(w, f"{name}/mlp", norm(w, f"{name}/norm", y))
+    return x + y * w.get(f"{name}/scale/gamma", 1.0)
+
+
+def convnext(w, x, depths, n_convs):
+    x = stem(w, x, 4, n_convs, patch_norm=True)
+    for i, depth in enumerate(depths):
+        if i > 0:
+            x = conv(w, f"stages_{i}_downsample/conv", norm(w, f"stages_{i}_downsample/norm", x), 2)
+        for j in range(depth):
+            x = convnext_block(w, f"stages_{i}_blocks_{j}", x)
+    return dense(w, "head", norm(w, "norm", x.mean((1, 2))))
+
+
+def isotropic(w, x, depth, n_convs):
+    x = stem(w, x, 16, n_convs, patch_norm=False)
+    for j in range(depth):
+        x = convnext_block(w, f"blocks_{j}", x)
+    return dense(w, "head", norm(w, "norm", x.mean((1, 2))))
+
+
+def attention(w, name, x, heads):
+    batch, tokens, channels = x.shape
+    q, k, v = dense(w, f"{name}/qkv", x).reshape(batch, tokens, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
+    weights = torch.softmax(q @ k.transpose(-1, -2) / (channels // heads) ** 0.5, dim=-1)
+    return dense(w, f"{name}/proj", (weights @ v).transpose(1, 2).reshape(batch, tokens, channels))
+
+
+def vit(w, x, depth, heads, n_convs):
+    x = stem(w, x, 16, n_convs, patch_norm=False)
+    batch, rows, columns, channels = x.shape
+    position = w["position/embedding"]
+    g_rows, g_columns, _ = position.shape
+    if (rows, columns) != (g_rows, g_columns):
+        position = F.interpolate(
+            position.permute(2, 0, 1)[None],
+            scale_factor=((rows + 0.1) / g_rows, (columns + 0.1) / g_columns),
+            mode="bicubic",
+            recompute_scale_factor=False,
+        )[0].permute(1, 2, 0)
+    x = (x + position).reshape(batch, rows * columns, channels)
+    token = w["class_token/token"] + w.get("class_token/embedding", 0)
+    x = torch.cat([token.expand(batch, 1, channels), x], dim=1)
+    for j in range(depth):
+        name = f"blocks_{j}"
+        y = attention(w, f"{name}/attn", norm(w, f"{name}/norm1", x), heads)
+        x = x + y * w.get(f"{name}/scale1/gamma", 1.0)
+        y = mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x))
+        x = x + y * w.get(f"{name}/scale2/gamma", 1.0)
+    return dense(w, "head", norm(w, "norm", x)[:, 0])
