@@ -18,7 +18,7 @@ UNROLLED_ITERATIONS = 4
 
 
 def repeat(first, last, body, state):
-    """`state = body(i, state)` for i in [first, last): unrolled while short, as in training, else a loop in the graph."""
+    """`state = body(i, state)` for i in [first, last): unrolled while short, as in training, else a graph loop."""
     if last - first > UNROLLED_ITERATIONS:
         return ops.fori_loop(first, last, body, state)
     for i in range(first, last):
@@ -173,7 +173,10 @@ class Attack:
         first = attempt(0)
         if self.random_start:
             first = Found(x, *problem.value(x)).merge(first, self.returns)
-        merge = lambda i, state: Found(*state).merge(attempt(i), self.returns).state()
+
+        def merge(i, state):
+            return Found(*state).merge(attempt(i), self.returns).state()
+
         x_adv, loss, _ = repeat(1, self.n_restarts, merge, first.state())
         return geometry.project(x_adv, x, eps), loss
 

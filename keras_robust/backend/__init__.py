@@ -23,7 +23,8 @@ elif keras.backend.backend() == "torch":
     from keras_robust.backend.torch import TrainStep, compile, input_gradient
 else:
     raise ImportError(
-        f"keras_robust runs on the Keras backends tensorflow, jax and torch; KERAS_BACKEND is {keras.backend.backend()!r}."
+        "keras_robust runs on the Keras backends tensorflow, jax and torch; "
+        f"KERAS_BACKEND is {keras.backend.backend()!r}."
     )
 
 __all__ = ["TrainStep", "compile", "input_gradient"]

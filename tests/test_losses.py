@@ -1,0 +1,71 @@
+"""Losses against their formulas, written out in float64 example by example."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_robust import losses
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(6, 5)).astype("float32") * 3
+HARD = np.array([0, 1, 2, 3, 4, int(LOGITS[5].argmax())])
+SOFT = RNG.dirichlet(np.ones(5), 6).astype("float32")
+
+
+def _numpy(function, *arguments):
+    return ops.convert_to_numpy(function(*(ops.convert_to_tensor(a) for a in arguments)))
+
+
+def _log_softmax(z):
+    return z - np.log(np.exp(z.astype("float64")).sum())
+
+
+def test_cross_entropy():
+    hard = [-_log_softmax(z)[y] for z, y in zip(LOGITS, HARD)]
+    soft = [-(q * _log_softmax(z)).sum() for z, q in zip(LOGITS, SOFT)]
+    np.testing.assert_allclose(_numpy(losses.cross_entropy, LOGITS, HARD), hard, rtol=1e-5)
+    np.testing.assert_allclose(_numpy(losses.cross_entropy, LOGITS, SOFT), soft, rtol=1e-5)
+
+
+def _dlr(z, y):
+    z = z.astype("float64")
+    descending = np.sort(z)[::-1]
+    return -(z[y] - max(v for i, v in enumerate(z) if i != y)) / (descending[0] - descending[2])
+
+
+@pytest.mark.parametrize("labels", [HARD, SOFT])
+def test_dlr(labels):
+    expected = [_dlr(z, int(y) if np.ndim(y) == 0 else int(np.argmax(y))) for z, y in zip(LOGITS, labels)]
+    np.testing.assert_allclose(_numpy(losses.dlr, LOGITS, labels), expected, rtol=1e-5)
+
+
+def test_dlr_of_tied_logits_is_zero():
+    tied = np.array([[2.0, 2.0, 1.0, 0.0]], "float32")
+    assert abs(_numpy(losses.dlr, tied, np.array([1]))[0]) < 1e-6
+
+
+def test_targeted_dlr():
+    targets = (HARD + 1) % 5
+    expected = []
+    for z, y, t in zip(LOGITS.astype("float64"), HARD, targets):
+        d = np.sort(z)[::-1]
+        expected.append(-(z[y] - z[t]) / (d[0] - (d[2] + d[3]) / 2))
+    np.testing.assert_allclose(_numpy(losses.targeted_dlr, LOGITS, HARD, targets), expected, rtol=1e-5)
+
+
+def test_correct_takes_soft_labels_and_no_nan():
+    logits = np.array([[0.0, 1.0], [0.0, 1.0], [np.nan, 1.0]], "float32")
+    assert _numpy(losses.correct, logits, np.array([1, 0, 1])).tolist() == [True, False, False]
+    assert _numpy(losses.correct, logits, np.array([[0.4, 0.6], [0.9, 0.1], [0, 1]])).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(("loss", "classes"), [(losses.dlr, 2), (lambda z, y: losses.targeted_dlr(z, y, y), 3)])
+def test_margin_losses_refuse_too_few_classes(loss, classes):
+    with pytest.raises(ValueError, match=f"at least {classes + 1} classes"):
+        loss(ops.zeros((1, classes)), ops.zeros((1,), "int32"))
+
+
+def test_get_names_the_nearest_loss():
+    assert losses.get("dlr") is losses.dlr
+    with pytest.raises(ValueError, match="Did you mean 'dlr'"):
+        losses.get("DLRR")

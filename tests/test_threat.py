@@ -1,0 +1,157 @@
+"""Geometry of the norms: properties that hold for any point, and the nearest point by another solver."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.optimize import minimize
+
+from keras_robust import ThreatModel
+
+NORMS = ("Linf", "L2", "L1")
+ORDER = {"Linf": np.inf, "L2": 2, "L1": 1}
+
+pixels = hnp.arrays("float32", (2, 2, 3, 2), elements=st.floats(0, 1, width=32))
+points = hnp.arrays("float32", (2, 2, 3, 2), elements=st.floats(-2, 3, width=32))
+radii = st.one_of(st.just(0.0), st.floats(1e-4, 4.0))
+
+
+def _norms(norm, delta):
+    return np.linalg.norm(delta.reshape(len(delta), -1).astype("float64"), ORDER[norm], axis=1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(x=pixels, point=points, eps=radii)
+def test_projection_lies_in_ball_and_box(norm, x, point, eps):
+    z = ThreatModel(norm, eps).project(point, x)
+    assert z.min() >= 0
+    assert z.max() <= 1
+    assert (_norms(norm, z.astype("float64") - x) <= eps * (1 + 1e-6) + 1e-7).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(x=pixels, point=points, eps=radii)
+def test_projection_is_idempotent_to_the_bit(norm, x, point, eps):
+    threat = ThreatModel(norm, eps)
+    once = threat.project(point, x)
+    np.testing.assert_array_equal(threat.project(once, x), once)
+    assert threat.contains(once, x).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(x=pixels, point=points, eps=st.floats(1e-3, 4.0))
+def test_points_inside_stay_to_the_bit(norm, x, point, eps):
+    delta = point - x
+    shrink = np.minimum(0.999 * eps / np.maximum(_norms(norm, delta), 1e-9), 1)[:, None, None, None]
+    inside = (x + delta * shrink).clip(0, 1).astype("float32")
+    np.testing.assert_array_equal(ThreatModel(norm, eps).project(inside, x), inside)
+
+
+def _nearest_by_slsqp(norm, point, x, eps):
+    """The projection as a quadratic programme in the positive and negative parts of the change, in float64."""
+    n = x.size
+    point, x = point.astype("float64").ravel(), x.astype("float64").ravel()
+
+    def change(v):
+        return v[:n] - v[n:]
+
+    size = {
+        "L2": lambda v: eps**2 - (change(v) ** 2).sum(),
+        "L1": lambda v: eps - v.sum(),
+    }
+    bounds = [(0, 1 - a) for a in x] + [(0, a) for a in x]
+    if norm == "Linf":
+        bounds = [(low, min(high, eps)) for low, high in bounds]
+    constraints = [{"type": "ineq", "fun": size[norm]}] if norm in size else []
+    # A tiny cost on the parts keeps at most one of each pair above zero.
+    solution = minimize(
+        lambda v: ((x + change(v) - point) ** 2).sum() + 1e-9 * v.sum(),
+        np.full(2 * n, 1e-3),
+        bounds=bounds,
+        constraints=constraints,
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-14},
+    )
+    return x + change(solution.x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(6))
+def test_projection_is_the_nearest_point(norm, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-0.3, 1.3, (1, 1, 3, 2)).clip(0, 1).astype("float32")
+    point = (x + rng.normal(size=x.shape) * rng.choice([0.3, 1.0, 3.0])).astype("float32")
+    eps = float(rng.uniform(0.05, 1.5))
+    ours = ThreatModel(norm, eps).project(point, x).ravel()
+    other = _nearest_by_slsqp(norm, point, x, eps)
+    distance = np.linalg.norm(ours - point.ravel().astype("float64"))
+    assert distance <= np.linalg.norm(other - point.ravel()) + 1e-5
+    np.testing.assert_allclose(ours, other, atol=2e-3)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_of_large_images_keeps_to_the_ball(norm):
+    """Rounding must not add up over 150,000 pixels, the size at which ImageNet is evaluated."""
+    rng = np.random.default_rng(0)
+    eps = {"Linf": 4 / 255, "L2": 2.0, "L1": 75.0}[norm]
+    x = np.concatenate([rng.uniform(size=(1, 224, 224, 3)), np.full((1, 224, 224, 3), 0.7)]).astype("float32")
+    point = x + 0.1 * rng.normal(size=x.shape).astype("float32")
+    point[1] = x[1] + np.float32(0.02)
+    z = ThreatModel(norm, eps).project(point, x)
+    sizes = _norms(norm, z.astype("float64") - x)
+    assert (sizes <= eps * (1 + 1e-6)).all() if norm != "Linf" else (sizes <= eps + 2**-24).all()
+    assert (sizes >= eps * (1 - 1e-3)).all()
+    assert ThreatModel(norm, eps).contains(z, x).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_start_fills_the_ball(norm):
+    x = np.full((4, 8, 8, 3), 0.5, "float32")
+    eps = {"Linf": 0.1, "L2": 1.0, "L1": 5.0}[norm]
+    threat = ThreatModel(norm, eps)
+    start = threat.random_start(x, seed=1)
+    sizes = _norms(norm, start.astype("float64") - x)
+    assert (sizes <= eps * (1 + 1e-6)).all()
+    assert (sizes >= 0.9 * eps).all()
+    assert len(np.unique(start[0] - start[1])) > 10
+    np.testing.assert_array_equal(start, threat.random_start(x, seed=1))
+    np.testing.assert_array_equal(start[:2], threat.random_start(x[:2], seed=1))
+
+
+def test_steps_have_unit_size():
+    gradient = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype("float32")
+    for norm in NORMS:
+        np.testing.assert_allclose(_norms(norm, ThreatModel(norm, 1.0).step(gradient)), 1, rtol=1e-5)
+
+
+def test_size_is_the_norm():
+    delta = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype("float32")
+    for norm in NORMS:
+        np.testing.assert_allclose(ThreatModel(norm, 1.0).size(delta), _norms(norm, delta), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "message"),
+    [
+        ("linf", 0.1, "Did you mean 'Linf'"),
+        ("L3", 0.1, "norm must be one of 'Linf', 'L2', 'L1'; received 'L3'"),
+        ("Linf", -0.1, "eps must be a finite number >= 0; received -0.1"),
+        ("Linf", float("nan"), "eps must be a finite number"),
+        ("Linf", "4/255", "eps must be a real number"),
+    ],
+)
+def test_bad_threat_models_are_refused(norm, eps, message):
+    with pytest.raises(ValueError, match=message):
+        ThreatModel(norm, eps)
+
+
+def test_threat_model_reads_well():
+    assert str(ThreatModel("Linf", 4 / 255)) == "Linf 4/255"
+    assert str(ThreatModel("L2", 0.5)) == "L2 0.5"
+    assert ThreatModel(**ThreatModel("L1", 75).get_config()) == ThreatModel("L1", 75.0)
+
+
+def test_project_refuses_other_shapes():
+    with pytest.raises(ValueError, match="same shape"):
+        ThreatModel("L2", 1.0).project(np.zeros((1, 2, 2, 3), "float32"), np.zeros((2, 2, 2, 3), "float32"))
