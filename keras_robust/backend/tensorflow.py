@@ -14,15 +14,33 @@ def input_gradient(function, x):
     return losses, aux, tape.gradient(losses, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
+# The graph of a model's forward pass, of which all attacks on the model are built: most of a compilation is tracing it.
+_forward = weakref.WeakKeyDictionary()
+
+
 def compile(function, model):
     if not isinstance(model, keras.Layer):
         return lambda *tensors: function(model, *tensors)
-    owner = weakref.ref(model)
+    if model not in _forward:
+        owner = weakref.ref(model)
+        _forward[model] = tf.function(lambda x: owner()(x, training=False), autograph=False)
+    frozen = _forward[model]
+    compiled = tf.function(lambda *tensors: function(frozen, *tensors), autograph=False)
+    open_shape = getattr(model, "input_shape", None)
 
-    def traced(*tensors):
-        return function(lambda x: owner()(x, training=False), *tensors)
+    def run(images, *tensors):
+        # A height or width that the model leaves open stays open in the graph, which then serves every resolution.
+        traced = compiled.get_concrete_function(_spec(images, open_shape), *map(tf.TensorSpec.from_tensor, tensors))
+        return traced(images, *tensors)
 
-    return tf.function(traced, autograph=False)
+    return run
+
+
+def _spec(images, model_shape):
+    shape = list(images.shape)
+    if isinstance(model_shape, tuple) and len(model_shape) == len(shape):
+        shape[1:] = [None if size is None else known for size, known in zip(model_shape[1:], shape[1:])]
+    return tf.TensorSpec(shape, images.dtype)
 
 
 class TrainStep:
