@@ -8,11 +8,13 @@ from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.preprocessing import CheckResolution, Normalize
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.layers.resnet import Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
 from keras_robust.layers.vit import ClassToken, PositionEmbedding, TransformerBlock
 
 __all__ = [
     "Attention",
+    "Bottleneck",
     "CheckResolution",
     "ClassToken",
     "ConvNeXtBlock",
@@ -25,6 +27,8 @@ __all__ = [
     "PaddedConv2D",
     "PatchStem",
     "PositionEmbedding",
+    "ResNetStem",
+    "SqueezeExcite",
     "StochasticDepth",
     "TransformerBlock",
     "gelu",

@@ -69,6 +69,10 @@ def pool(x):
 
 
 def norm_and_classify(x, num_classes):
-    """Logits of feature vectors `(batch, channels)`: LayerNorm, Dense; float32 whatever the precision policy."""
-    x = LayerNorm(dtype="float32", name="norm")(x)
+    """LayerNorm, then `classify`."""
+    return classify(LayerNorm(dtype="float32", name="norm")(x), num_classes)
+
+
+def classify(x, num_classes):
+    """Logits `(batch, num_classes)` of feature vectors `(batch, channels)`; float32 whatever the precision policy."""
     return keras.layers.Dense(num_classes, kernel_initializer=TruncatedNormal(), dtype="float32", name="head")(x)

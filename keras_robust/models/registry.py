@@ -8,7 +8,17 @@ import keras
 from keras_robust.layers import CheckResolution, Normalize
 from keras_robust.models.architecture import Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.resnet import ResNet
 from keras_robust.models.vit import ViT
+
+ROBARCH = {
+    "stem_channels": 96,
+    "stem_pool": False,
+    "activation": "silu",
+    "groups": 2,
+    "first_norm": False,
+    "squeeze_ratio": 0.25,
+}
 
 # A model with a ConvStem is called as its sibling with a PatchStem, with the suffix `_convstem`.
 ARCHITECTURES = {
@@ -32,6 +42,10 @@ ARCHITECTURES = {
     "vit_medium_convstem": ViT(512, 8, conv_stem=(48, 96, 192, 384), layer_scale_init=1e-6, class_position=False),
     "vit_base": ViT(768, 12),
     "vit_base_convstem": ViT(768, 12, conv_stem=(48, 96, 192, 384)),
+    "resnet50": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048)),
+    "robarch_small": ResNet((5, 8, 13, 1), (288, 576, 1120, 2160), **ROBARCH),
+    "robarch_medium": ResNet((7, 11, 18, 1), (336, 672, 1328, 2624), **ROBARCH),
+    "robarch_large": ResNet((7, 11, 18, 1), (512, 1024, 2016, 4032), **ROBARCH),
 }
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import FanOutNormal, TruncatedNormal
 
 
 def test_follows_the_truncated_normal_distribution():
@@ -11,6 +11,12 @@ def test_follows_the_truncated_normal_distribution():
     values = keras.ops.convert_to_numpy(TruncatedNormal(0.02)((200, 500))).ravel()
     assert abs(values).max() <= 0.04
     assert stats.kstest(values, stats.truncnorm(-2, 2, scale=0.02).cdf).pvalue > 0.01
+
+
+def test_fan_out_normal_keeps_the_variance_of_gradients():
+    keras.utils.set_random_seed(0)
+    values = keras.ops.convert_to_numpy(FanOutNormal()((3, 3, 32, 64)))
+    assert values.var() == pytest.approx(2 / (3 * 3 * 64), rel=0.05)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,14 +1,14 @@
 """Every family gives the logits of a plain PyTorch model with the same weights, on every backend."""
 
-import zlib
-
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 import keras_robust
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.resnet import ResNet
 from keras_robust.models.vit import ViT
 
 from . import torch_reference as reference
@@ -55,18 +55,17 @@ CASES = {
         lambda w, x: reference.vit(w, x, 1, heads=2, n_convs=0),
         [(32, 48), (16, 48)],
     ),
+    "resnet": (
+        ResNet((1, 2, 1, 1), (8, 12, 16, 24), stem_channels=4),
+        lambda w, x: reference.resnet(w, x, (1, 2, 1, 1), pool=True),
+        [(32, 32), (47, 70)],
+    ),
+    "robarch": (
+        ResNet((2, 1, 1, 1), (16, 24, 32, 40), **registry.ROBARCH | {"stem_channels": 6}),
+        lambda w, x: reference.resnet(w, x, (2, 1, 1, 1), pool=False, activation=F.silu, groups=2),
+        [(32, 32), (47, 70)],
+    ),
 }
-
-
-def set_random_weights(model):
-    """Fill the model with weights that depend on their paths only; returns them by path, for PyTorch."""
-    weights = {}
-    for variable in model.weights:
-        rng = np.random.RandomState(zlib.crc32(variable.path.encode()))
-        value = rng.normal(1.0 if variable.path.endswith("gamma") else 0.0, 0.3, variable.shape).astype("float32")
-        variable.assign(value)
-        weights[variable.path] = torch.tensor(value)
-    return weights
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -74,7 +73,7 @@ def test_logits_equal_torch(case, monkeypatch):
     row, reference_logits, sizes = CASES[case]
     monkeypatch.setitem(registry.ARCHITECTURES, case, row)
     model = keras_robust.models.create(case, num_classes=5, input_size=(32, 48))
-    weights = set_random_weights(model)
+    weights = reference.set_random_weights(model)
     for size in sizes:
         x = np.random.RandomState(0).uniform(size=(2, *size, 3)).astype("float32")
         expected = reference_logits(weights, torch.tensor(x)).numpy()
@@ -92,7 +91,7 @@ def test_normalization_comes_first(monkeypatch):
     monkeypatch.setitem(registry.ARCHITECTURES, "isotropic", row)
     mean, std = np.array([0.4, 0.5, 0.6], "float32"), np.array([0.2, 0.3, 0.4], "float32")
     model = keras_robust.models.create("isotropic", num_classes=5, normalization=(mean, std.tolist()))
-    weights = set_random_weights(model)
+    weights = reference.set_random_weights(model)
     x = np.random.RandomState(0).uniform(size=(2, 16, 16, 3)).astype("float32")
     expected = reference_logits(weights, torch.tensor((x - mean) / std)).numpy()
     np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-3, atol=1e-3)

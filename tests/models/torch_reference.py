@@ -1,10 +1,28 @@
-"""ConvNeXt and ViT written a second time, in plain PyTorch, from the published block specifications.
+"""The models written a second time, in plain PyTorch, from the published block specifications.
 
 Each function maps images `(batch, height, width, 3)` to logits, given `w`: the weights by their Keras path.
 """
 
+import zlib
+
+import numpy as np
 import torch
 from torch.nn import functional as F
+
+
+def set_random_weights(model):
+    """Fill the model with weights that depend on their paths only; returns them by path, for PyTorch."""
+    weights = {}
+    for variable in model.weights:
+        rng = np.random.RandomState(zlib.crc32(variable.path.encode()))
+        if variable.path.endswith(("gamma", "moving_variance")):
+            value = rng.uniform(0.5, 1.5, variable.shape)
+        else:
+            value = rng.normal(0.0, 0.3, variable.shape)
+        value = value.astype("float32")
+        variable.assign(value)
+        weights[variable.path] = torch.tensor(value)
+    return weights
 
 
 def dense(w, name, x):
@@ -91,3 +109,40 @@ def vit(w, x, depth, heads, n_convs):
         y = mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x))
         x = x + y * w.get(f"{name}/scale2/gamma", 1.0)
     return dense(w, "head", norm(w, "norm", x)[:, 0])
+
+
+def batch_norm(w, name, x):
+    mean, variance = w[f"{name}/moving_mean"], w[f"{name}/moving_variance"]
+    y = (x - mean) / torch.sqrt(variance + 1e-5)
+    return y * w[f"{name}/gamma"] + w[f"{name}/beta"]
+
+
+def bottleneck(w, name, x, stride, activation, groups):
+    y = conv(w, f"{name}/conv1", x)
+    if f"{name}/norm1/gamma" in w:
+        y = batch_norm(w, f"{name}/norm1", y)
+    # The grouped convolution, group by group.
+    kernels = w[f"{name}/conv2/kernel"].chunk(groups, dim=-1)
+    parts = [
+        conv({"conv2/kernel": kernel}, "conv2", part, stride, padding=1)
+        for kernel, part in zip(kernels, activation(y).chunk(groups, dim=-1))
+    ]
+    y = activation(batch_norm(w, f"{name}/norm2", torch.cat(parts, dim=-1)))
+    if f"{name}/squeeze/fc1/kernel" in w:
+        gates = dense(w, f"{name}/squeeze/fc2", F.relu(dense(w, f"{name}/squeeze/fc1", y.mean((1, 2)))))
+        y = y * torch.sigmoid(gates)[:, None, None]
+    y = batch_norm(w, f"{name}/norm3", conv(w, f"{name}/conv3", y))
+    if f"{name}/shortcut_conv/kernel" in w:
+        x = batch_norm(w, f"{name}/shortcut_norm", conv(w, f"{name}/shortcut_conv", x, stride))
+    return activation(x + y)
+
+
+def resnet(w, x, depths, pool, activation=F.relu, groups=1):
+    x = F.relu(batch_norm(w, "stem/norm", conv(w, "stem/conv", x, 2, padding=3)))
+    if pool:
+        x = F.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, padding=1).permute(0, 2, 3, 1)
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            stride = 2 if j == 0 and (i > 0 or not pool) else 1
+            x = bottleneck(w, f"stages_{i}_blocks_{j}", x, stride, activation, groups)
+    return dense(w, "head", x.mean((1, 2)))

@@ -1,0 +1,205 @@
+"""Parts of residual networks (He et al., 2016) and RobArch (Peng et al., "RobArch", 2023)."""
+
+import keras
+from keras import ops
+
+from keras_robust.layers.convolution import PaddedConv2D
+from keras_robust.layers.initializers import FanOutNormal
+from keras_robust.layers.regularization import StochasticDepth
+
+
+def batch_norm(**kwargs):
+    """Batch normalisation with PyTorch's constants: epsilon 1e-5, and 0.1 of each batch in the moving statistics."""
+    return keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=1e-5, **kwargs)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class ResNetStem(keras.layers.Layer):
+    """7x7 convolution of stride 2, batch norm, ReLU and, with `pool`, a 3x3 maximum of stride 2.
+
+    Args:
+        channels: output channels.
+        pool: whether the maximum follows (ResNet) or not (RobArch).
+
+    Shapes: `(batch, height, width, 3)` to `(batch, ceil(height / s), ceil(width / s), channels)`, s = 4 with `pool` and
+    2 without.
+
+    Example:
+
+    >>> x = ResNetStem(64)(images)
+    """
+
+    def __init__(self, channels, pool=True, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.pool = pool
+        common = {"dtype": self.dtype_policy}
+        self.conv = PaddedConv2D(
+            channels, 7, strides=2, padding=3, use_bias=False, kernel_initializer=FanOutNormal(), name="conv", **common
+        )
+        self.norm = batch_norm(name="norm", **common)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build(self.conv.compute_output_shape(input_shape))
+
+    def call(self, x, training=False):
+        x = ops.relu(self.norm(self.conv(x), training=training))
+        if self.pool:
+            # Zeros are as good a margin as minus infinity: after the ReLU nothing is smaller.
+            x = ops.max_pool(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, strides=2, data_format="channels_last")
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, channels = self.conv.compute_output_shape(input_shape)
+        if self.pool:
+            sizes = [size if size is None else -(-size // 2) for size in sizes]
+        return (batch, *sizes, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels, "pool": self.pool}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class SqueezeExcite(keras.layers.Layer):
+    """Scale each channel by a gate in (0, 1) computed from the averages of all (Hu et al., 2018).
+
+    Args:
+        hidden: width of the hidden layer.
+
+    Shapes: `(batch, height, width, channels)` to the same shape.
+
+    Example:
+
+    >>> y = SqueezeExcite(24)(keras.random.normal((2, 14, 14, 72)))
+    """
+
+    def __init__(self, hidden, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+
+    def build(self, input_shape):
+        common = {"kernel_initializer": FanOutNormal(), "dtype": self.dtype_policy}
+        self.fc1 = keras.layers.Dense(self.hidden, activation="relu", name="fc1", **common)
+        self.fc2 = keras.layers.Dense(input_shape[-1], activation="sigmoid", name="fc2", **common)
+        self.fc1.build((input_shape[0], input_shape[-1]))
+        self.fc2.build((input_shape[0], self.hidden))
+
+    def call(self, x):
+        gates = self.fc2(self.fc1(ops.mean(x, axis=(1, 2))))
+        return x * gates[:, None, None, :]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "hidden": self.hidden}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Bottleneck(keras.layers.Layer):
+    """1x1, 3x3, 1x1 convolution beside a shortcut, with the stride in the 3x3 ("v1.5").
+
+    The convolutions have no biases; batch norm follows each, and the activation each but the last, whose sum with the
+    shortcut it follows. The shortcut is a 1x1 convolution of the same stride with batch norm where the shape changes.
+
+    Args:
+        channels: output channels; those of the 3x3 convolution are a quarter of them.
+        stride: 1, or 2 to halve height and width.
+        activation: name of the activation.
+        groups: groups of the 3x3 convolution.
+        first_norm: whether batch norm follows the first convolution (ResNet) or not (RobArch).
+        squeeze_ratio: hidden width, as a fraction of the input channels, of a SqueezeExcite after the 3x3 convolution
+            (RobArch); None for none.
+        drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
+
+    Shapes: `(batch, height, width, c)` to `(batch, ceil(height / stride), ceil(width / stride), channels)`.
+
+    Example:
+
+    >>> y = Bottleneck(256)(keras.random.normal((2, 56, 56, 64)))
+    """
+
+    def __init__(
+        self,
+        channels,
+        stride=1,
+        activation="relu",
+        groups=1,
+        first_norm=True,
+        squeeze_ratio=None,
+        drop_path_rate=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.stride = stride
+        self.activation = keras.activations.get(activation)
+        self.groups = groups
+        self.squeeze_ratio = squeeze_ratio
+        self.drop_path_rate = drop_path_rate
+        common = {"dtype": self.dtype_policy}
+        self.conv1 = self._conv(channels // 4, 1, name="conv1")
+        self.norm1 = batch_norm(name="norm1", **common) if first_norm else None
+        self.conv2 = self._conv(channels // 4, 3, strides=stride, padding=1, groups=groups, name="conv2")
+        self.norm2 = batch_norm(name="norm2", **common)
+        self.squeeze = None
+        self.conv3 = self._conv(channels, 1, name="conv3")
+        # At first the block is its shortcut (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1).
+        self.norm3 = batch_norm(gamma_initializer="zeros", name="norm3", **common)
+        self.shortcut_conv = self.shortcut_norm = None
+        self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
+
+    def _conv(self, channels, size, **kwargs):
+        return PaddedConv2D(
+            channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
+        )
+
+    def build(self, input_shape):
+        if self.stride != 1 or input_shape[-1] != self.channels:
+            self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
+            self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
+            self.shortcut_conv.build(input_shape)
+            self.shortcut_norm.build(self.compute_output_shape(input_shape))
+        self.conv1.build(input_shape)
+        shape = self.conv1.compute_output_shape(input_shape)
+        if self.norm1 is not None:
+            self.norm1.build(shape)
+        self.conv2.build(shape)
+        shape = self.conv2.compute_output_shape(shape)
+        self.norm2.build(shape)
+        if self.squeeze_ratio is not None:
+            hidden = round(self.squeeze_ratio * input_shape[-1])
+            self.squeeze = SqueezeExcite(hidden, dtype=self.dtype_policy, name="squeeze")
+            self.squeeze.build(shape)
+        self.conv3.build(shape)
+        self.norm3.build(self.compute_output_shape(input_shape))
+
+    def call(self, x, training=False):
+        branch = self.conv1(x)
+        if self.norm1 is not None:
+            branch = self.norm1(branch, training=training)
+        branch = self.conv2(self.activation(branch))
+        branch = self.activation(self.norm2(branch, training=training))
+        if self.squeeze is not None:
+            branch = self.squeeze(branch)
+        branch = self.drop(self.norm3(self.conv3(branch), training=training), training=training)
+        if self.shortcut_conv is not None:
+            x = self.shortcut_norm(self.shortcut_conv(x), training=training)
+        return self.activation(x + branch)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, _ = input_shape
+        return (batch, *(n if n is None else -(-n // self.stride) for n in sizes), self.channels)
+
+    def get_config(self):
+        config = {
+            "channels": self.channels,
+            "stride": self.stride,
+            "activation": keras.activations.serialize(self.activation),
+            "groups": self.groups,
+            "first_norm": self.norm1 is not None,
+            "squeeze_ratio": self.squeeze_ratio,
+            "drop_path_rate": self.drop_path_rate,
+        }
+        return {**super().get_config(), **config}

@@ -1,0 +1,49 @@
+"""Residual networks: ResNet-50 (He et al., 2016) and RobArch (Peng et al., "RobArch", 2023)."""
+
+from dataclasses import dataclass
+
+from keras_robust.layers import Bottleneck, ResNetStem
+from keras_robust.models.architecture import Architecture, classify, drop_path_rates, pool
+
+
+@dataclass(frozen=True)
+class ResNet(Architecture):
+    """Four stages of bottleneck blocks.
+
+    Attributes:
+        depths: blocks per stage.
+        dims: output channels per stage.
+        stem_channels: output channels of the stem.
+        stem_pool: whether the stem ends in a maximum of stride 2; without it the first stage has stride 2.
+        activation, groups, first_norm, squeeze_ratio: see `keras_robust.layers.Bottleneck`.
+    """
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    stem_channels: int = 64
+    stem_pool: bool = True
+    activation: str = "relu"
+    groups: int = 1
+    first_norm: bool = True
+    squeeze_ratio: float | None = None
+
+    @property
+    def feature_layers(self):
+        return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
+
+    def build(self, x, options):
+        x = ResNetStem(self.stem_channels, self.stem_pool, name="stem")(x)
+        rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
+        for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
+            for j in range(depth):
+                x = Bottleneck(
+                    dim,
+                    stride=2 if j == 0 and not (i == 0 and self.stem_pool) else 1,
+                    activation=self.activation,
+                    groups=self.groups,
+                    first_norm=self.first_norm,
+                    squeeze_ratio=self.squeeze_ratio,
+                    drop_path_rate=next(rates),
+                    name=f"stages_{i}_blocks_{j}",
+                )(x)
+        return classify(pool(x), options.num_classes)
