@@ -1,9 +1,11 @@
+from keras_robust.data.batches import OrientedBatches
 from keras_robust.data.pictures import attack_sheet, contact_sheet
 from keras_robust.data.preprocessing import decode, resize_and_crop
 from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_folder, photo_crops
 
 __all__ = [
     "ImageFolder",
+    "OrientedBatches",
     "PhotoCrops",
     "Source",
     "attack_sheet",

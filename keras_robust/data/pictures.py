@@ -55,7 +55,7 @@ def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarr
     """
     x, x_adv = np.asarray(x, np.float32), np.asarray(x_adv, np.float32)
     if x.ndim != 4 or x.shape != x_adv.shape:
-        raise ValueError(f"x, x_adv: received shapes {x.shape} and {x_adv.shape}, accepted are equal ones of rank 4")
+        raise ValueError(f"x and x_adv must have one shape of rank 4; received shapes {x.shape} and {x_adv.shape}.")
     difference = x_adv - x
     largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
     amplified = 0.5 + 0.5 * difference / np.maximum(largest, np.finfo(np.float32).tiny)

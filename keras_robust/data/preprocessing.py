@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_robust.checks import check_count
+
 # 192 MB once decoded, and below the size at which Pillow itself begins to warn.
 MAX_PIXELS = 64_000_000
 
@@ -28,7 +30,7 @@ def decode(path: str | PathLike) -> np.ndarray:
         try:
             with pillow.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels, accepted are at most {MAX_PIXELS:,}")
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} accepted")
                 return _rgb(image)
         except Exception as error:  # Pillow passes on whatever a parser met: SyntaxError, struct.error, ...
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
@@ -50,10 +52,9 @@ def resize_and_crop(image: np.ndarray, resolution: int, crop_ratio: float = 0.87
         uint8 array of shape (resolution, resolution, 3).
     """
     _check_uint8_rgb(image)
-    if resolution < 1:
-        raise ValueError(f"resolution: received {resolution!r}, accepted is an integer of at least 1")
+    resolution = check_count("resolution", resolution)
     if not 0 < crop_ratio <= 1:
-        raise ValueError(f"crop_ratio: received {crop_ratio!r}, accepted is a number in (0, 1]")
+        raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
     height, width = image.shape[:2]
     shorter, target = min(height, width), math.floor(resolution / crop_ratio)
     if shorter != target:
@@ -85,7 +86,7 @@ def _rgb(image):
 def _check_uint8_rgb(image):
     dtype, shape = getattr(image, "dtype", None), getattr(image, "shape", None)
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise ValueError(f"image: received {dtype} of shape {shape}, accepted is uint8 of shape (height, width, 3)")
+        raise ValueError(f"image must be uint8 of shape (height, width, 3); received {dtype} of shape {shape}.")
 
 
 def _pillow():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_robust.checks import check_choice, check_count
 from keras_robust.data.preprocessing import decode, resize_and_crop
 
 SPLITS = ("train", "val")
@@ -108,10 +109,8 @@ class PhotoCrops(Source):
     TRAIN_SHARE = 0.6
 
     def __init__(self, split: str, per_class: int | None = None, seed: int = 0):
-        _check_split(split)
-        per_class = self.PER_CLASS[split] if per_class is None else per_class
-        if per_class < 1:
-            raise ValueError(f"per_class: received {per_class!r}, accepted is an integer of at least 1")
+        check_choice("split", split, SPLITS)
+        per_class = self.PER_CLASS[split] if per_class is None else check_count("per_class", per_class)
         self.class_names = tuple(PHOTOS)
         self.labels = np.repeat(np.arange(len(PHOTOS)), per_class)
         self.boxes = np.array([box for name in PHOTOS for box in self._boxes(name, split, per_class, seed)])
@@ -131,7 +130,7 @@ class PhotoCrops(Source):
             raise FileNotFoundError(f"{path}: this release of scikit-image does not bundle the photograph; 0.26 does")
         photo = decode(path)
         if photo.shape[1::-1] != size:
-            raise ValueError(f"{path}: received {photo.shape[1::-1]} as (width, height), accepted is {size}")
+            raise ValueError(f"{path} must be of (width, height) {size}; received {photo.shape[1::-1]}.")
         return photo
 
     def _boxes(self, name, split, n, seed):
@@ -184,14 +183,16 @@ class ImageFolder(Source):
     VAL_SHARE = 0.2
 
     def __init__(self, root: str | PathLike, split: str, seed: int = 0):
-        _check_split(split)
+        check_choice("split", split, SPLITS)
         root = Path(root)
         if not root.is_dir():
-            raise ValueError(f"root: received {str(root)!r}, which is no folder")
+            raise ValueError(f"root must be a folder; received {str(root)!r}.")
         if all((root / part).is_dir() for part in SPLITS):
             train, val = (_files_by_class(root / part) for part in SPLITS)
             if train.keys() != val.keys():
-                raise ValueError(f"{root}: classes in only one of train and val: {sorted(train.keys() ^ val.keys())}")
+                raise ValueError(
+                    f"train and val must hold the same classes; only one has {sorted(train.keys() ^ val.keys())}."
+                )
             files = train if split == "train" else val
         else:
             files = {
@@ -206,7 +207,7 @@ class ImageFolder(Source):
 
     def _split(self, folder, paths, split, seed):
         if len(paths) < 2:
-            raise ValueError(f"{folder} holds one image; at least 2 are needed to draw a validation split")
+            raise ValueError(f"{folder} must hold at least 2 images, to draw a validation split; it holds one.")
         order = list(range(len(paths)))
         random.Random(f"image_folder/{seed}/{folder.name}").shuffle(order)
         n_val = max(1, round(self.VAL_SHARE * len(paths)))
@@ -227,14 +228,14 @@ def image_folder(root: str | PathLike, split: str, seed: int = 0) -> ImageFolder
 def _files_by_class(root):
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
-        raise ValueError(f"{root} holds no folders; accepted is one folder of images per class")
+        raise ValueError(f"{root} must hold one folder of images per class; it holds no folders.")
     files = {}
     for folder in classes:
         names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         visible = (name for name in names if not any(part.startswith(".") for part in name.parts))
         files[folder.name] = [folder / name for name in sorted(visible, key=Path.as_posix)]
         if not files[folder.name]:
-            raise ValueError(f"{folder} holds no images")
+            raise ValueError(f"{folder} must hold images; it holds none.")
     return files
 
 
@@ -244,8 +245,3 @@ def _scikit_image_folder():
     if spec is None:
         raise ImportError("The photographs come with scikit-image: pip install 'keras-robust[quickstart]'")
     return Path(spec.submodule_search_locations[0]) / "data"
-
-
-def _check_split(split):
-    if split not in SPLITS:
-        raise ValueError(f"split: received {split!r}, accepted are {', '.join(map(repr, SPLITS))}")

@@ -140,6 +140,8 @@ def evaluate(
     batch_size = min(check_count("batch_size", batch_size), n_examples)
     sample = dataset.sample(n_examples, seed)
     model = as_float32(model)
+    # One attack object for all resolutions: it keeps what it compiled.
+    attackers = {threat: [each.with_threat(threat) for each in attack] for threat in threats}
     bar = keras.utils.Progbar(
         n_examples * len(resolutions) * len(threats) * len(attack), verbose=int(verbose), unit_name="image"
     )
@@ -149,12 +151,10 @@ def evaluate(
         clean = batches.still_correct(model, np.ones(n_examples, bool))
         for threat in threats:
             correct = {"clean": clean}
-            for number, attacker in enumerate(attack, start=1):
+            for number, attacker in enumerate(attackers[threat], start=1):
                 remaining = list(correct.values())[-1]
                 bar.add(n_examples - int(remaining.sum()))
-                correct[f"{number} {_name(attacker)}"] = batches.still_correct(
-                    model, remaining, attacker.with_threat(threat), bar
-                )
+                correct[f"{number} {_name(attacker)}"] = batches.still_correct(model, remaining, attacker, bar)
             results.append(Result(threat, resolution, correct))
     settings = {
         "n_examples": n_examples,

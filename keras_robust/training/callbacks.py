@@ -46,7 +46,7 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
         given = {"attack": attack, "images": images, "labels": labels}
         missing = [name for name, value in given.items() if value is None]
         if 0 < len(missing) < len(given):
-            raise ValueError(f"{', '.join(missing)}: received None; attack, images and labels go together")
+            raise ValueError(f"attack, images and labels must be given together; {', '.join(missing)} is missing.")
         self.log_dir = Path(log_dir)
         self.attack = attack
         self.images = images

@@ -97,7 +97,10 @@ def test_without_scikit_image(monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"split": "test"}, "split: received 'test'"), ({"split": "val", "per_class": 0}, "per_class: received 0")],
+    [
+        ({"split": "test"}, "split must be one of 'train', 'val'; received 'test'"),
+        ({"split": "val", "per_class": 0}, "per_class must be an integer >= 1; received 0"),
+    ],
 )
 def test_bad_arguments_of_photo_crops(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -136,15 +139,15 @@ def test_flat_folder_is_split_by_name(tmp_path):
 
 
 def test_folder_errors(tmp_path):
-    with pytest.raises(ValueError, match="absent', which is no folder"):
+    with pytest.raises(ValueError, match="root must be a folder"):
         data.image_folder(tmp_path / "absent", "train")
-    with pytest.raises(ValueError, match="holds no folders"):
+    with pytest.raises(ValueError, match="it holds no folders"):
         data.image_folder(tmp_path, "train")
     (tmp_path / "a").mkdir()
-    with pytest.raises(ValueError, match="a holds no images"):
+    with pytest.raises(ValueError, match="a must hold images"):
         data.image_folder(tmp_path, "train")
     write(tmp_path / "a" / "1.png")
-    with pytest.raises(ValueError, match="a holds one image"):
+    with pytest.raises(ValueError, match="it holds one"):
         data.image_folder(tmp_path, "train")
     (tmp_path / "a" / "2.png").write_text("no image")
     splits = [data.image_folder(tmp_path, split) for split in SPLITS]
