@@ -54,6 +54,13 @@ class TrainStep:
         ]
         return self.training_logs(logs), (trainable, non_trainable, after, metrics)
 
+    def fit(self, *arguments, **options):
+        history = super().fit(*arguments, **options)
+        # Keras 3.15 ends with weights and moving averages in the same buffers, which the next step would donate twice.
+        for average in self.averages():
+            average.assign(jax.numpy.copy(average.value))
+        return history
+
     def test_step(self, state, data):
         trainable, non_trainable, metrics = state
         frozen = _frozen(self, trainable, non_trainable)

@@ -162,12 +162,15 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         robust = ops.logical_and(losses.correct(frozen(x), labels), losses.correct(frozen(x_adv), labels))
         self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
 
+    def averages(self):
+        """The optimizer's moving averages of the weights."""
+        optimizer = self._inner_optimizer()
+        averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+        return [average for average in averages if average is not None]
+
     def averages_to_hold(self):
         """The moving averages that Keras would update at every micro-batch, where they must wait for the update."""
-        optimizer = self._inner_optimizer()
-        if self._micro_batches() == 1 or not optimizer.use_ema:
-            return []
-        return [average for average in optimizer._model_variables_moving_average if average is not None]
+        return self.averages() if self._micro_batches() > 1 else []
 
     def get_metrics_result(self):
         hidden = (self.bad_images.name, self.bad_labels.name)

@@ -1,0 +1,45 @@
+# make quickstart: from nothing to a trained robust model.   make test: everything, on all three backends.
+PYTHON ?= python3
+VENV ?= .venv
+BACKENDS ?= tensorflow torch jax
+WORKERS ?= 2
+bin := $(VENV)/bin
+# One thread per test process: more only contend for the cores.
+one_thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
+
+.PHONY: help quickstart test lint $(addprefix test-,tensorflow torch jax) clean
+
+help:
+	@sed -n '1p' $(MAKEFILE_LIST) | cut -c3-
+	@echo "Also: make lint, make test-tensorflow, make test-torch, make test-jax, make clean."
+	@echo "Options of the quickstart: make quickstart ARGS='--eps 8/255 --out runs/mine'."
+
+quickstart: $(VENV)/.quickstart
+	$(bin)/python recipes/quickstart.py $(ARGS)
+
+test: lint $(addprefix test-,$(BACKENDS))
+
+lint: $(VENV)/.test
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+test-tensorflow test-torch test-jax: test-%: $(VENV)/.test
+	@echo "== tests on the $* backend"
+	KERAS_BACKEND=$* $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras_robust needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.quickstart: $(VENV)/bin/python pyproject.toml
+	$(bin)/python -m pip install --quiet --progress-bar on -e '.[quickstart]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(bin)/python -m pip install --quiet --progress-bar on -e '.[test]'
+	@touch $@ $(VENV)/.quickstart
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,97 @@
+"""The package as a whole: who imports whom, what an import needs, what is public."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_robust as kr
+
+ROOT = Path(kr.__file__).parent
+FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
+# Part of the package -> parts that it may import from. Anyone may import the first three.
+FOUNDATION = {"threat", "losses", "random", "checks", "backend"}
+MAY_IMPORT = {
+    "threat": {"random"},
+    "losses": set(),
+    "random": set(),
+    "checks": {"backend"},
+    "backend": set(),
+    "layers": {"layers", "backend", "checks"},
+    "models": {"models", "layers", "checks"},
+    "weights": {"weights", "models", "layers", "checks"},
+    "attacks": {"attacks", *FOUNDATION},
+    "data": {"data", "checks"},
+    "training": {"training", "attacks", *FOUNDATION},
+    "evaluation": {"evaluation", "attacks", "data", *FOUNDATION},
+}
+# Figures of an attack at work are drawn by the same code in training and in evaluation.
+EXCEPTIONS = {"training/callbacks.py": {"data"}}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _modules():
+    return [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT or path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_import_only_what_their_place_allows(path):
+    relative = path.relative_to(ROOT)
+    part = relative.parts[0].removesuffix(".py")
+    allowed = MAY_IMPORT[part] | EXCEPTIONS.get(str(relative), set()) if part in MAY_IMPORT else None
+    for name in _imports(path):
+        if name.split(".")[0] in FRAMEWORKS:
+            assert part in {"backend", "data", "weights", "export"}, f"{relative} imports {name}"
+        if name.startswith("keras_robust.") and allowed is not None:
+            target = name.split(".")[1]
+            assert target in allowed or target == part, f"{relative} imports {name}"
+
+
+def test_trains_with_one_backend_alone(tmp_path):
+    """With every other framework and every optional package out of reach."""
+    backend = keras.backend.backend()
+    blocked = (FRAMEWORKS | {"skimage", "PIL", "matplotlib", "scipy", "tensorboard"}) - {backend}
+    if backend == "tensorflow":
+        blocked.discard("tensorboard")  # TensorFlow looks for it
+    if backend == "jax":
+        blocked.discard("scipy")  # JAX needs it
+    script = f"""
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *where):
+        return None if name.split(".")[0] in {sorted(blocked)!r} else self.finder.find_spec(name, *where)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import numpy as np, keras
+import keras_robust as kr
+net = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+trainer = kr.AdversarialModel(net, kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1)))
+trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+trainer.fit(np.full((2, 4, 4, 3), 0.5, "float32"), np.array([0, 2]), verbose=0)
+assert "convnext_atto_convstem" in kr.models.names()
+print("trained")
+"""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT.parent)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.endswith("trained\n"), done.stderr[-2000:]
+
+
+def test_public_names():
+    for name in kr.__all__:
+        assert getattr(kr, name).__doc__
+    for name in ("APGD", "PGD", "FGSM"):
+        assert getattr(kr.attacks, name).__doc__
+    assert kr.__version__
