@@ -120,7 +120,7 @@ class Attack:
     * `y`: class indices (batch,) or soft labels (batch, classes).
     """
 
-    supported_returns = RETURNS[:2]
+    supported_returns: tuple[str, ...] = RETURNS[:2]
 
     def __init__(self, threat, loss="ce", random_start=False, n_restarts=1, seed=0, returns="highest_loss"):
         if not isinstance(threat, ThreatModel):

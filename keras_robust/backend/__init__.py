@@ -13,18 +13,17 @@ The module of the active Keras backend is the only one that is imported. Each on
     `self.attack_batch(frozen, step, data)` and `self.measure(frozen, data)`.
 """
 
+import importlib
+
 import keras
 
-if keras.backend.backend() == "tensorflow":
-    from keras_robust.backend.tensorflow import TrainStep, compile, input_gradient
-elif keras.backend.backend() == "jax":
-    from keras_robust.backend.jax import TrainStep, compile, input_gradient
-elif keras.backend.backend() == "torch":
-    from keras_robust.backend.torch import TrainStep, compile, input_gradient
-else:
+if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
     raise ImportError(
         "keras_robust runs on the Keras backends tensorflow, jax and torch; "
         f"KERAS_BACKEND is {keras.backend.backend()!r}."
     )
+
+_active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
+TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
 
 __all__ = ["TrainStep", "compile", "input_gradient"]
