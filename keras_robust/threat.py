@@ -283,9 +283,9 @@ class ThreatModel:
         return self._call(lambda a, b: self.geometry.contains(a, b, self.eps), x_adv, x)
 
     def random_start(self, x, seed=0):
-        """A random point of the ball around each image, inside [0, 1]; the same for the same seed and position."""
+        """A random point of the ball around each image, inside [0, 1], float32; fixed by the seed and the position."""
         keys = random.example_keys(seed, 0, ops.arange(np.shape(x)[0], dtype="int32"))
-        return self._call(lambda a: self.geometry.random(keys, a, self.eps), x)
+        return self._call(lambda a: self.geometry.random(keys, ops.cast(a, "float32"), self.eps), x)
 
     def step(self, gradient):
         """Direction of steepest ascent of unit size for each example of `gradient`."""
