@@ -10,26 +10,46 @@ from keras_robust.layers.preprocessing import CheckResolution, Normalize
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
 from keras_robust.layers.resnet import Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
+from keras_robust.layers.swin import PatchMerging, SwinBlock, WindowAttention
 from keras_robust.layers.vit import ClassToken, PositionEmbedding, TransformerBlock
+from keras_robust.layers.xcit import (
+    ClassAttention,
+    ClassAttentionBlock,
+    CrossCovarianceAttention,
+    FourierPosition,
+    LocalPatchInteraction,
+    XCiTBlock,
+    XCiTStem,
+)
 
 __all__ = [
     "Attention",
     "Bottleneck",
     "CheckResolution",
+    "ClassAttention",
+    "ClassAttentionBlock",
     "ClassToken",
     "ConvNeXtBlock",
     "ConvNeXtDownsample",
     "ConvStem",
+    "CrossCovarianceAttention",
+    "FourierPosition",
     "LayerNorm",
     "LayerScale",
+    "LocalPatchInteraction",
     "Mlp",
     "Normalize",
     "PaddedConv2D",
+    "PatchMerging",
     "PatchStem",
     "PositionEmbedding",
     "ResNetStem",
     "SqueezeExcite",
     "StochasticDepth",
+    "SwinBlock",
     "TransformerBlock",
+    "WindowAttention",
+    "XCiTBlock",
+    "XCiTStem",
     "gelu",
 ]

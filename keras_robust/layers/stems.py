@@ -15,7 +15,7 @@ class PatchStem(keras.layers.Layer):
     Args:
         channels: length of the vectors.
         stride: side of a patch, in pixels; what is left over at the right and the bottom is not used.
-        norm: whether a LayerNorm follows (ConvNeXt) or not (ViT).
+        norm_epsilon: epsilon of a LayerNorm that follows (ConvNeXt, Swin); None for none (ViT).
 
     Shapes: `(batch, height, width, 3)` to `(batch, height // stride, width // stride, channels)`.
 
@@ -24,13 +24,15 @@ class PatchStem(keras.layers.Layer):
     >>> patches = PatchStem(384, stride=16)(images)
     """
 
-    def __init__(self, channels, stride, norm=False, **kwargs):
+    def __init__(self, channels, stride, norm_epsilon=None, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
         common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
         self.proj = PaddedConv2D(channels, stride, strides=stride, name="proj", **common)
-        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm") if norm else None
+        self.norm = None
+        if norm_epsilon is not None:
+            self.norm = LayerNorm(norm_epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
         self.proj.build(input_shape)
@@ -45,7 +47,8 @@ class PatchStem(keras.layers.Layer):
         return self.proj.compute_output_shape(input_shape)
 
     def get_config(self):
-        config = {"channels": self.channels, "stride": self.stride, "norm": self.norm is not None}
+        epsilon = None if self.norm is None else self.norm.epsilon
+        config = {"channels": self.channels, "stride": self.stride, "norm_epsilon": epsilon}
         return {**super().get_config(), **config}
 
 

@@ -28,7 +28,7 @@ class ConvNeXt(Architecture):
 
     def build(self, x, options):
         if self.conv_stem is None:
-            x = PatchStem(self.dims[0], stride=4, norm=True, name="stem")(x)
+            x = PatchStem(self.dims[0], stride=4, norm_epsilon=1e-6, name="stem")(x)
         else:
             x = ConvStem(self.conv_stem, stride=4, name="stem")(x)
         rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))

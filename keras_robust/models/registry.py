@@ -9,7 +9,9 @@ from keras_robust.layers import CheckResolution, Normalize
 from keras_robust.models.architecture import Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.resnet import ResNet
+from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
+from keras_robust.models.xcit import XCiT
 
 ROBARCH = {
     "stem_channels": 96,
@@ -43,6 +45,8 @@ ARCHITECTURES = {
     "vit_base": ViT(768, 12),
     "vit_base_convstem": ViT(768, 12, conv_stem=(48, 96, 192, 384)),
     "resnet50": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048)),
+    "xcit_small": XCiT(384, 8),
+    "swin_base": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "robarch_small": ResNet((5, 8, 13, 1), (288, 576, 1120, 2160), **ROBARCH),
     "robarch_medium": ResNet((7, 11, 18, 1), (336, 672, 1328, 2624), **ROBARCH),
     "robarch_large": ResNet((7, 11, 18, 1), (512, 1024, 2016, 4032), **ROBARCH),

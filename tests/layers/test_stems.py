@@ -40,6 +40,6 @@ def test_conv_stem_refuses(stride):
         ConvStem((4, 8), stride)
 
 
-@pytest.mark.parametrize("layer", [PatchStem(8, 4, norm=True, name="a"), ConvStem((4, 8), 4, 16, name="b")])
+@pytest.mark.parametrize("layer", [PatchStem(8, 4, norm_epsilon=1e-5, name="a"), ConvStem((4, 8), 4, 16, name="b")])
 def test_config_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

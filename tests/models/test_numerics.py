@@ -9,7 +9,9 @@ import keras_robust
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.resnet import ResNet
+from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
+from keras_robust.models.xcit import XCiT
 
 from . import torch_reference as reference
 
@@ -64,6 +66,17 @@ CASES = {
         ResNet((2, 1, 1, 1), (16, 24, 32, 40), **registry.ROBARCH | {"stem_channels": 6}),
         lambda w, x: reference.resnet(w, x, (2, 1, 1, 1), pool=False, activation=F.silu, groups=2),
         [(32, 32), (47, 70)],
+    ),
+    "xcit": (
+        XCiT(8, 2, depth=2),
+        lambda w, x: reference.xcit(w, x, 2, class_depth=2, heads=2),
+        [(32, 48), (40, 16)],
+    ),
+    # Maps that are cut into whole windows, maps with a margin, maps smaller than a window.
+    "swin": (
+        Swin(4, (2, 2), (1, 2), window_size=3),
+        lambda w, x: reference.swin(w, x, (2, 2), (1, 2), window=3),
+        [(48, 72), (60, 40), (32, 100)],
     ),
 }
 

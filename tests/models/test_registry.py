@@ -11,7 +11,9 @@ import keras_robust
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.resnet import ResNet
+from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
+from keras_robust.models.xcit import XCiT
 
 from .torch_reference import set_random_weights
 
@@ -35,6 +37,8 @@ PARAMETERS = {
     "vit_base_convstem": 87_147_112,
     "vit_tiny": 5_717_416,
     "resnet50": 25_557_032,
+    "xcit_small": 26_253_304,
+    "swin_base": 87_768_224,
     "robarch_small": 26_143_228,
     "robarch_medium": 45_901_928,
     "robarch_large": 104_065_776,
@@ -43,7 +47,9 @@ SMALL = {
     "small_convnext": ConvNeXt((1, 1, 1, 1), (4, 6, 8, 10), conv_stem=(2, 4)),
     "small_isotropic": IsotropicConvNeXt(1, 8),
     "small_resnet": ResNet((1, 1, 1, 1), (8, 8, 8, 8), **registry.ROBARCH),
-    "small_vit": ViT(8, 2, depth=1, conv_stem=(2, 3, 4, 6), layer_scale_init=1e-6, class_position=False),
+    "small_xcit": XCiT(8, 2, depth=1),
+    "small_swin": Swin(4, (2, 1), (1, 2), window_size=3),
+    "small_vit": ViT(8, 2, depth=2, conv_stem=(2, 3, 4, 6), layer_scale_init=1e-6, class_position=False),
 }
 
 
@@ -119,21 +125,18 @@ def test_options_reach_the_layers():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(blocks[-1].scale.gamma.value), np.full(320, 0.5))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_logits_are_float32_under_16_bit_policies(small, policy):
+def test_logits_are_float32_under_16_bit_policies(small):
     exact = keras_robust.models.create(small, num_classes=5, input_size=32)
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = keras_robust.models.create(small, num_classes=5, input_size=32, normalization=([0.0] * 3, [1.0] * 3))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    model.set_weights(exact.get_weights())
     x = images(48, 48)
-    logits = model.predict_on_batch(x)
-    assert logits.dtype == "float32"
-    assert keras.backend.standardize_dtype(model.outputs[0].dtype) == "float32"
     expected = exact.predict_on_batch(x)
-    assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+    for policy in ("mixed_bfloat16", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        model = keras_robust.models.create(small, num_classes=5, input_size=32, normalization=([0.0] * 3, [1.0] * 3))
+        model.set_weights(exact.get_weights())
+        logits = model.predict_on_batch(x)
+        assert logits.dtype == "float32"
+        assert keras.backend.standardize_dtype(model.outputs[0].dtype) == "float32"
+        assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_save_and_reload_in_a_process_that_only_imports_the_package(monkeypatch, tmp_path):
@@ -188,18 +191,12 @@ def test_one_compiled_function_for_all_sizes(small):
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_stochastic_depth_acts_in_training_only(small):
-    model = keras_robust.models.create(
-        small,
-        num_classes=5,
-        input_size=32,
-        drop_path_rate=0.9,
-    )
+def test_stochastic_depth_acts_in_training_only(monkeypatch):
+    monkeypatch.setitem(registry.ARCHITECTURES, "small_vit", SMALL["small_vit"])
+    model = keras_robust.models.create("small_vit", num_classes=5, input_size=32, drop_path_rate=0.9)
     set_random_weights(model)
     x = np.repeat(images(32, 32, batch=1), 64, axis=0)
     calm = keras.ops.convert_to_numpy(model(x, training=False))
     np.testing.assert_allclose(calm, np.broadcast_to(calm[:1], calm.shape), atol=1e-5)
-    # The drop probability rises from 0 at the first block: a model of one block has no drop at all.
-    blocks = [layer for layer in model.layers if "blocks" in layer.name]
     wild = keras.ops.convert_to_numpy(model(x, training=True))
-    assert (np.abs(wild - wild[:1]).max() > 1e-4) == (len(blocks) > 1)
+    assert np.abs(wild - wild[:1]).max() > 1e-3

@@ -146,3 +146,86 @@ def resnet(w, x, depths, pool, activation=F.relu, groups=1):
             stride = 2 if j == 0 and (i > 0 or not pool) else 1
             x = bottleneck(w, f"stages_{i}_blocks_{j}", x, stride, activation, groups)
     return dense(w, "head", x.mean((1, 2)))
+
+
+def layer_scale(w, name, x):
+    return x * w[f"{name}/gamma"]
+
+
+def xcit(w, x, depth, class_depth, heads):
+    for i in range(4):
+        x = conv(w, f"stem/conv_{i}", x if i == 0 else F.gelu(x), 2, padding=1)
+        x = batch_norm(w, f"stem/norm_{i}", x)
+    batch, rows, columns, channels = x.shape
+    codes = []
+    for n in (rows, columns):
+        position = torch.arange(1, n + 1) / (n + 1e-6) * 2 * torch.pi
+        angle = position[:, None] / 10_000 ** (torch.arange(0, 32, 2) / 32)
+        codes.append(torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(n, 32))
+    code = torch.cat([codes[0][:, None].expand(-1, columns, -1), codes[1][None].expand(rows, -1, -1)], dim=-1)
+    x = x + dense(w, "position/proj", code)
+    for j in range(depth):
+        name = f"blocks_{j}"
+        y = dense(w, f"{name}/attn/qkv", norm(w, f"{name}/norm1", x)).reshape(batch, rows * columns, 3, heads, -1)
+        q, k, v = y.permute(2, 0, 3, 4, 1)  # each (batch, heads, channels of a head, positions)
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        scores = q @ k.transpose(-1, -2) * w[f"{name}/attn/temperature"][:, None, None]
+        y = (scores.softmax(-1) @ v).permute(0, 3, 1, 2).reshape(batch, rows, columns, channels)
+        x = x + layer_scale(w, f"{name}/scale1", dense(w, f"{name}/attn/proj", y))
+        y = conv(w, f"{name}/local/conv1", norm(w, f"{name}/norm3", x), padding=1, groups=channels)
+        y = conv(w, f"{name}/local/conv2", batch_norm(w, f"{name}/local/norm", F.gelu(y)), padding=1, groups=channels)
+        x = x + layer_scale(w, f"{name}/scale3", y)
+        x = x + layer_scale(w, f"{name}/scale2", mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x)))
+    x = torch.cat([w["class_token/token"].expand(batch, 1, channels), x.reshape(batch, -1, channels)], dim=1)
+    for j in range(class_depth):
+        name = f"class_blocks_{j}"
+        normed = norm(w, f"{name}/norm1", x)
+        q, k, v = (
+            dense(w, f"{name}/attn/{part}", tokens).reshape(batch, -1, heads, channels // heads).transpose(1, 2)
+            for part, tokens in (("q", normed[:, :1]), ("k", normed), ("v", normed))
+        )
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, 1, channels)
+        y = torch.cat([dense(w, f"{name}/attn/proj", y), normed[:, 1:]], dim=1)
+        x = norm(w, f"{name}/norm2", x + layer_scale(w, f"{name}/scale1", y))
+        y = torch.cat([layer_scale(w, f"{name}/scale2", mlp(w, f"{name}/mlp", x[:, :1])), x[:, 1:]], dim=1)
+        x = x + y
+    return dense(w, "head", norm(w, "norm", x)[:, 0])
+
+
+def window_attention(w, name, x, heads, window, shifted):
+    """Attention of all positions of the padded map to all, of which a mask leaves those in the same window."""
+    batch, rows, columns, channels = x.shape
+    shifts = [window // 2 if shifted and n > window else 0 for n in (rows, columns)]
+    padded = [-(-n // window) * window for n in (rows, columns)]
+    x = torch.roll(x, [-s for s in shifts], (1, 2))
+    x = F.pad(x, (0, 0, 0, padded[1] - columns, 0, padded[0] - rows)).reshape(batch, -1, channels)
+    coordinates = torch.cartesian_prod(*(torch.arange(n) for n in padded))
+    allowed, offset = True, []
+    for p, n, shift, total in zip(coordinates.T, (rows, columns), shifts, padded):
+        same_window = p[:, None] // window == p // window
+        # Positions that came around the border, and margins of a map smaller than a window, keep to themselves.
+        beyond = p >= (n if n < window else total - shift)
+        allowed = allowed & same_window & (beyond[:, None] == beyond)
+        offset.append((p[:, None] - p).clamp(1 - window, window - 1) + window - 1)
+    bias = w[f"{name}/bias_table"].reshape(2 * window - 1, 2 * window - 1, heads)[offset[0], offset[1]]
+    mask = torch.where(allowed, bias.permute(2, 0, 1), -torch.inf)
+    q, k, v = dense(w, f"{name}/qkv", x).reshape(batch, -1, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(batch, *padded, channels)
+    y = dense(w, f"{name}/proj", y)[:, :rows, :columns]
+    return torch.roll(y, shifts, (1, 2))
+
+
+def swin(w, x, depths, heads, window):
+    x = norm(w, "stem/norm", conv(w, "stem/proj", x, 4), eps=1e-5)
+    for i, depth in enumerate(depths):
+        if i > 0:
+            name = f"stages_{i}_downsample"
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+            parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+            x = norm(w, f"{name}/norm", torch.cat(parts, dim=-1), eps=1e-5) @ w[f"{name}/proj/kernel"]
+        for j in range(depth):
+            name = f"stages_{i}_blocks_{j}"
+            y = norm(w, f"{name}/norm1", x, eps=1e-5)
+            x = x + window_attention(w, f"{name}/attn", y, heads[i], window, shifted=j % 2 == 1)
+            x = x + mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x, eps=1e-5))
+    return dense(w, "head", norm(w, "norm", x, eps=1e-5).mean((1, 2)))

@@ -1,0 +1,43 @@
+"""Swin transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", 2021)."""
+
+from dataclasses import dataclass
+
+from keras_robust.layers import LayerNorm, PatchMerging, PatchStem, SwinBlock
+from keras_robust.layers.swin import EPSILON
+from keras_robust.models.architecture import Architecture, classify, drop_path_rates, pool
+
+
+@dataclass(frozen=True)
+class Swin(Architecture):
+    """Four stages at strides 4, 8, 16 and 32, with attention in windows, every other time shifted.
+
+    Exact for images whose sides are multiples of 224 pixels: there all maps are cut into whole windows. At other sizes
+    maps are filled up with zeros to whole windows, as in the published code, where a map is larger than a window.
+
+    Attributes:
+        dim: channels of the first stage; each next one has twice as many.
+        depths: blocks per stage.
+        num_heads: attention heads per stage.
+        window_size: side of a window.
+    """
+
+    dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_size: int = 7
+
+    @property
+    def feature_layers(self):
+        return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
+
+    def build(self, x, options):
+        x = PatchStem(self.dim, stride=4, norm_epsilon=EPSILON, name="stem")(x)
+        rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
+        for i, (depth, heads) in enumerate(zip(self.depths, self.num_heads)):
+            if i > 0:
+                x = PatchMerging(self.dim * 2**i, name=f"stages_{i}_downsample")(x)
+            for j in range(depth):
+                name = f"stages_{i}_blocks_{j}"
+                x = SwinBlock(heads, self.window_size, j % 2 == 1, next(rates), name=name)(x)
+        x = LayerNorm(EPSILON, dtype="float32", name="norm")(x)
+        return classify(pool(x), options.num_classes)
