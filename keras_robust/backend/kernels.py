@@ -16,7 +16,13 @@ if keras.backend.backend() == "tensorflow":
 else:
 
     def layer_norm(x, gamma, beta, epsilon):
-        return ops.layer_normalization(x, gamma, beta, epsilon=epsilon)
+        if keras.backend.backend() == "torch":
+            return ops.layer_normalization(x, gamma, beta, epsilon=epsilon)
+        # Not Keras' x * scale + (beta - mean * scale), which loses the digits that mean and x have in common.
+        wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        centred = wide - ops.mean(wide, axis=-1, keepdims=True)
+        scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+        return ops.cast(centred * scale * gamma + beta, x.dtype)
 
     def gelu(x):
         return ops.gelu(x, approximate=False)

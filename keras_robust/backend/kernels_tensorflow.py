@@ -18,8 +18,9 @@ def layer_norm(x, gamma, beta, epsilon):
     dtype = x.dtype
     if dtype.size < 4:
         x = tf.cast(x, tf.float32)
-    gamma, beta = (tf.convert_to_tensor(weight, dtype=x.dtype) for weight in (gamma, beta))
-    return tf.cast(_layer_norm(x, gamma, beta, tf.constant(epsilon, x.dtype)), dtype)
+    return tf.cast(
+        _layer_norm(x, tf.cast(gamma, x.dtype), tf.cast(beta, x.dtype), tf.constant(epsilon, x.dtype)), dtype
+    )
 
 
 @tf.custom_gradient

@@ -1,5 +1,7 @@
 """Layer normalisation over the channels."""
 
+from numbers import Real
+
 import keras
 from keras import ops
 
@@ -28,7 +30,7 @@ class LayerNorm(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
-        if not epsilon > 0:
+        if not isinstance(epsilon, Real) or not epsilon > 0:
             raise ValueError(f"epsilon must be a positive number, received {epsilon!r}")
         self.epsilon = float(epsilon)
         # The weights and the statistics stay in float32 under a 16-bit policy.

@@ -1,0 +1,195 @@
+"""What the benchmark compares with: the same models and the same training step, written in PyTorch without Keras.
+
+Written as one writes them in PyTorch: `torch.nn` modules, eager, channels-last memory format, fused attention. The
+numbers of each architecture come from keras_robust's model table.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of (batch, channels, height, width)."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def conv_stem(widths, stride, out_channels=None):
+    layers, channels, total = [], 3, 1
+    for width in widths:
+        step = 2 if total < stride else 1
+        layers += [nn.Conv2d(channels, width, 3, step, padding=1), LayerNorm2d(width, eps=1e-6), nn.GELU()]
+        channels, total = width, total * step
+    if out_channels is not None:
+        layers.append(nn.Conv2d(channels, out_channels, 1))
+    return nn.Sequential(*layers)
+
+
+def mlp(dim):
+    return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, dim, layer_scale):
+        super().__init__()
+        self.conv_dw = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = mlp(dim)
+        self.gamma = None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x):
+        y = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
+        if self.gamma is not None:
+            y = y * self.gamma
+        return x + y.permute(0, 3, 1, 2)
+
+
+class Attention(nn.Module):
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x):
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        y = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
+        return self.proj(y.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, dim, num_heads, layer_scale):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = mlp(dim)
+        self.gamma1 = self.gamma2 = None
+        if layer_scale is not None:
+            self.gamma1 = nn.Parameter(torch.full((dim,), layer_scale))
+            self.gamma2 = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x):
+        y = self.attn(self.norm1(x))
+        x = x + (y if self.gamma1 is None else y * self.gamma1)
+        y = self.mlp(self.norm2(x))
+        return x + (y if self.gamma2 is None else y * self.gamma2)
+
+
+class ClassTokenAndPosition(nn.Module):
+    """Feature map to sequence, at the native resolution."""
+
+    def __init__(self, dim, patches, class_position):
+        super().__init__()
+        self.position = nn.Parameter(0.02 * torch.randn(1, patches, dim))
+        self.token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
+        self.token_position = nn.Parameter(0.02 * torch.randn(1, 1, dim)) if class_position else None
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2) + self.position
+        token = self.token if self.token_position is None else self.token + self.token_position
+        return torch.cat([token.expand(len(x), -1, -1), x], dim=1)
+
+
+class Head(nn.Module):
+    def __init__(self, pool, dim, num_classes):
+        super().__init__()
+        self.pool = pool
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.fc = nn.Linear(dim, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.pool(x)))
+
+
+def mean_over_space(x):
+    return x.mean((2, 3))
+
+
+def class_token(x):
+    return x[:, 0]
+
+
+def convnext(row, num_classes, input_size):
+    if row.conv_stem is None:
+        layers = [nn.Conv2d(3, row.dims[0], 4, 4), LayerNorm2d(row.dims[0], eps=1e-6)]
+    else:
+        layers = [conv_stem(row.conv_stem, stride=4)]
+    for i, (depth, dim) in enumerate(zip(row.depths, row.dims)):
+        if i > 0:
+            layers += [LayerNorm2d(row.dims[i - 1], eps=1e-6), nn.Conv2d(row.dims[i - 1], dim, 2, 2)]
+        layers += [ConvNeXtBlock(dim, row.layer_scale_init) for _ in range(depth)]
+    return nn.Sequential(*layers, Head(mean_over_space, row.dims[-1], num_classes))
+
+
+def stem_of_16(row):
+    if row.conv_stem is None:
+        return nn.Conv2d(3, row.dim, 16, 16)
+    return conv_stem(row.conv_stem, stride=16, out_channels=row.dim)
+
+
+def isotropic_convnext(row, num_classes, input_size):
+    blocks = [ConvNeXtBlock(row.dim, None) for _ in range(row.depth)]
+    return nn.Sequential(stem_of_16(row), *blocks, Head(mean_over_space, row.dim, num_classes))
+
+
+def vit(row, num_classes, input_size):
+    tokens = ClassTokenAndPosition(row.dim, (input_size // 16) ** 2, row.class_position)
+    blocks = [TransformerBlock(row.dim, row.num_heads, row.layer_scale_init) for _ in range(row.depth)]
+    return nn.Sequential(stem_of_16(row), tokens, *blocks, Head(class_token, row.dim, num_classes))
+
+
+FAMILIES = {"ConvNeXt": convnext, "IsotropicConvNeXt": isotropic_convnext, "ViT": vit}
+
+
+def create(row, num_classes, input_size):
+    """The model of a row of keras_robust's table, or None for a family that is not written here."""
+    family = FAMILIES.get(type(row).__name__)
+    return family and family(row, num_classes, input_size).to(memory_format=torch.channels_last)
+
+
+def apgd(model, x, y, eps, n_iter):
+    """The Linf attack of training (Croce & Hein 2020): the point of highest loss of all visited, no random start.
+
+    Without the control of the step size, which has no effect below three iterations and costs next to nothing.
+    """
+
+    def project(z):
+        return torch.clamp(torch.minimum(torch.maximum(z, x - eps), x + eps), 0, 1)
+
+    def loss_and_gradient(z):
+        z = z.detach().requires_grad_()
+        losses = F.cross_entropy(model(z), y, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), z)
+        return losses.detach(), gradient
+
+    best, previous, current = x, x, x
+    best_loss, gradient = loss_and_gradient(x)
+    for i in range(n_iter):
+        z = project(current + 2 * eps * gradient.sign())
+        a = 1.0 if i == 0 else 0.75
+        previous, current = current, project(current + a * (z - current) + (1 - a) * (current - previous))
+        if i < n_iter - 1:
+            loss, gradient = loss_and_gradient(current)
+        else:
+            with torch.no_grad():
+                loss = F.cross_entropy(model(current), y, reduction="none")
+        rises = loss > best_loss
+        best = torch.where(rises[:, None, None, None], current, best)
+        best_loss = torch.where(rises, loss, best_loss)
+    return best
+
+
+def training_step(model, optimizer, x, y, eps, n_iter):
+    """Attack the batch in inference mode, then update the weights on the adversarial images; returns the loss."""
+    model.eval()
+    x_adv = apgd(model, x, y, eps, n_iter)
+    model.train()
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x_adv), y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
