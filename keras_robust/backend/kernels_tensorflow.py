@@ -64,7 +64,7 @@ def _gelu(x):
     return phi * x, gradient
 
 
-def dense(x, kernel, bias=None):
+def dense(x, kernel, bias):
     """`x @ kernel + bias` over the last axis, as one product of matrices whatever the rank of `x`.
 
     `x`: (..., inputs). `kernel`: (inputs, outputs). `bias`: (outputs,).
