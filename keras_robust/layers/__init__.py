@@ -11,7 +11,7 @@ from keras_robust.layers.regularization import LayerScale, StochasticDepth
 from keras_robust.layers.resnet import Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
 from keras_robust.layers.swin import PatchMerging, SwinBlock, WindowAttention
-from keras_robust.layers.vit import ClassToken, PositionEmbedding, TransformerBlock
+from keras_robust.layers.vit import ClassToken, PatchMap, PositionEmbedding, TransformerBlock
 from keras_robust.layers.xcit import (
     ClassAttention,
     ClassAttentionBlock,
@@ -40,6 +40,7 @@ __all__ = [
     "Mlp",
     "Normalize",
     "PaddedConv2D",
+    "PatchMap",
     "PatchMerging",
     "PatchStem",
     "PositionEmbedding",

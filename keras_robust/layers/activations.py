@@ -22,4 +22,6 @@ def gelu(x):
 
     >>> hidden = keras.layers.Dense(384, activation=gelu)
     """
+    if isinstance(x, keras.KerasTensor):
+        return keras.ops.gelu(x, approximate=False)
     return kernels.gelu(x)

@@ -119,6 +119,26 @@ class ClassToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
+class PatchMap(keras.layers.Layer):
+    """Undo `ClassToken`: drop the class token and lay the other tokens out as the map that they came from.
+
+    Shapes: tokens `(batch, 1 + rows * columns, channels)` and a map `(batch, rows, columns, c)`, of which only the size
+    counts, to `(batch, rows, columns, channels)`.
+
+    Example:
+
+    >>> feature_map = PatchMap()(tokens, patches)
+    """
+
+    def call(self, tokens, patches):
+        rows, columns = ops.shape(patches)[1:3]
+        return ops.reshape(tokens[:, 1:], (-1, rows, columns, tokens.shape[-1]))
+
+    def compute_output_shape(self, tokens_shape, patches_shape):
+        return (*patches_shape[:3], tokens_shape[-1])
+
+
+@keras.saving.register_keras_serializable("keras_robust")
 class TransformerBlock(keras.layers.Layer):
     """Pre-norm block: `x + scale(attention(norm(x)))`, then `x + scale(mlp(norm(x)))`.
 

@@ -1,5 +1,7 @@
 """Classifiers, by name."""
 
+from keras_robust.models.cost import multiply_adds, parameters
+from keras_robust.models.features import features
 from keras_robust.models.registry import architecture, create, names
 
-__all__ = ["architecture", "create", "names"]
+__all__ = ["architecture", "create", "features", "multiply_adds", "names", "parameters"]

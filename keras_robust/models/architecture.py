@@ -50,6 +50,10 @@ class Architecture(ABC):
     def feature_layers(self):
         """Dict from stride to the name of the layer that ends the stage of that stride, in the order of the graph."""
 
+    def feature_maps(self, model):
+        """Dict from stride to the symbolic feature map `(batch, rows, columns, channels)` of a `model` of this row."""
+        return {stride: model.get_layer(name).output for stride, name in self.feature_layers.items()}
+
 
 def drop_path_rates(last, depth):
     """Drop probability of each of `depth` blocks: rising linearly from 0 to `last`."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from keras_robust.layers import ClassToken, PositionEmbedding, TransformerBlock
+from keras_robust.layers import ClassToken, PatchMap, PositionEmbedding, TransformerBlock
 from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify, patches_of_16
 
 
@@ -32,6 +32,10 @@ class ViT(Architecture):
     @property
     def feature_layers(self):
         return {16: f"blocks_{self.depth - 1}"}
+
+    def feature_maps(self, model):
+        tokens, patches = model.get_layer(self.feature_layers[16]).output, model.get_layer("position").output
+        return {16: PatchMap(name="patch_map")(tokens, patches)}
 
     def build(self, x, options):
         x = patches_of_16(x, self.dim, self.conv_stem)

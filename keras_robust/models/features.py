@@ -1,0 +1,34 @@
+"""Feature pyramids of classifiers, for downstream tasks."""
+
+import keras
+
+from keras_robust.models.registry import architecture
+
+
+def features(model, levels=None):
+    """A model that gives the feature maps of a classifier instead of its logits, sharing its layers and weights.
+
+    Args:
+        model: a model made by `create`, or reloaded from a file; its name tells the architecture.
+        levels: strides of the wanted maps, in pixels of the image: of (4, 8, 16, 32) for families with stages, of (16,)
+            for the others. None for all that the family has.
+
+    Returns:
+        A `keras.Model` from images `(batch, height, width, 3)` to a list of feature maps `(batch, rows, columns,
+        channels)`, one per level, in the order of `levels`: what the last block of each stage returns, before any final
+        norm. The class token of a vision transformer is left out. (`predict` gives the map itself where it is one.)
+
+    Raises:
+        ValueError: the model's name is not one of `names()`, or the family has no map of a wanted stride.
+
+    Example:
+
+    >>> pyramid = features(create("convnext_tiny"), levels=(8, 16, 32))
+    >>> [feature_map.shape for feature_map in pyramid(keras.random.uniform((1, 64, 96, 3)))]
+    [(1, 8, 12, 192), (1, 4, 6, 384), (1, 2, 3, 768)]
+    """
+    maps = architecture(model.name).feature_maps(model)
+    levels = tuple(maps) if levels is None else tuple(levels)
+    if not levels or not set(levels) <= set(maps):
+        raise ValueError(f"levels must be strides that {model.name} has, of {tuple(maps)}, received {levels}")
+    return keras.Model(model.input, [maps[stride] for stride in levels], name=f"{model.name}_features")
