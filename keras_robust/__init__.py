@@ -1,8 +1,18 @@
 """keras_robust: adversarially robust image classification for Keras 3."""
 
-from keras_robust import attacks, data, evaluation, losses, models, training
+from keras_robust import attacks, data, evaluation, losses, models, training, weights
 from keras_robust.threat import ThreatModel
 from keras_robust.training.adversarial import AdversarialModel
 
 __version__ = "0.1.0"
-__all__ = ["AdversarialModel", "ThreatModel", "attacks", "data", "evaluation", "losses", "models", "training"]
+__all__ = [
+    "AdversarialModel",
+    "ThreatModel",
+    "attacks",
+    "data",
+    "evaluation",
+    "losses",
+    "models",
+    "training",
+    "weights",
+]

@@ -1,1 +1,6 @@
+"""Weights of PyTorch and Keras models: into a model and out of it."""
 
+from keras_robust.weights.loading import load
+from keras_robust.weights.saving import save
+
+__all__ = ["load", "save"]

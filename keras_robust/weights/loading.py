@@ -1,0 +1,219 @@
+"""From a file into a model."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust.layers import Normalize
+from keras_robust.weights import convnext, reading, resnet, swin, vit, xcit
+from keras_robust.weights.naming import from_torch, torch_shape
+
+NAMINGS = (*convnext.NAMINGS, *vit.NAMINGS, *resnet.NAMINGS, *swin.NAMINGS, *xcit.NAMINGS)
+TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+
+
+def load(model, path, head=None, stem=None, entry=None):
+    """Load weights from a file into a model.
+
+    Reads PyTorch state dicts: timm's ConvNeXt, ViT, DeiT, ResNet-50, Swin and XCiT, those of the original
+    repositories (ConvNeXt, also isotropic, DeiT III, Swin, XCiT, RobArch) and the robust checkpoints published with
+    "Revisiting Adversarial Training for ImageNet". Which of them a file is follows from its names. Names of wrappers
+    around the model ("module.", "base_model.", "model.") are ignored. Also reads Keras' own files.
+
+    Strict: either the model gets every one of its weights from the file and the file has no others, or it stays as it
+    was. A position embedding of another grid is resized as the published models are evaluated
+    (`keras_robust.layers.PositionEmbedding`); a file's is taken to be square unless it has as many patches as the
+    model's.
+
+    Args:
+        model: from `keras_robust.models.create`.
+        path: .pt, .pth or .tar (these need PyTorch, and are refused if they hold more than tensors), .safetensors,
+            .keras or .weights.h5.
+        head: "skip" keeps the model's own classifier, as a changed number of classes needs.
+        stem: "skip" keeps the model's own stem: clean weights with a PatchStem initialise a model with a ConvStem so.
+        entry: which part of a .pt, .pth or .tar file to read, where it holds several state dicts ("model_ema", ...).
+
+    Raises:
+        ValueError: the file cannot be read or does not fit: the first ten of the missing, surplus and misshapen
+            weights are listed and all are counted; the file carries a normalisation that the model does not have, or
+            the reverse where the file tells.
+        FileNotFoundError: there is no such file.
+
+    Example:
+
+    >>> model = keras_robust.models.create("convnext_tiny_convstem")
+    >>> keras_robust.weights.load(model, "convnext_tiny_cvst_robust.pt")
+    """
+    path = Path(path)
+    skipped = _skipped(head, stem)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix in TORCH_SUFFIXES:
+        values = _from_torch_file(model, path, skipped, entry)
+    elif entry is not None:
+        raise ValueError(f"entry is for PyTorch files, received entry={entry!r} with {path}")
+    elif path.suffix == ".keras":
+        values = _from_keras_file(model, path, skipped)
+    elif path.name.endswith(".weights.h5"):
+        values = _from_h5_file(model, path, skipped)
+    else:
+        raise ValueError(
+            f"path must end in one of {', '.join(TORCH_SUFFIXES)}, .keras, .weights.h5; received {str(path)!r}"
+        )
+    for variable in model.weights:
+        if variable.path in values:
+            variable.assign(values[variable.path])
+
+
+def _skipped(head, stem):
+    for name, value in (("head", head), ("stem", stem)):
+        if value not in (None, "skip"):
+            raise ValueError(f'{name} must be None or "skip", received {value!r}')
+    return [name for name, value in (("head", head), ("stem", stem)) if value == "skip"]
+
+
+def _wanted(model, skipped):
+    """Shapes of the model's weights by path, without the skipped parts."""
+    weights = {variable.path: tuple(variable.shape) for variable in model.weights}
+    return {path: shape for path, shape in weights.items() if path.split("/")[0] not in skipped}
+
+
+def _from_torch_file(model, path, skipped, entry):
+    file = reading.read(path, entry)
+    _check_normalization(model, file.normalization, path)
+    wanted = _wanted(model, skipped)
+    naming, names = _recognise(wanted, file.tensors, model, path)
+    left_out = tuple(prefix for part in skipped for prefix in getattr(naming, part))
+    tensors = {name: tensor for name, tensor in file.tensors.items() if not name.startswith(left_out)}
+    tensors = naming.unpack(tensors, {name: wanted[keras_path] for keras_path, name in names.items()})
+
+    values, misshapen = {}, []
+    for keras_path, name in names.items():
+        if name in tensors:
+            value = from_torch(keras_path, tensors[name], wanted[keras_path])
+            if value is None or not np.issubdtype(value.dtype, np.floating):
+                shape = torch_shape(keras_path, wanted[keras_path])
+                misshapen.append(f"{name}: file {tensors[name].dtype} {tensors[name].shape}, model {shape}")
+            values[keras_path] = value
+    _refuse_misfits(
+        model,
+        path,
+        missing=[name for name in names.values() if name not in tensors],
+        surplus=[name for name in tensors if name not in set(names.values())],
+        misshapen=misshapen,
+        parts={"head": naming.head, "stem": naming.stem},
+    )
+    return values
+
+
+def _recognise(wanted, tensors, model, path):
+    """The naming with the most names in common with the file, and its names of the weights by their Keras paths."""
+    best, most = None, 0
+    for naming in NAMINGS:
+        names = {keras_path: naming.name(keras_path) for keras_path in wanted}
+        if None in names.values():
+            continue
+        in_common = len(tensors.keys() & set(names.values()))
+        if in_common > most:
+            best, most = (naming, names), in_common
+    if best is None:
+        examples = ", ".join(list(tensors)[:5])
+        raise ValueError(f"{path} holds no weights of {model.name}: its tensors are called {examples}, ...")
+    return best
+
+
+def _from_keras_file(model, path, skipped):
+    try:
+        source = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable Keras model: {error}") from error
+    _check_normalization(model, normalization_of(source), path)
+    wanted = _wanted(model, skipped)
+    arrays = {v.path: keras.ops.convert_to_numpy(v) for v in source.weights if v.path.split("/")[0] not in skipped}
+    embedding = arrays.get("position/embedding")
+    if embedding is not None and "position/embedding" in wanted:
+        arrays["position/embedding"] = vit.resize(embedding, wanted["position/embedding"][:2])
+    _refuse_misfits(
+        model,
+        path,
+        missing=[name for name in wanted if name not in arrays],
+        surplus=[name for name in arrays if name not in wanted],
+        misshapen=[
+            f"{name}: file {arrays[name].shape}, model {shape}"
+            for name, shape in wanted.items()
+            if name in arrays and arrays[name].shape != shape
+        ],
+        parts={"head": ("head/",), "stem": ("stem/",)},
+    )
+    return arrays
+
+
+def _from_h5_file(model, path, skipped):
+    if skipped:
+        raise ValueError(
+            f'{" and ".join(skipped)}="skip" cannot be had from {path}: it knows no names of parts; use a .keras file'
+        )
+    # Keras stops in the middle of a file that does not fit: let it do so in a copy.
+    twin = keras.models.clone_model(model)
+    try:
+        twin.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{path} does not fit {model.name}: {error}") from error
+    in_file = _count_h5_arrays(path)
+    if in_file != len(twin.weights):
+        raise ValueError(f"{path} does not fit {model.name}: it holds {in_file} arrays for {len(twin.weights)} weights")
+    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in twin.weights}
+
+
+def _count_h5_arrays(path):
+    import h5py
+
+    count = 0
+
+    def visit(name, item):
+        nonlocal count
+        count += isinstance(item, h5py.Dataset) and "seed_generator" not in name
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return count
+
+
+def normalization_of(model):
+    for layer in model.layers:
+        if isinstance(layer, Normalize):
+            return layer.mean, layer.std
+    return None
+
+
+def _check_normalization(model, of_file, path):
+    of_model = normalization_of(model)
+    if of_file is reading.UNKNOWN:
+        return
+    if of_file is None:
+        if of_model is not None:
+            raise ValueError(f"{path} is for raw pixels: create the model with normalization=None")
+    elif of_model is None or not np.allclose(of_model, of_file, rtol=1e-5, atol=0):
+        mean, std = (tuple(float(f"{value:.7g}") for value in values) for values in of_file)
+        raise ValueError(
+            f"{path} carries a normalisation: create the model with normalization=({mean}, {std}); "
+            f"received a model with {'none' if of_model is None else of_model}"
+        )
+
+
+def _refuse_misfits(model, path, missing, surplus, misshapen, parts):
+    lists = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
+    misfits = [item for items in lists.values() for item in items]
+    if not misfits:
+        return
+    lines = []
+    for kind, items in lists.items():
+        if items:
+            more = f", and {len(items) - 10} more" if len(items) > 10 else ""
+            lines.append(f"{len(items)} {kind}: {', '.join(items[:10])}{more}")
+    for part, prefixes in parts.items():
+        if all(item.startswith(prefixes) for item in misfits):
+            lines.append(f'all are in the {part}: {part}="skip" keeps the model\'s own')
+    raise ValueError(f"{path} does not fit {model.name}: " + "; ".join(lines))

@@ -1,0 +1,57 @@
+"""From a model into a file."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust.weights.loading import NAMINGS, normalization_of
+from keras_robust.weights.reading import METADATA_KEY
+
+
+def save(model, path, format="timm"):
+    """Save a model's weights for PyTorch.
+
+    `load` and PyTorch's `load_state_dict` get the same numbers back, bit by bit. The file is written aside and then
+    renamed, so that an interruption leaves what was there. timm's models get their normalisation from the data: the
+    model's is noted in the file's metadata, where `load` checks it.
+
+    Args:
+        model: from `keras_robust.models.create`.
+        path: ends in .safetensors.
+        format: "timm", names and layouts as in timm. Families that timm does not have get those of the code they were
+            published with: isotropic ConvNeXt, RobArch, and the ConvStem.
+
+    Raises:
+        ValueError: an argument is not as described.
+
+    Example:
+
+    >>> keras_robust.weights.save(model, "vit_small.safetensors")
+    """
+    path = Path(path)
+    if format != "timm":
+        raise ValueError(f'format must be "timm", received {format!r}')
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, received {str(path)!r}")
+    shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
+    naming = next((n for n in NAMINGS if n.suits(shapes) and all(map(n.name, shapes))), None)
+    if naming is None:
+        raise ValueError(f"model must be from keras_robust.models.create, received {model.name}")
+    tensors = {
+        naming.name(variable.path): naming.to_torch(variable.path, keras.ops.convert_to_numpy(variable))
+        for variable in model.weights
+    }
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in naming.pack(tensors).items()}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(normalization_of(model))}
+
+    from safetensors.numpy import save_file
+
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, aside, metadata)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""Names of Swin's weights."""
+
+from dataclasses import replace
+
+from keras_robust.weights.naming import Naming
+
+TIMM = Naming(
+    names={
+        "stem/*": "patch_embed.*",
+        "stages_#_downsample/norm/*": "layers.#.downsample.norm.*",
+        "stages_#_downsample/proj/*": "layers.#.downsample.reduction.*",
+        "stages_#_blocks_#/attn/bias_table": "layers.#.blocks.#.attn.relative_position_bias_table",
+        "stages_#_blocks_#/*": "layers.#.blocks.#.*",
+        "norm/*": "norm.*",
+        "head/*": "head.fc.*",
+    },
+    stem=("patch_embed.",),
+    head=("head.",),
+)
+# Before timm 0.9 and in github.com/microsoft/Swin-Transformer a stage ends in what now begins the next.
+ORIGINAL = replace(
+    TIMM,
+    names={
+        **TIMM.names,
+        "stages_#_downsample/norm/*": lambda i, rest: f"layers.{i - 1}.downsample.norm.{rest}",
+        "stages_#_downsample/proj/*": lambda i, rest: f"layers.{i - 1}.downsample.reduction.{rest}",
+        "head/*": "head.*",
+    },
+)
+
+NAMINGS = (TIMM, ORIGINAL)

@@ -1,0 +1,32 @@
+"""Logits of PyTorch models (timm's where it has them), with weights that both sides draw from the tensors' names."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import keras_robust as kr
+from keras_robust import weights
+from tests.golden.random_weights import images, state_dict
+
+GOLDENS = sorted((Path(__file__).parent.parent / "golden").glob("*.npz"))
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_logits_equal_those_of_pytorch(path, tmp_path):
+    golden = np.load(path)
+    save_file(state_dict(json.loads(str(golden["shapes"]))), tmp_path / "weights.safetensors")
+    model = kr.models.create(path.stem, num_classes=10)
+    weights.load(model, tmp_path / "weights.safetensors")
+    sizes = sorted(tuple(map(int, name.split("x"))) for name in golden.files if name != "shapes")
+    if keras.backend.backend() == "jax":
+        del sizes[1:]  # XLA is slow on the CPU, most of all with depthwise convolutions
+    for height, width in sizes:
+        expected = golden[f"{height}x{width}"]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(model.predict_on_batch(images(height, width)), expected, rtol=0, atol=1e-4 * scale)
+        # The two images are told apart: what is compared is not a constant.
+        assert np.abs(expected[0] - expected[1]).max() > 0.01 * scale
