@@ -15,7 +15,7 @@ def input_gradient(function, x):
 
 
 # The graph of a model's forward pass, of which all attacks on the model are built: most of a compilation is tracing it.
-_forward = weakref.WeakKeyDictionary()
+_forward: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def compile(function, model):

@@ -1,13 +1,17 @@
 """Reports of several models side by side: a text table, a figure, JSON."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import keras
 import numpy as np
+from keras import ops
 
+from keras_robust.attacks import Attack
 from keras_robust.data import attack_sheet
 from keras_robust.evaluation.robustness import Report
 
@@ -18,11 +22,24 @@ MARKERS = "osD^"
 
 @dataclass(frozen=True)
 class Gallery:
-    """What an attack did to a few images: float arrays (n, height, width, channels), and n texts to print above."""
+    """What an attack did to a few images.
+
+    Attributes:
+        x, x_adv: float arrays of shape (n, height, width, channels).
+        captions: n texts, to print above the images.
+    """
 
     x: np.ndarray
     x_adv: np.ndarray
     captions: Sequence[str]
+
+    @classmethod
+    def of(cls, model: keras.Model, attack: Attack, x: np.ndarray, y: np.ndarray, class_names: Sequence[str]):
+        """Attacks the images; each caption gives the class and what the model sees in the adversarial image."""
+        x_adv = attack(model, x, y)
+        predictions = ops.convert_to_numpy(model(ops.convert_to_tensor(x_adv), training=False)).argmax(axis=1)
+        names = [textwrap.fill(name.replace("_", " "), 10) for name in class_names]
+        return cls(x, x_adv, [f"{names[label]}\n→ {names[guess]}" for label, guess in zip(y, predictions)])
 
 
 def table(reports: Mapping[str, Report]) -> str:
@@ -46,10 +63,11 @@ def table(reports: Mapping[str, Report]) -> str:
 
 def write_json(reports: Mapping[str, Report], path: str | PathLike) -> Path:
     """Write settings, counts, accuracies and intervals of all reports as JSON."""
-    content = {"schema_version": SCHEMA_VERSION, "models": {}}
-    for name, report in reports.items():
-        results = [_summary(result) for result in report.results]
-        content["models"][name] = {"settings": report.settings, "results": results}
+    models = {
+        name: {"settings": report.settings, "results": [_summary(result) for result in report.results]}
+        for name, report in reports.items()
+    }
+    content = {"schema_version": SCHEMA_VERSION, "models": models}
     path = Path(path)
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path

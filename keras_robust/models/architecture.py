@@ -31,7 +31,7 @@ class Architecture(ABC):
 
     min_size = 32
     multiple_of = 1
-    layer_scale_init = None
+    layer_scale_init: float | None = None
 
     @abstractmethod
     def build(self, x, options):

@@ -1,7 +1,9 @@
 """Every architecture by name: a table of data, and the functions that read it."""
 
 import difflib
-from numbers import Integral
+import math
+from numbers import Integral, Real
+from typing import Any
 
 import keras
 
@@ -13,7 +15,7 @@ from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
 from keras_robust.models.xcit import XCiT
 
-ROBARCH = {
+ROBARCH: dict[str, Any] = {
     "stem_channels": 96,
     "stem_pool": False,
     "activation": "silu",
@@ -64,7 +66,7 @@ def architecture(name):
     Raises:
         ValueError: there is no model of that name; the message lists the nearest names.
     """
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=5, cutoff=0.4)
         hint = f"the nearest names are {', '.join(nearest)}" if nearest else "see keras_robust.models.names()"
         raise ValueError(f"unknown model name {name!r}: {hint}")
@@ -102,13 +104,11 @@ def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normaliza
     (2, 10)
     """
     row = architecture(name)
-    if layer_scale_init is not None and row.layer_scale_init is None:
-        raise ValueError(f"layer_scale_init must be None: {name} has no LayerScale, received {layer_scale_init!r}")
     options = Options(
         num_classes=_positive_int("num_classes", num_classes),
         input_size=_height_and_width(input_size),
         drop_path_rate=_rate(drop_path_rate),
-        layer_scale_init=row.layer_scale_init if layer_scale_init is None else layer_scale_init,
+        layer_scale_init=_layer_scale_init(row, name, layer_scale_init),
     )
     inputs = keras.Input((None, None, 3), name="images")
     x = CheckResolution(row.min_size, row.multiple_of, name="check_resolution")(inputs)
@@ -124,13 +124,23 @@ def _positive_int(name, value):
 
 
 def _rate(drop_path_rate):
-    if not 0 <= drop_path_rate < 1:
+    if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must lie in [0, 1), received {drop_path_rate!r}")
-    return drop_path_rate
+    return float(drop_path_rate)
+
+
+def _layer_scale_init(row, name, value):
+    if value is None:
+        return row.layer_scale_init
+    if row.layer_scale_init is None:
+        raise ValueError(f"layer_scale_init must be None: {name} has no LayerScale, received {value!r}")
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"layer_scale_init must be None or a finite number, received {value!r}")
+    return float(value)
 
 
 def _height_and_width(input_size):
-    size = (input_size, input_size) if isinstance(input_size, Integral) else tuple(input_size)
+    size = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
     if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 and n % 16 == 0 for n in size):
         raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
     return tuple(int(n) for n in size)

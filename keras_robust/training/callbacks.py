@@ -53,7 +53,7 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
         self.labels = labels
         self.enlarge = enlarge
         _tensorboard()  # a missing package should stop the run here, not at the end of its first epoch
-        self._writers = {}
+        self._writers: dict[str, _EventWriter] = {}
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
