@@ -90,8 +90,9 @@ def test_names():
 def test_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown model name 'convnext_tiny_convstm'.*convnext_tiny_convstem"):
         keras_robust.models.create("convnext_tiny_convstm")
-    with pytest.raises(ValueError, match=r"unknown model name 'zzz'.*names\(\)"):
-        keras_robust.models.create("zzz")
+    for name in ("zzz", None, ["vit_tiny", "vit_small"]):
+        with pytest.raises(ValueError, match=r"unknown model name"):
+            keras_robust.models.create(name)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,9 @@ def test_unknown_name_is_answered_with_the_nearest():
         ({"num_classes": 2.0}, "num_classes must be a positive int, received 2.0"),
         ({"input_size": 100}, "input_size must be .* multiples of 16 pixels, received 100"),
         ({"input_size": (32, 0)}, r"input_size must be .* received \(32, 0\)"),
+        ({"input_size": None}, "input_size must be .* received None"),
+        ({"input_size": (32, 32, 3)}, "input_size must be one or two"),
+        ({"drop_path_rate": "0.1"}, "drop_path_rate must lie in .* received '0.1'"),
         ({"input_size": "224"}, "input_size must be .* received '224'"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate must lie in \[0, 1\), received 1.0"),
         ({"normalization": "imagenet"}, r"normalization must be None or a pair \(mean, std\), received 'imagenet'"),
@@ -112,6 +116,11 @@ def test_unknown_name_is_answered_with_the_nearest():
 def test_create_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         keras_robust.models.create("vit_tiny", **arguments)
+
+
+def test_create_refuses_a_layer_scale_that_is_no_number():
+    with pytest.raises(ValueError, match="layer_scale_init must be None or a finite number, received nan"):
+        keras_robust.models.create("convnext_atto", layer_scale_init=float("nan"))
 
 
 def test_options_reach_the_layers():

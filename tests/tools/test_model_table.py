@@ -34,5 +34,5 @@ def test_csv(tool, capsys):
 
 
 def test_unknown_model(tool):
-    with pytest.raises(ValueError, match="unknown model name 'vit_smal'.*vit_small"):
+    with pytest.raises(ValueError, match=r"unknown model name 'vit_smal'.*vit_small"):
         tool.main(["--models", "vit_smal"])
