@@ -105,10 +105,9 @@ def figure(reports: Mapping[str, Report], path: str | PathLike, galleries: Mappi
     galleries = galleries or {}
     cells = next(iter(reports.values())).results
     threats, resolutions = (list(dict.fromkeys(values)) for values in zip(*((c.threat, c.resolution) for c in cells)))
-    drawing = Figure(figsize=(3.0 * (1 + len(threats)), 3.3 + 3.2 * len(galleries)), dpi=120, layout="constrained")
-    top, *below = drawing.subfigures(
-        1 + len(galleries), 1, height_ratios=[3.3] + [3.2] * len(galleries), squeeze=False
-    )[:, 0]
+    heights = [3.3] + [4.2] * len(galleries)  # inches
+    drawing = Figure(figsize=(3 * (1 + len(threats)), sum(heights)), dpi=120, layout="constrained")
+    top, *below = drawing.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     panels = top.subplots(1, 1 + len(threats), sharey=True)
     for (name, report), colour, marker in zip(reports.items(), COLOURS, MARKERS):
         style = {"label": name, "color": colour, "marker": marker, "capsize": 3}

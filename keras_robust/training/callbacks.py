@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_robust.attacks.base import Attack
 from keras_robust.data import attack_sheet
+from keras_robust.training.adversarial import AdversarialModel
 
 
 class AdversarialTensorBoard(keras.callbacks.Callback):
@@ -61,7 +62,9 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
             self._writer(run).scalar(f"epoch_{name}", float(value), epoch)
         self._writer("train").scalar("epoch_learning_rate", float(self.model.optimizer.learning_rate), epoch)
         if self.attack is not None:
-            x_adv = self.attack(self.model, self.images, self.labels)
+            # The inner model, so that what was compiled for it serves after training as well.
+            model = self.model.model if isinstance(self.model, AdversarialModel) else self.model
+            x_adv = self.attack(model, self.images, self.labels)
             sheet = attack_sheet(self.images, x_adv, self.enlarge)
             self._writer("validation").image("clean, adversarial, amplified difference", sheet, epoch)
 

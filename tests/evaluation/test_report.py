@@ -1,5 +1,6 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,3 +56,15 @@ def test_figure_grows_with_its_galleries(reports, tmp_path):
     with Image.open(paths[0]) as plain, Image.open(paths[1]) as full:
         assert plain.width == full.width
         assert plain.height < full.height
+
+
+def test_gallery_names_what_the_model_sees():
+    inputs = keras.Input((None, None, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    model.set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -0.5])])  # class 1 is brighter than 0.5
+    x = np.stack([np.full((4, 4, 1), value, np.float32) for value in (0.49, 0.3)])
+    attack = kr.attacks.PGD(kr.ThreatModel("Linf", 0.1))
+    gallery = Gallery.of(model, attack, x, np.array([0, 0]), ["dark_night", "day"])
+    assert gallery.captions == ["dark night\n→ day", "dark night\n→ dark night"]
+    np.testing.assert_array_equal(gallery.x, x)
+    np.testing.assert_allclose(gallery.x_adv, x + 0.1, atol=1e-6)

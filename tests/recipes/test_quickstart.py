@@ -1,0 +1,93 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_robust.models import registry
+from keras_robust.models.convnext import ConvNeXt
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.py"
+
+
+@pytest.fixture
+def quickstart():
+    spec = importlib.util.spec_from_file_location("quickstart", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of noise, one bright and one dark."""
+    rng = np.random.default_rng(0)
+    for name, low in (("bright", 128), ("dark", 0)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(low, low + 128, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_help_needs_no_backend(tmp_path):
+    (tmp_path / "keras.py").write_text("raise ImportError('keras was imported')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, RECIPE, "--help"], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    for option in ("--backend", "--epochs", "--model", "--eps", "--norm", "--out", "--data"):
+        assert option in result.stdout
+    assert "python recipes/quickstart.py --data" in result.stdout
+
+
+def test_radius_is_a_number_or_a_fraction(quickstart):
+    assert quickstart.radius("8/255") == 8 / 255
+    assert quickstart.radius("0.5") == 0.5
+    with pytest.raises(ValueError, match="could not convert"):
+        quickstart.radius("large")
+
+
+@pytest.mark.slow
+def test_whole_recipe_on_a_folder(quickstart, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(registry.ARCHITECTURES, "convnext_test", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))
+    out = tmp_path / "out"
+    options = f"--model convnext_test --epochs 1 --norm L2 --eps 1 --data {folder} --out {out}"
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *options.split()])
+    monkeypatch.setattr(quickstart, "N_ITER", 5)
+    quickstart.main(quickstart.arguments())
+
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["models"]) == ["clean training", "adversarial training"]
+    for model in report["models"].values():
+        cells = [(cell["norm"], cell["eps"], cell["resolution"]) for cell in model["results"]]
+        eps = {"Linf": 4 / 255, "L2": 1.0, "L1": 12.0}
+        assert cells == [(norm, eps[norm], side) for side in (32, 40, 48) for norm in eps]
+        assert all(cell["n_examples"] == 16 for cell in model["results"])  # a fifth of the images
+        assert [attack["loss"] for attack in model["settings"]["attack"]] == ["ce"]  # two classes: no DLR
+
+    for picture in ("accuracy.png", "data.png"):
+        with Image.open(out / picture) as image:
+            assert min(image.size) > 50
+    for run in ("clean", "adversarial", "twin"):
+        assert list((out / "logs" / run / "validation").glob("*tfevents*"))
+
+    x = np.random.default_rng(0).random((3, 40, 56, 3), np.float32)
+    logits = keras.ops.convert_to_numpy(keras.models.load_model(out / "robust.keras")(x))
+    assert logits.shape == (3, 2)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        saved_model = tf.saved_model.load(str(out / "saved_model"))
+        np.testing.assert_allclose(saved_model.serve(x), logits, atol=1e-5)
+    else:
+        assert not (out / "saved_model").exists()
+    last = capsys.readouterr().out.split("Done in")[-1]
+    for name in ("accuracy.png", "report.json", "data.png", "robust.keras", "clean.keras", "tensorboard --logdir"):
+        assert name in last
