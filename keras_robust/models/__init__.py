@@ -2,6 +2,17 @@
 
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
+from keras_robust.models.pretrained import from_preset, preset, presets
 from keras_robust.models.registry import architecture, create, names
 
-__all__ = ["architecture", "create", "features", "multiply_adds", "names", "parameters"]
+__all__ = [
+    "architecture",
+    "create",
+    "features",
+    "from_preset",
+    "multiply_adds",
+    "names",
+    "parameters",
+    "preset",
+    "presets",
+]

@@ -1,5 +1,6 @@
 """From a file into a model."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -158,9 +159,13 @@ def _from_h5_file(model, path, skipped):
     # Keras stops in the middle of a file that does not fit: let it do so in a copy.
     twin = keras.models.clone_model(model)
     try:
-        twin.load_weights(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            twin.load_weights(path)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{path} does not fit {model.name}: {error}") from error
+    if caught:  # of weights that stayed as they were
+        raise ValueError(f"{path} does not fit {model.name}: {caught[0].message}")
     in_file = _count_h5_arrays(path)
     if in_file != len(twin.weights):
         raise ValueError(f"{path} does not fit {model.name}: it holds {in_file} arrays for {len(twin.weights)} weights")

@@ -20,6 +20,8 @@ def _draw(name, shape, seed):
         value = rng.uniform(0.5, 1.5, shape)
     elif "gamma" in name:
         value = rng.uniform(0.3, 0.7, shape)
+    elif leaf == "bias" and ".F." in name:  # RobArch: SiLU would let smaller signals die out
+        value = rng.standard_normal(shape)
     elif leaf in ("bias", "running_mean"):
         value = rng.normal(0.0, 0.1, shape)
     elif len(shape) == 1:

@@ -1,0 +1,60 @@
+"""Models with published weights."""
+
+import difflib
+
+from keras_robust import weights as weight_files
+from keras_robust.models.presets import PRESETS
+from keras_robust.models.registry import create
+
+
+def presets():
+    """The published checkpoints: a dict from name to `keras_robust.models.presets.Preset`.
+
+    Example:
+
+    >>> for name, row in presets().items():
+    ...     print(name, row.clean, row.linf, row.source)
+    """
+    return dict(PRESETS)
+
+
+def preset(name):
+    """The published checkpoint called `name`, a `keras_robust.models.presets.Preset`.
+
+    Raises:
+        ValueError: there is none of that name; the message lists the nearest names.
+    """
+    if name not in PRESETS:
+        nearest = difflib.get_close_matches(str(name), PRESETS, n=5, cutoff=0.4) or list(PRESETS)
+        raise ValueError(f"unknown preset {name!r}: the nearest names are {', '.join(nearest)}")
+    return PRESETS[name]
+
+
+def from_preset(name, weights=None):
+    """Build the model of a published checkpoint and load its weights.
+
+    Nothing is downloaded: get the file yourself from the preset's `source` and mind its licence.
+
+    Args:
+        name: one of `presets()`.
+        weights: path of the file; see `keras_robust.weights.load`.
+
+    Returns:
+        The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, 1000)`.
+
+    Raises:
+        ValueError: there is no preset of that name; `weights` is None; the file does not fit.
+
+    Example:
+
+    >>> model = from_preset("convnext_tiny_convstem_300ep", weights="convnext_tiny_cvst_robust.pt")
+    """
+    row = preset(name)
+    if weights is None:
+        raise ValueError(
+            f"weights must be the path of a file with the weights of {name}, received None. Nothing is downloaded: "
+            f"see {row.source} (licence: {row.licence})"
+        )
+    model = create(row.architecture, input_size=row.resolution, normalization=row.normalization)
+    weight_files.load(model, weights)
+    return model

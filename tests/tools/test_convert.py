@@ -1,0 +1,89 @@
+"""tools/convert.py, as a command."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import keras_robust as kr
+from keras_robust.models import registry
+from keras_robust.models.convnext import IsotropicConvNeXt
+from tests.weights import tensors
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "convert.py"
+SIZE = ["--input-size", "16"]
+
+
+@pytest.fixture
+def convert(monkeypatch):
+    name = "convnext_isotropic_small"
+    monkeypatch.setitem(registry.ARCHITECTURES, name, IsotropicConvNeXt(2, 4))
+    monkeypatch.setitem(registry.ARCHITECTURES, f"{name}_convstem", IsotropicConvNeXt(2, 4, conv_stem=(2, 3, 4, 5)))
+    spec = importlib.util.spec_from_file_location("convert", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: module.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    state_dict = {f"module.{name}": torch.tensor(tensor) for name, tensor in tensors.isotropic().items()}
+    torch.save(state_dict, tmp_path / "robust.pt")
+    return tmp_path / "robust.pt"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".safetensors"])
+def test_converts_and_verifies(suffix, convert, checkpoint, tmp_path, capsys):
+    out = tmp_path / f"robust{suffix}"
+    name = ["--model", "convnext_isotropic_small", "--num-classes", 3]
+    assert convert(*name, "--weights", checkpoint, "--out", out, *SIZE) == 0
+    printed = capsys.readouterr().out
+    assert "parameters" in printed
+    assert "verified: the same logits" in printed
+    assert f"sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["robust.pt", out.name])
+    model = kr.models.create("convnext_isotropic_small", num_classes=3)
+    kr.weights.load(model, out)
+    np.testing.assert_array_equal(model.get_layer("norm").gamma, tensors.isotropic()["norm.weight"])
+
+
+def test_skips_head_and_stem(convert, checkpoint, tmp_path):
+    out = tmp_path / "start.keras"
+    name = ["--model", "convnext_isotropic_small_convstem", "--num-classes", 5]
+    skips = ["--head", "skip", "--stem", "skip"]
+    assert convert(*name, "--weights", checkpoint, "--out", out, *skips, *SIZE) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "convnext_isotropic_small"], 'head="skip"'),
+        (["--model", "convnext_isotropic_smal"], "unknown model name"),
+        (["--preset", "convnext_isotropic_small"], "unknown preset"),
+        (["--model", "convnext_isotropic_small", "--num-classes", "3", "--entry", "ema"], "entry must be one of"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments, message, convert, checkpoint, tmp_path, capsys):
+    assert convert(*arguments, "--weights", checkpoint, "--out", tmp_path / "w.keras") == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "w.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "vit_tiny", "--out", "w.h5"], "--out must end in"),
+        (["--model", "vit_tiny", "--out", "none/w.keras"], "there is no folder"),
+        (["--model", "vit_tiny", "--out", "w.keras", "--mean", "0", "0", "0"], "go together"),
+        (["--out", "w.keras"], "--model --preset is required"),
+    ],
+)
+def test_bad_usage(arguments, message, convert, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        convert("--weights", "w.pt", *arguments)
+    assert message in capsys.readouterr().err
