@@ -1,5 +1,7 @@
 """Checks of what users pass in: each raises a ValueError that names the argument, what came and what is accepted."""
 
+import weakref
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,9 +10,11 @@ from keras_robust import backend
 
 
 def check_count(name, value, least=1):
-    """`value` as an int >= `least`."""
+    """`value` as an int >= `least` that fits 32 bits."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}; received {value!r}.")
+    if value >= 2**31:
+        raise ValueError(f"{name} must be below 2**31; received {value!r}.")
     return int(value)
 
 
@@ -80,10 +84,26 @@ def check_labels(y, count, classes, name="y"):
 def class_count(model, x):
     """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
     shape = getattr(model, "output_shape", None)
+    if not isinstance(shape, tuple):
+        shape = _classes.get(model) if isinstance(model, keras.Layer) else None
+    if shape is None:
+        logits = backend.compile(lambda frozen, x: frozen(x), model)(x[:1])
+        shape = tuple(getattr(logits, "shape", None) or (type(logits).__name__,))
+        if isinstance(model, keras.Layer):
+            _classes[model] = shape
+    return check_logits_shape(shape)
+
+
+# Output shapes of models that do not tell theirs: finding out may cost a compilation.
+_classes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def check_logits_shape(shape):
+    """The number of classes from the output shape of a model."""
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
-        shape = tuple(backend.compile(lambda frozen, x: frozen(x), model)(x[:1]).shape)
-    if len(shape) != 2:
-        raise ValueError(f"model must return logits of shape (batch, classes); received shape {shape}.")
+        raise ValueError(f"model must return logits of shape (batch, classes); its output is {shape!r}.")
+    if shape[1] < 2:
+        raise ValueError(f"model must have at least 2 classes, or nothing can be misclassified; it has {shape[1]}.")
     return shape[1]
 
 

@@ -6,6 +6,7 @@ losses take the largest entry of a soft label as the class.
 
 from difflib import get_close_matches
 
+import keras
 from keras import ops
 
 
@@ -48,9 +49,9 @@ def dlr(logits, labels):
     _need_classes(logits, 3, "dlr")
     logits = ops.cast(logits, "float32")
     y = class_of(labels)
-    top, _ = ops.top_k(logits, 3)
-    # By index, not by value: with tied logits the margin is 0, not the gap to the third.
-    first = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), y)
+    top, index = ops.top_k(logits, 3)
+    # By index, not by value, and from one sort: tied logits come in any order.
+    first = ops.equal(ops.cast(index[:, 0], "int32"), y)
     other = ops.where(first, top[:, 1], top[:, 0])
     return (other - _at(logits, y)) / (top[:, 0] - top[:, 2] + 1e-12)
 
@@ -80,11 +81,13 @@ def get(loss):
     """The loss function of a name in `LOSSES`, or the callable itself.
 
     Raises:
-        ValueError: an unknown name, or something that is not callable.
+        ValueError: an unknown name, something that is not callable, or a loss of Keras, which takes labels first.
     """
     if callable(loss):
+        if isinstance(loss, keras.losses.Loss) or str(getattr(loss, "__module__", "")).startswith("keras."):
+            raise ValueError(f"loss must take (logits, labels), Keras' losses take the reverse; received {loss!r}.")
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         guess = get_close_matches(str(loss).lower(), LOSSES, n=1, cutoff=0.3)
         hint = f" Did you mean {guess[0]!r}?" if guess else ""
         raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))} or a callable; received {loss!r}.{hint}")

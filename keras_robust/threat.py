@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -245,11 +247,11 @@ class ThreatModel:
     eps: float
 
     def __post_init__(self):
-        if self.norm not in NORMS:
+        if not isinstance(self.norm, str) or self.norm not in NORMS:
             guess = get_close_matches(str(self.norm).capitalize(), NORMS, n=1, cutoff=0.4)
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
             raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}; received {self.norm!r}.{hint}")
-        if isinstance(self.eps, (bool, str)) or not np.isscalar(self.eps) or not np.isreal(self.eps):
+        if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
         if not np.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps must be a finite number >= 0; received {self.eps!r}.")
@@ -296,5 +298,10 @@ class ThreatModel:
 
     @staticmethod
     def _call(function, *images):
-        result = function(*(ops.convert_to_tensor(image) for image in images))
+        for image in images:
+            if len(np.shape(image)) != 4 or "float" not in str(image.dtype):
+                received = f"shape {tuple(np.shape(image))} and dtype {getattr(image, 'dtype', type(image).__name__)}"
+                raise ValueError(f"images must be floats (batch, height, width, channels); received {received}.")
+        dtype = keras.backend.standardize_dtype(images[0].dtype)
+        result = function(*(ops.convert_to_tensor(image, dtype=dtype) for image in images))
         return ops.convert_to_numpy(result) if isinstance(images[0], np.ndarray) else result

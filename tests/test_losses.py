@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust import losses
+from keras_robust import backend, losses
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 5)).astype("float32") * 3
@@ -39,9 +39,15 @@ def test_dlr(labels):
     np.testing.assert_allclose(_numpy(losses.dlr, LOGITS, labels), expected, rtol=1e-5)
 
 
-def test_dlr_of_tied_logits_is_zero():
-    tied = np.array([[2.0, 2.0, 1.0, 0.0]], "float32")
-    assert abs(_numpy(losses.dlr, tied, np.array([1]))[0]) < 1e-6
+@pytest.mark.parametrize("y", [0, 1])
+def test_dlr_of_tied_logits_is_zero_and_has_a_gradient(y):
+    tied = ops.convert_to_tensor(np.array([[1.0, 1.0, 0.0, -1.0, -2.0]], "float32"))
+    labels = ops.convert_to_tensor(np.array([y]))
+    values, _, gradient = backend.input_gradient(lambda z: (losses.dlr(z, labels), labels), tied)
+    assert abs(ops.convert_to_numpy(values)[0]) < 1e-6
+    expected = np.zeros((1, 5))
+    expected[0, 1 - y], expected[0, y] = 1, -1
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), expected, atol=1e-6)
 
 
 def test_targeted_dlr():

@@ -129,7 +129,7 @@ class APGD(Attack):
     def run(self, problem, start):
         share = 0.05 if self.returns == "highest_loss" else 0.2
         rule = RULES[self.threat.norm](problem, self.n_iter, share)
-        loss, correct, gradient = problem.gradient(start)
+        loss, correct, gradient = problem.gradient(start, start=True)
         best = Found(start, loss, correct)
         state = (start, start, gradient, best.state(), gradient, best.state(), rule.initial(loss))
 

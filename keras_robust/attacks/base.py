@@ -15,6 +15,7 @@ from keras_robust.threat import Norm, ThreatModel, per_example
 
 RETURNS = ("highest_loss", "misclassified", "last")
 UNROLLED_ITERATIONS = 4
+LARGEST_FLOAT16 = 65504.0
 
 
 def repeat(first, last, body, state):
@@ -50,21 +51,30 @@ class Problem:
     def value(self, x):
         """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
         logits = ops.cast(self.model(x), "float32")
-        return self.loss(logits, self.y), losses.correct(logits, self.y)
+        values = self.loss(logits, self.y)
+        if len(values.shape) != 1:
+            raise ValueError(f"loss must return one value per image, shape (batch,); received {tuple(values.shape)}.")
+        return values, losses.correct(logits, self.y)
 
-    def gradient(self, x):
-        """Loss, correctness and the gradient of each image's own loss, in the shape of `x`."""
+    def gradient(self, x, start=False):
+        """Loss, correctness and the gradient of each image's own loss, in the shape of `x`.
+
+        At the start of a run an image whose gradient is not finite gets the loss NaN: an attack that cannot take its
+        first step must not pass for a robust model. Later on such entries count as zero.
+        """
 
         def scaled(x):
-            logits = ops.cast(self.model(x), "float32")
-            return self.loss(logits, self.y) * self.loss_scale, losses.correct(logits, self.y)
+            values, correct = self.value(x)
+            return values * self.loss_scale, correct
 
+        # The scale is a power of two and rounds nothing; no norm nor sign of a gradient depends on it.
         values, correct, gradient = backend.input_gradient(scaled, x)
-        if self.loss_scale == 1.0:
-            return values, correct, gradient
-        # A power of two scales without rounding; what overflowed float16 keeps its sign.
-        gradient = ops.nan_to_num(gradient, nan=0.0, posinf=3e38, neginf=-3e38)
-        return values / self.loss_scale, correct, gradient / self.loss_scale
+        values = values / self.loss_scale
+        if start:
+            usable = ops.logical_not(ops.any(ops.isnan(gradient), axis=tuple(range(1, len(x.shape)))))
+            values = ops.where(usable, values, float("nan"))
+        # What overflowed float16 keeps its sign and a size whose square is finite.
+        return values, correct, ops.nan_to_num(gradient, nan=0.0, posinf=LARGEST_FLOAT16, neginf=-LARGEST_FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ class Attack:
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
             bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())
             raise ValueError(
-                f"model must return finite logits; the loss of {bad} of {x.shape[0]} images is not finite."
+                f"model must have finite logits and gradients; those of {bad} of {x.shape[0]} images is not finite."
             )
         if not ops.convert_to_numpy(inside).all():
             raise RuntimeError(f"{type(self).__name__} left the threat model {self.threat}: please report this.")
@@ -186,7 +196,7 @@ class Attack:
         except TypeError:  # a callable that cannot be weakly referenced or hashed
             return backend.compile(self._checked_run, model)
         if cached is None:
-            scale = loss_scale(model)
+            scale = loss_scale(model, self.loss)
             cached = backend.compile(lambda *arguments: self._checked_run(*arguments, loss_scale=scale), model)
             self._compiled[model] = cached
         return cached
@@ -228,6 +238,10 @@ class Attack:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
-def loss_scale(model):
-    """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero."""
-    return 1024.0 if getattr(model, "compute_dtype", None) == "float16" else 1.0
+def loss_scale(model, loss):
+    """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero.
+
+    The slope of the cross-entropy in the logits is at most 1 and falls with the confidence of the model; that of
+    margin losses rises as the gap between the logits falls, and scaled would overflow.
+    """
+    return 1024.0 if loss == "ce" and getattr(model, "compute_dtype", None) == "float16" else 1.0

@@ -39,7 +39,7 @@ class PGD(Attack):
             (x,) = repeat(0, self.n_iter, lambda i, state: (step(state[0], problem.gradient(state[0])[2]),), (start,))
             return Found(x, None, None)
 
-        loss, correct, gradient = problem.gradient(start)
+        loss, correct, gradient = problem.gradient(start, start=True)
 
         def iterate(i, state):
             x, gradient, answer = state

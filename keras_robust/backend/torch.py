@@ -8,6 +8,8 @@ def input_gradient(function, x):
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         losses, aux = function(x)
+        if not losses.requires_grad:  # the model does not look at its images
+            return losses, aux, torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True, materialize_grads=True)
     return losses.detach(), aux.detach(), gradient
 

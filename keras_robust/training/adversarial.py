@@ -7,7 +7,7 @@ from keras import ops
 from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, loss_scale
-from keras_robust.checks import check_count, check_images, check_labels
+from keras_robust.checks import check_count, check_images, check_labels, check_logits_shape
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -70,7 +70,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 raise ValueError(
                     f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
                 )
-        self._check_logits(model)
+        check_logits_shape(getattr(model, "output_shape", None))
         # The inner model casts what it is given; casting here as well would round the adversarial pixels.
         super().__init__(**{"dtype": model.dtype_policy, "autocast": False, **options})
         self.model = model
@@ -116,7 +116,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *args, callbacks=None, **options):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options):
         """Trains as `keras.Model.fit` does.
 
         Raises:
@@ -124,12 +124,22 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 arrays, after the first batch and after every epoch for anything else.
         """
         self._check_arrays(x, y)
-        return super().fit(x, y, *args, callbacks=_with_input_check(callbacks, self), **options)
+        callbacks = _with_input_check(callbacks, self)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
-    def evaluate(self, x=None, y=None, *args, callbacks=None, **options):
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", callbacks=None, **options):
         """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
         self._check_arrays(x, y)
-        return super().evaluate(x, y, *args, callbacks=_with_input_check(callbacks, self), **options)
+        callbacks = _with_input_check(callbacks, self)
+        return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
+
+    def train_on_batch(self, x, y=None, *arguments, **options):
+        self._check_arrays(x, y)
+        return super().train_on_batch(x, y, *arguments, **options)
+
+    def test_on_batch(self, x, y=None, *arguments, **options):
+        self._check_arrays(x, y)
+        return super().test_on_batch(x, y, *arguments, **options)
 
     def make_train_function(self, force=False):
         # The step looks at the optimizer's moving averages before it is first applied.
@@ -149,7 +159,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         if self.eps_warmup_steps:
             eps = eps * ops.minimum((ops.cast(update, "float32") + 1.0) / self.eps_warmup_steps, 1.0)
         keys = random.example_keys(self.attack.seed, update, index)
-        x_adv, _ = self.attack.perturb(frozen, x, labels, keys, eps, loss_scale(self.model))
+        x_adv, _ = self.attack.perturb(frozen, x, labels, keys, eps, loss_scale(self.model, self.attack.loss))
         return ops.stop_gradient(x_adv), y, sample_weight
 
     def measure(self, frozen, data):
@@ -158,7 +168,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         x, y, labels = self._accepted(x, y)
         attack = self.validation_attack
         keys = random.example_keys(attack.seed, 0, ops.arange(ops.shape(x)[0], dtype="int32"))
-        x_adv, _ = attack.perturb(frozen, x, labels, keys, loss_scale=loss_scale(self.model))
+        x_adv, _ = attack.perturb(frozen, x, labels, keys, loss_scale=loss_scale(self.model, attack.loss))
         robust = ops.logical_and(losses.correct(frozen(x), labels), losses.correct(frozen(x_adv), labels))
         self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
 
@@ -215,27 +225,32 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         x = ops.cast(x, "float32")
         valid = ops.logical_and(x >= 0.0, x <= 1.0)
         self.bad_images.update_state(ops.cast(ops.logical_not(ops.all(valid, axis=(1, 2, 3))), "float32"))
-        if len(y.shape) == 2 and y.shape[1] != 1:
-            return ops.clip(x, 0.0, 1.0), y, ops.cast(y, "float32")
-        last = self.model.output_shape[-1] - 1
+        classes = self.model.output_shape[-1]
+        if len(y.shape) == 2 and y.shape[1] == classes:
+            soft = ops.cast(y, "float32")
+            valid = ops.logical_and(ops.all(soft >= 0.0, axis=1), ops.abs(ops.sum(soft, axis=1) - 1.0) < 1e-2)
+            self.bad_labels.update_state(ops.cast(ops.logical_not(valid), "float32"))
+            return ops.clip(x, 0.0, 1.0), y, soft
+        if len(y.shape) > 2 or (len(y.shape) == 2 and y.shape[1] != 1) or "int" not in str(y.dtype):
+            raise ValueError(
+                f"y must be integer class indices of shape (batch,) or soft labels of shape (batch, {classes}); "
+                f"received dtype {keras.backend.standardize_dtype(y.dtype)} and shape {tuple(y.shape)}."
+            )
+        last = classes - 1
         labels = ops.cast(ops.reshape(y, (-1,)), "int32")
         accepted = ops.clip(labels, 0, last)
         self.bad_labels.update_state(ops.cast(ops.not_equal(labels, accepted), "float32"))
         return ops.clip(x, 0.0, 1.0), accepted, accepted
 
     def _check_arrays(self, x, y):
-        if isinstance(x, np.ndarray):
-            x = check_images(x)
-            if y is not None:
-                labels = np.asarray(y)
-                labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-                check_labels(labels, x.shape[0], self.model.output_shape[-1])
-
-    @staticmethod
-    def _check_logits(model):
-        shape = model.output_shape
-        if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
-            raise ValueError(f"model must return logits of shape (batch, classes); its output shape is {shape!r}.")
+        if not isinstance(x, np.ndarray) and not ops.is_tensor(x):
+            return  # streams are checked as they pass
+        x = check_images(x)
+        if y is None:
+            raise ValueError("y must be given: an attack needs labels; received None.")
+        labels = ops.convert_to_numpy(y)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        check_labels(labels, x.shape[0], self.model.output_shape[-1])
 
 
 class _InputCheck(keras.callbacks.Callback):
@@ -253,13 +268,18 @@ class _InputCheck(keras.callbacks.Callback):
             raise ValueError(f"x must be finite pixels in [0, 1]; {images:.0f} images are not.")
         if labels:
             last = self.trainer.model.output_shape[-1] - 1
-            raise ValueError(f"y must be class indices in [0, {last}]; {labels:.0f} labels are not.")
+            accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1"
+            raise ValueError(f"y must be {accepted}; {labels:.0f} labels are not.")
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == self.trainer.steps_per_execution - 1:
             self._check()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def on_test_begin(self, logs=None):
+        # Validation resets the counts of the epoch that it follows.
         self._check()
 
     def on_test_end(self, logs=None):
@@ -278,12 +298,14 @@ def _with_input_check(callbacks, trainer):
 
 def _check_loss(loss):
     """Refuses losses that would take the model's logits for probabilities and train wrongly without a word."""
-    config = getattr(loss, "get_config", dict)()
-    named = isinstance(loss, str) or getattr(loss, "__module__", "").startswith("keras.")
-    from_logits = config.get("from_logits")
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    if from_logits is False or (from_logits is None and named and "cross" in name.lower()):
-        raise ValueError(
-            "loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True); "
-            f"received {name!r} with from_logits=False."
-        )
+    for each in keras.tree.flatten(loss):
+        each = keras.losses.get(each) if isinstance(each, str) else each
+        name = getattr(each, "__name__", type(each).__name__)
+        from_keras = str(getattr(each, "__module__", "")).startswith("keras.")
+        probabilities = any(part in name.lower() for part in ("cross", "divergence", "poisson"))
+        from_logits = getattr(each, "get_config", dict)().get("from_logits")
+        if from_logits is False or (from_logits is None and from_keras and probabilities):
+            raise ValueError(
+                "loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True); "
+                f"received {name!r} with from_logits=False."
+            )

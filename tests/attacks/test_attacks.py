@@ -223,10 +223,31 @@ def test_models_that_cannot_be_attacked_are_refused():
         attack("model.keras", X, Y)
     with pytest.raises(ValueError, match="logits of shape"):
         attack(lambda x: x, X, Y)
-    with pytest.raises(ValueError, match="finite logits; the loss of 2 of 2"):
+    with pytest.raises(ValueError, match="finite logits and gradients; those of 2 of 2"):
         attack(lambda x: ops.sum(x, (1, 2))[:, :3] * np.float32("nan"), X, Y)
     with pytest.raises(ValueError, match="at least 3 classes"):
         APGD(kr.ThreatModel("Linf", 0.1), loss="dlr")(lambda x: ops.sum(x, (1, 2))[:, :2], X, Y)
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        attack(lambda x: ops.sum(x, (1, 2))[:, :1], X, Y * 0)
+    with pytest.raises(ValueError, match="one value per image"):
+        FGSM(kr.ThreatModel("Linf", 0.1), loss=lambda z, y: ops.mean(z))(lambda x: ops.sum(x, (1, 2)), X, Y)
+    with pytest.raises(ValueError, match="take the reverse"):
+        FGSM(kr.ThreatModel("Linf", 0.1), loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+
+
+@pytest.mark.parametrize("attack", [APGD, PGD])
+def test_gradients_that_are_not_finite_do_not_pass_for_robustness(attack):
+    def model(images):
+        logits = ops.sum(images, (1, 2))
+        return logits + ops.sqrt(ops.sum((images - 0.5) ** 2, (1, 2, 3)))[:, None]
+
+    with pytest.raises(ValueError, match="finite logits and gradients"):
+        attack(kr.ThreatModel("Linf", 0.1), n_iter=2)(model, X, Y)
+
+
+def test_models_that_ignore_their_images_are_left_alone():
+    x_adv = PGD(kr.ThreatModel("Linf", 0.1))(lambda x: ops.convert_to_tensor(np.eye(2, 3, dtype="float32")), X, Y)
+    np.testing.assert_array_equal(x_adv, X)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +259,8 @@ def test_models_that_cannot_be_attacked_are_refused():
         ({"returns": "best"}, "returns must be one of 'highest_loss', 'misclassified'; received 'best'"),
         ({"n_restarts": 3}, "needs random_start=True"),
         ({"seed": -1}, "seed must be an integer >= 0"),
+        ({"seed": 2**31}, "seed must be below 2\\*\\*31"),
+        ({"loss": ["ce"]}, "loss must be one of"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -231,7 +231,7 @@ def test_callbacks_and_predict(batch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loss", ["sparse_categorical_crossentropy", CROSS_ENTROPY(), keras.losses.categorical_crossentropy]
+    "loss", ["sparse_categorical_crossentropy", "bce", [CROSS_ENTROPY()], keras.losses.categorical_crossentropy]
 )
 def test_losses_on_probabilities_are_refused(loss, model):
     trainer = kr.AdversarialModel(model, _attack())
@@ -285,8 +285,26 @@ class _Stream(keras.utils.PyDataset):
 
 def test_bad_streams_are_refused(batch):
     x, y = batch
-    for bad_x, bad_y, message in ((x * 255, y, r"pixels in \[0, 1\]"), (x, y + 1, r"class indices in \[0, 4\]")):
+    late = x * np.array([1, 1, 1, 1, 255, 1, 1, 1], "float32")[:, None, None, None]  # not in the first batch
+    for bad_x, bad_y, message in (
+        (x * 255, y, r"pixels in \[0, 1\]"),
+        (late, y, r"pixels in \[0, 1\]; 1 images"),
+        (x, y + 1, r"class indices in \[0, 4\]"),
+        (x, y.astype("float32"), "y must be integer class indices"),
+    ):
         trainer = kr.AdversarialModel(_plain(), _attack())
         trainer.compile("adamw", CROSS_ENTROPY(from_logits=True))
         with pytest.raises(ValueError, match=message):
-            trainer.fit(_Stream(bad_x, bad_y), verbose=0)
+            trainer.fit(_Stream(bad_x, bad_y), validation_data=(x, y), verbose=0)
+
+
+def test_single_batches_are_checked(batch):
+    x, y = batch
+    trainer = kr.AdversarialModel(_plain(), _attack())
+    trainer.compile("adamw", CROSS_ENTROPY(from_logits=True))
+    assert np.isfinite(trainer.train_on_batch(x, y))
+    for step in (trainer.train_on_batch, trainer.test_on_batch):
+        with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
+            step(x * 255, y)
+        with pytest.raises(ValueError, match="labels; received None"):
+            step(x)
