@@ -1,3 +1,5 @@
+"""Images: sources, preprocessing, batches for training, pictures to look at."""
+
 from keras_robust.data.batches import OrientedBatches
 from keras_robust.data.pictures import attack_sheet, contact_sheet
 from keras_robust.data.preprocessing import decode, resize_and_crop
