@@ -75,13 +75,14 @@ def test_is_deterministic_and_independent_of_the_batch():
     np.testing.assert_allclose(whole[:2], attack(model, x[:2], labels["hard"][:2]), atol=1e-5)
 
 
-def test_restarts_only_help(batch, model):
-    threat = kr.ThreatModel("Linf", 0.05)
-    x, y = batch
+def test_restarts_only_help():
+    net, model, x, labels = _problem(count=12)
+    threat = kr.ThreatModel("L2", 2.0)
 
-    def loss(**options):
-        attack = kr.attacks.APGD(threat, n_iter=3, random_start=True, **options)
-        return ops.convert_to_numpy(kr.losses.cross_entropy(model(attack(model, x, y)), ops.convert_to_tensor(y)))
+    def loss(n_restarts):
+        attack = kr.attacks.APGD(threat, n_iter=1, random_start=True, n_restarts=n_restarts)
+        x_adv = attack(model, x, labels["hard"]).astype("float64")
+        return np.array([reference.cross_entropy(net.logits(a), b)[0] for a, b in zip(x_adv, labels["hard"])])
 
-    assert (loss(n_restarts=3) >= loss(n_restarts=1) - 1e-6).all()
-    assert (loss(n_restarts=3) > loss(n_restarts=1) + 1e-6).any()
+    assert (loss(3) >= loss(1) - 1e-5).all()
+    assert (loss(3) > loss(1) + 1e-3).any()
