@@ -3,6 +3,7 @@
 import keras
 
 from keras_robust.layers.convolution import PaddedConv2D
+from keras_robust.layers.depthwise import SameDepthwiseConv2D
 from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
@@ -29,14 +30,7 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.layer_scale_init = layer_scale_init
         self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
-        self.conv_dw = keras.layers.DepthwiseConv2D(
-            7,
-            padding="same",
-            data_format="channels_last",
-            depthwise_initializer=TruncatedNormal(),
-            name="conv_dw",
-            **common,
-        )
+        self.conv_dw = SameDepthwiseConv2D(7, depthwise_initializer=TruncatedNormal(), name="conv_dw", **common)
         self.norm = LayerNorm(name="norm", **common)
         self.mlp = Mlp(ratio=4, name="mlp", **common)
         self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
