@@ -1,18 +1,16 @@
-"""Layer normalisation, exact GELU and dense products: of our own where Keras' are slow, Keras' where they are not.
+"""Layer normalisation and exact GELU: of our own where Keras' are slow, Keras' where they are not.
 
 `layer_norm(x, gamma, beta, epsilon)`
     Normalises the last axis of `x` (..., channels); statistics in float32 (at least), result in the dtype of `x`.
 `gelu(x)`
     `x * Phi(x)`, exact; dtype of `x`.
-`dense(x, kernel, bias)`
-    `x @ kernel + bias` over the last axis; `bias` may be None.
 """
 
 import keras
 from keras import ops
 
 if keras.backend.backend() == "tensorflow":
-    from keras_robust.backend.kernels_tensorflow import dense, gelu, layer_norm
+    from keras_robust.backend.kernels_tensorflow import gelu, layer_norm
 else:
 
     def layer_norm(x, gamma, beta, epsilon):
@@ -27,9 +25,4 @@ else:
     def gelu(x):
         return ops.gelu(x, approximate=False)
 
-    def dense(x, kernel, bias):
-        y = ops.matmul(x, kernel)
-        return y if bias is None else ops.add(y, bias)
-
-
-__all__ = ["dense", "gelu", "layer_norm"]
+__all__ = ["gelu", "layer_norm"]

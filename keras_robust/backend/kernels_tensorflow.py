@@ -1,4 +1,4 @@
-"""TensorFlow: layer normalisation, exact GELU and dense products whose gradients are written by hand.
+"""TensorFlow: layer normalisation and exact GELU whose gradients are written by hand.
 
 TensorFlow runs an expression op by op, each a pass over memory, and derives the gradient of each op by itself. Written
 as a whole, a gradient needs about half as many passes. Unused gradients (those of the weights while images are under
@@ -62,28 +62,3 @@ def _gelu(x):
         return upstream * (phi + density)
 
     return phi * x, gradient
-
-
-def dense(x, kernel, bias):
-    """`x @ kernel + bias` over the last axis, as one product of matrices whatever the rank of `x`.
-
-    `x`: (..., inputs). `kernel`: (inputs, outputs). `bias`: (outputs,).
-    """
-    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
-    y = _product(tf.reshape(x, (-1, kernel.shape[0])), kernel)
-    if bias is not None:
-        y = tf.nn.bias_add(y, tf.convert_to_tensor(bias))
-    leading = list(x.shape[:-1])
-    if leading.count(None) > 1:
-        leading = tf.unstack(tf.shape(x)[:-1])
-    return tf.reshape(y, [-1 if size is None else size for size in leading] + [kernel.shape[1]])
-
-
-@tf.custom_gradient
-def _product(x, kernel):
-    def gradient(upstream):
-        # A transposed result, not a transposed kernel, which oneDNN would rearrange at each call: with few rows that
-        # takes longer than the product.
-        return tf.transpose(tf.matmul(kernel, upstream, transpose_b=True)), tf.matmul(x, upstream, transpose_a=True)
-
-    return tf.matmul(x, kernel), gradient
