@@ -25,4 +25,5 @@ else:
     def gelu(x):
         return ops.gelu(x, approximate=False)
 
+
 __all__ = ["gelu", "layer_norm"]
