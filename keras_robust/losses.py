@@ -64,8 +64,7 @@ def targeted_dlr(logits, labels, targets):
     _need_classes(logits, 4, "targeted dlr")
     logits = ops.cast(logits, "float32")
     top, _ = ops.top_k(logits, 4)
-    margin = _at(logits, ops.cast(targets, "int32")) - _at(logits, class_of(labels))
-    return margin / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
+    return targeted_margin(logits, labels, targets) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
 def _need_classes(logits, count, loss):
@@ -74,7 +73,37 @@ def _need_classes(logits, count, loss):
         raise ValueError(f"loss {loss!r} needs at least {count} classes; the model has {classes}. Use 'ce'.")
 
 
-LOSSES = {"ce": cross_entropy, "dlr": dlr}
+def margin(logits, labels):
+    """The largest logit of another class minus that of the label: positive where misclassified."""
+    logits = ops.cast(logits, "float32")
+    y = class_of(labels)
+    own = ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], y[:, None])
+    return ops.max(ops.where(own, -float("inf"), logits), axis=-1) - _at(logits, y)
+
+
+def targeted_margin(logits, labels, targets):
+    """The logit of the target class minus that of the label: positive where the target beats the label."""
+    logits = ops.cast(logits, "float32")
+    return _at(logits, ops.cast(targets, "int32")) - _at(logits, class_of(labels))
+
+
+def targets(logits, labels):
+    """The classes other than the label, from the highest logit to the lowest: int32 (batch, classes - 1)."""
+    logits = ops.cast(logits, "float32")
+    own = ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], class_of(labels)[:, None])
+    order = ops.argsort(ops.where(own, float("inf"), -logits), axis=-1)
+    return ops.cast(order[:, :-1], "int32")
+
+
+LOSSES = {
+    "ce": cross_entropy,
+    "dlr": dlr,
+    "margin": margin,
+    "targeted-dlr": targeted_dlr,
+    "targeted-margin": targeted_margin,
+}
+# Those that take (logits, labels, targets).
+TARGETED = ("targeted-dlr", "targeted-margin")
 
 
 def get(loss):

@@ -14,9 +14,10 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # Part of the package -> parts that it may import from. Anyone may import the first three.
-FOUNDATION = {"threat", "losses", "random", "checks", "backend"}
+FOUNDATION = {"threat", "norms", "losses", "random", "checks", "backend"}
 MAY_IMPORT = {
-    "threat": {"random"},
+    "threat": {"random", "norms"},
+    "norms": {"random"},
     "losses": set(),
     "random": set(),
     "checks": {"backend"},

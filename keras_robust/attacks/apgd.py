@@ -1,13 +1,22 @@
 """Auto-PGD: projected gradient ascent that sets its own step size (Croce & Hein 2020; for L1, Croce & Hein 2021)."""
 
 import math
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_robust.attacks.base import Attack, Found, choose, repeat
-from keras_robust.checks import check_count
-from keras_robust.threat import per_example
+from keras_robust.checks import check_choice, check_count
+from keras_robust.norms import per_example
+
+# Name -> stages of a run: radius as a multiple of eps, and share of the iterations.
+SCHEDULES = {
+    "constant": ((1.0, 1.0),),
+    # From outside the ball inwards, for L1 (Croce & Hein 2021, section 4).
+    "shrinking": ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4)),
+}
 
 
 def checkpoints(n_iter):
@@ -24,30 +33,76 @@ def checkpoints(n_iter):
     return due[:n_iter]
 
 
+def even_checkpoints(n_iter):
+    """The same for intervals of one length, .04 n iterations."""
+    length = max(int(0.04 * n_iter), 1)
+    return [length if (i + 1) % length == 0 else 0 for i in range(n_iter)]
+
+
+class Plan:
+    """What happens at each evaluation of a run: n_iter steps in stages, each of which evaluates its own start.
+
+    Attributes (numpy arrays, one entry per evaluation):
+        first: a stage begins here.
+        last: a stage ends here, and the next begins from its best point.
+        due: length of the interval of steps that ends here, 0 inside an interval.
+        reach: radius of the next point as a multiple of eps.
+        counts: the point lies in the ball, it may be the answer.
+    """
+
+    def __init__(self, schedule, n_iter, intervals):
+        stages = SCHEDULES[schedule]
+        lengths = [math.ceil(share * n_iter - 1e-9) for _, share in stages]
+        lengths[-1] = n_iter - sum(lengths[:-1])
+        first, last, due, reach, counts = [], [], [], [], []
+        for (radius, _), (after, _), length in zip(stages, [*stages[1:], stages[-1]], lengths):
+            first += [True] + [False] * length
+            last += [False] * length + [True]
+            due += [0, *intervals(length)]
+            reach += [radius] * length + [after]
+            counts += [radius == 1.0] * (length + 1)
+        last[-1] = False
+        # What evaluations beyond the end see, in batches whose examples end at different times.
+        for column, value in ((first, False), (last, False), (due, 0), (reach, 1.0), (counts, False)):
+            column.append(value)
+        self.staged = len(stages) > 1
+        self.first, self.last, self.counts = np.array(first), np.array(last), np.array(counts)
+        self.due, self.reach = np.array(due, "float32"), np.array(reach, "float32")
+
+    def __len__(self):
+        return len(self.first) - 1
+
+    def at(self, column, i):
+        """Entry of a column at evaluation `i`: a Python value for a Python index, else a tensor in the shape of `i`."""
+        if isinstance(i, int):
+            return column[i].item()
+        return ops.take(ops.convert_to_tensor(column), ops.minimum(i, len(self)))
+
+
 class MomentumRule:
     """Steps with momentum; the step size halves where the loss stops rising. Linf and L2."""
 
-    def __init__(self, problem, n_iter, share):
-        self.problem = problem
-        self.due = checkpoints(n_iter)
+    intervals = staticmethod(checkpoints)
 
-    def initial(self, loss):
+    def __init__(self, problem, share):
+        self.problem = problem
+
+    def initial(self, loss, x, staged, eps):
         """Step size; steps of this interval that raised the loss; loss of the step before (0 before the first one);
         best loss at the last checkpoint; whether the step was halved there (so that it cannot stall at the first)."""
         zero = ops.zeros_like(loss)
-        return zero + 2.0 * self.problem.eps, zero, zero, loss, ops.ones_like(loss)
+        return zero + 2.0 * eps, zero, zero, loss, ops.ones_like(loss)
 
-    def step(self, i, control, x, previous, gradient):
-        norm, centre, eps = self.problem.norm, self.problem.x, self.problem.eps
+    def step(self, first, control, x, previous, gradient, eps):
+        norm, centre = self.problem.norm, self.problem.x
         z = norm.retract(x + per_example(control[0], x) * norm.step(gradient), centre, eps)
-        a = ops.where(ops.equal(i, 0), 1.0, 0.75)
+        a = _choose_number(first, 1.0, 0.75, x)
         return norm.retract(x + a * (z - x) + (1.0 - a) * (x - previous), centre, eps)
 
-    def decide(self, i, control, loss, best):
+    def decide(self, length, control, loss, best, eps):
         """The next control state, and where to go on from the best point."""
         size, raised, loss_before, best_then, halved_then = control
-        length = ops.take(ops.convert_to_tensor(self.due, dtype="float32"), i)
-        due = length > 0.0
+        due = ops.convert_to_tensor(length > 0.0)
         raised = raised + ops.cast(loss > loss_before, "float32")
         oscillates = raised <= 0.75 * length
         stalls = ops.logical_and(halved_then == 0.0, best_then >= best.loss)
@@ -65,28 +120,30 @@ class MomentumRule:
 class SparsityRule:
     """Sparse steps without momentum; their sparsity follows that of the best perturbation so far. L1."""
 
-    def __init__(self, problem, n_iter, share):
+    intervals = staticmethod(even_checkpoints)
+
+    def __init__(self, problem, share):
         self.problem = problem
-        self.period = max(int(0.04 * n_iter), 1)
         self.share = share
 
-    def initial(self, loss):
+    def initial(self, loss, x, staged, eps):
         """Step size; share of the entries that move; non-zero entries of the best perturbation at the last check."""
         zero = ops.zeros_like(loss)
-        return zero + self.problem.eps, zero + self.share, zero + self._entries()
+        if not staged:
+            return zero + eps, zero + self.share, zero + self._entries()
+        support = self._support(x)
+        return zero + eps, support / self._entries() / 1.5, support
 
-    def step(self, i, control, x, previous, gradient):
+    def step(self, first, control, x, previous, gradient, eps):
         norm = self.problem.norm
         direction = norm.sparse_step(gradient, control[1])
-        return norm.project(x + per_example(control[0], x) * direction, self.problem.x, self.problem.eps)
+        return norm.project(x + per_example(control[0], x) * direction, self.problem.x, eps)
 
-    def decide(self, i, control, loss, best):
+    def decide(self, length, control, loss, best, eps):
         """The next control state, and where to go on from the best point."""
         size, share, support_then = control
-        eps = self.problem.eps
-        changed = ops.cast(ops.not_equal(best.x, self.problem.x), "float32")
-        support = ops.sum(changed, axis=tuple(range(1, len(changed.shape))))
-        due = ops.equal((i + 1) % self.period, 0)
+        support = self._support(best.x)
+        due = ops.convert_to_tensor(length > 0.0)
         sparser = ops.logical_and(due, support < 0.95 * support_then)
         size_now = ops.clip(ops.where(sparser, eps, size / 1.5), eps / 10.0, eps)
         control = (
@@ -96,11 +153,34 @@ class SparsityRule:
         )
         return control, sparser
 
+    def _support(self, x):
+        changed = ops.cast(ops.not_equal(x, self.problem.x), "float32")
+        return ops.sum(changed, axis=tuple(range(1, len(changed.shape))))
+
     def _entries(self):
         return ops.cast(math.prod(ops.shape(self.problem.x)[1:]), "float32")
 
 
 RULES = {"Linf": MomentumRule, "L2": MomentumRule, "L1": SparsityRule}
+
+
+def _choose_number(condition, yes, no, x):
+    """A number for all examples, or one for each, to multiply `x` with."""
+    if isinstance(condition, bool):
+        return yes if condition else no
+    number = ops.where(condition, yes, no)
+    return per_example(number, x) if len(number.shape) else number
+
+
+class State(NamedTuple):
+    """A run between two evaluations; `best` and `answer` are the fields of a `Found`."""
+
+    x: Any
+    previous: Any
+    best: tuple
+    best_gradient: Any
+    answer: tuple
+    control: tuple
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -113,6 +193,8 @@ class APGD(Attack):
 
     Args:
         n_iter: gradient steps per run. Cost: n_iter + 1 forward and n_iter input-gradient passes.
+        schedule: "constant", or for L1 "shrinking": 30, 30 and 40 % of the steps at radius 3 eps, 2 eps and eps, each
+            stage from the best point of the one before, as in AutoAttack under L1; n_iter >= 3.
 
     The other arguments are those of `Attack`. Without random start the result is deterministic.
 
@@ -122,35 +204,72 @@ class APGD(Attack):
         >>> strong = APGD(ThreatModel("L2", 2.0), n_iter=100, random_start=True, n_restarts=5, returns="misclassified")
     """
 
-    def __init__(self, threat, n_iter=10, **options):
+    def __init__(self, threat, n_iter=10, schedule="constant", **options):
         super().__init__(threat, **options)
         self.n_iter = check_count("n_iter", n_iter)
+        self.schedule = check_choice("schedule", schedule, tuple(SCHEDULES))
+        if schedule != "constant" and (threat.norm != "L1" or n_iter < 3):
+            raise ValueError(f"schedule={schedule!r} is for L1 and n_iter >= 3; received {threat} and {n_iter}.")
+        self._rule = RULES[threat.norm]
+        self._plan = Plan(schedule, self.n_iter, self._rule.intervals)
+        self.evaluations = len(self._plan)
 
-    def run(self, problem, start):
-        share = 0.05 if self.returns == "highest_loss" else 0.2
-        rule = RULES[self.threat.norm](problem, self.n_iter, share)
-        loss, correct, gradient = problem.gradient(start, start=True)
-        best = Found(start, loss, correct)
-        state = (start, start, gradient, best.state(), gradient, best.state(), rule.initial(loss))
+    def begin(self, problem):
+        x = self.start(problem)
+        if self._plan.staged:
+            x = problem.norm.project(x, problem.x, self._plan.at(self._plan.reach, 0) * problem.eps)
+        loss = ops.full_like(x[:, 0, 0, 0], -float("inf"))
+        found = Found(x, loss, ops.ones_like(loss, dtype="bool")).state()
+        rule = self._rule(problem, 1.0)
+        control = rule.initial(loss, x, self._plan.staged, problem.eps)
+        return State(x, x, found, ops.zeros_like(x), found, control)
 
-        def iterate(i, state):
-            x, previous, gradient, best, best_gradient, answer, control = state
-            x, previous = rule.step(i, control, x, previous, gradient), x
-            loss, correct, gradient = problem.gradient(x)
-            rises = loss > best[1]
-            visited = Found(x, loss, correct)
-            best = Found(*best).merge(visited, "highest_loss")
-            answer = best if self.returns == "highest_loss" else Found(*answer).merge(visited, self.returns)
-            best_gradient = choose(rises, gradient, best_gradient)
-            control, restart = rule.decide(i, control, loss, best)
-            x = choose(restart, best.x, x)
-            gradient = choose(restart, best_gradient, gradient)
-            return x, previous, gradient, best.state(), best_gradient, answer.state(), control
+    def advance(self, problem, i, state):
+        plan = self._plan
+        rule = self._rule(problem, 0.05 if self.returns == "highest_loss" else 0.2)
+        first, last, due, counts = (plan.at(column, i) for column in (plan.first, plan.last, plan.due, plan.counts))
+        eps = plan.at(plan.reach, i) * problem.eps if plan.staged else problem.eps
 
-        x, previous, gradient, _, _, answer, control = repeat(0, self.n_iter - 1, iterate, state)
+        x = state.x
+        loss, correct, gradient = problem.gradient(x, start=first is True)
+        visited = Found(x, loss, correct)
+        initial = rule.initial(loss, x, plan.staged, eps)
+        if first is True:
+            best, best_gradient, control = visited, gradient, initial
+        else:
+            best = Found(*state.best)
+            if first is not False:  # the best of an earlier stage is no match
+                best = Found(best.x, ops.where(first, -float("inf"), best.loss), best.correct)
+            best_gradient = choose(loss > best.loss, gradient, state.best_gradient)
+            best = best.merge(visited, "highest_loss")
+            control, restart = rule.decide(due, state.control, loss, best, eps)
+            if first is not False:
+                control = tuple(ops.where(first, a, b) for a, b in zip(initial, control))
+                restart = ops.logical_and(restart, ops.logical_not(first))
+            x, gradient = choose(restart, best.x, x), choose(restart, best_gradient, gradient)
+
+        if self.returns == "highest_loss" and not plan.staged:
+            answer = best
+        elif first is True:
+            answer = visited
+        else:
+            answer = Found(*state.answer).merge(visited, self.returns, counts)
+        moves = control
+        if plan.staged and last is not False:
+            x = choose(last, best.x, x)
+            moves = (ops.where(last, 0.0, control[0]), *control[1:])
+        ahead = rule.step(first, moves, x, state.previous, gradient, eps)
+        return State(ahead, x, best.state(), best_gradient, answer.state(), control)
+
+    def run(self, problem):
+        state = self.advance(problem, 0, self.begin(problem))
+        state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, State(*state)), state)
         # The last point needs no gradient.
-        x = rule.step(self.n_iter - 1, control, x, previous, gradient)
-        return Found(*answer).merge(Found(x, *problem.value(x)), self.returns)
+        x = state[0]
+        return Found(*state[4]).merge(Found(x, *problem.value(x)), self.returns)
+
+    def outcome(self, problem, state):
+        return Found(*state[4])
 
     def _arguments(self):
-        return {**super()._arguments(), "n_iter": self.n_iter}
+        return {**super()._arguments(), "n_iter": self.n_iter, "schedule": self.schedule}

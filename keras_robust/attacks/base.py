@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -11,7 +11,8 @@ from keras import ops
 
 from keras_robust import backend, losses, random
 from keras_robust.checks import check_batch, check_choice, check_count
-from keras_robust.threat import Norm, ThreatModel, per_example
+from keras_robust.norms import Norm, per_example
+from keras_robust.threat import ThreatModel
 
 RETURNS = ("highest_loss", "misclassified", "last")
 UNROLLED_ITERATIONS = 4
@@ -37,7 +38,9 @@ class Problem:
     """One batch under attack: the frozen model, images, labels, and what counts as harm.
 
     `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number or a
-    scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16.
+    scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
+    are those of the examples' random draws in this attempt; `target`, class indices (batch,), what a targeted attempt
+    aims at; `eot_iter` the number of gradients to average where the model's output is random.
     """
 
     model: Callable
@@ -46,12 +49,16 @@ class Problem:
     norm: Norm
     eps: Any
     loss: Callable
-    loss_scale: float
+    loss_scale: float = 1.0
+    keys: Any = None
+    target: Any = None
+    eot_iter: int = 1
 
     def value(self, x):
         """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
         logits = ops.cast(self.model(x), "float32")
-        values = self.loss(logits, self.y)
+        labels = (self.y,) if self.target is None else (self.y, self.target)
+        values = self.loss(logits, *labels)
         if len(values.shape) != 1:
             raise ValueError(f"loss must return one value per image, shape (batch,); received {tuple(values.shape)}.")
         return values, losses.correct(logits, self.y)
@@ -69,6 +76,11 @@ class Problem:
 
         # The scale is a power of two and rounds nothing; no norm nor sign of a gradient depends on it.
         values, correct, gradient = backend.input_gradient(scaled, x)
+        for _ in range(self.eot_iter - 1):
+            again, correct, more = backend.input_gradient(scaled, x)
+            values, gradient = values + again, gradient + more
+        if self.eot_iter > 1:
+            values, gradient = values / self.eot_iter, gradient / self.eot_iter
         values = values / self.loss_scale
         if start:
             usable = ops.logical_not(ops.any(ops.isnan(gradient), axis=tuple(range(1, len(x.shape)))))
@@ -85,13 +97,18 @@ class Found:
     loss: Any
     correct: Any
 
-    def merge(self, other, returns):
-        """Example by example the better of two: the higher loss or, first of all, the misclassified one."""
+    def merge(self, other, returns, counts=True):
+        """Example by example the better of two: the higher loss or, first of all, the misclassified one.
+
+        Where `counts`, (batch,) or a bool, does not hold, `other` is out of the question.
+        """
         better = other.loss > self.loss
         if returns == "misclassified":
             fooled, was_fooled = ops.logical_not(other.correct), ops.logical_not(self.correct)
             # The later of two misclassified points wins, as in the published evaluation.
             better = ops.logical_or(fooled, ops.logical_and(better, ops.logical_not(was_fooled)))
+        if counts is not True:
+            better = ops.logical_and(better, counts)
         return Found(
             choose(better, other.x, self.x),
             ops.where(better, other.loss, self.loss),
@@ -105,19 +122,24 @@ class Found:
 class Attack:
     """Searches the threat model's ball around each image for a point that the model gets wrong.
 
-    Subclasses write `run`, in `keras.ops` with static shapes.
+    Subclasses write, in `keras.ops` with static shapes, `run`; for evaluation at full speed, where each image of a batch
+    may be at another iteration, also `begin`, `advance` and `outcome`.
 
     Args:
         threat: the `ThreatModel`.
-        loss: "ce" (cross-entropy), "dlr" (difference of logits ratio) or a callable (logits, labels) -> (batch,).
+        loss: "ce" (cross-entropy), "dlr" (difference of logits ratio), "targeted-dlr" or a callable
+            (logits, labels) -> (batch,).
         random_start: start at a random point of the ball rather than at the image. The image itself then counts as
             one more candidate for "highest_loss" (one more forward pass).
-        n_restarts: runs per image, each from another random point.
+        n_restarts: runs per image (and target), each from another random point.
         seed: of the random points; the same seed, image position and image give the same result on any backend, in
             any batch size.
         returns: "highest_loss": of all points visited, the one of highest loss (training); "misclassified": the last
             misclassified point where there is one, else the one of highest loss (evaluation: under cross-entropy a
             point of lower loss can be the misclassified one); "last": the last point, unevaluated (PGD and FGSM).
+        n_target_classes: of a targeted loss: the classes to aim at in turn, from the one of second highest logit on.
+        eot_iter: gradients averaged at each point, for models whose output is random (expectation over
+            transformation: Athalye et al. 2018).
 
     Raises:
         ValueError: a value that is not accepted.
@@ -132,7 +154,17 @@ class Attack:
 
     supported_returns: tuple[str, ...] = RETURNS[:2]
 
-    def __init__(self, threat, loss="ce", random_start=False, n_restarts=1, seed=0, returns="highest_loss"):
+    def __init__(
+        self,
+        threat,
+        loss="ce",
+        random_start=False,
+        n_restarts=1,
+        seed=0,
+        returns="highest_loss",
+        n_target_classes=9,
+        eot_iter=1,
+    ):
         if not isinstance(threat, ThreatModel):
             raise ValueError(f"threat must be a ThreatModel, e.g. ThreatModel('Linf', 4 / 255); received {threat!r}.")
         self.threat = threat
@@ -142,17 +174,57 @@ class Attack:
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.seed = check_count("seed", seed, least=0)
         self.returns = check_choice("returns", returns, self.supported_returns)
+        self.n_target_classes = check_count("n_target_classes", n_target_classes)
+        self.eot_iter = check_count("eot_iter", eot_iter)
         if self.n_restarts > 1 and not self.random_start:
             raise ValueError(
                 f"n_restarts={n_restarts} needs random_start=True: without it every restart repeats the first run."
             )
-        if self.n_restarts > 1 and self.returns == "last":
-            raise ValueError("returns='last' takes n_restarts=1: unevaluated points cannot be compared.")
+        if self.returns == "last" and (self.n_restarts > 1 or self.targeted):
+            raise ValueError("returns='last' takes one run: unevaluated points cannot be compared.")
         self._compiled = weakref.WeakKeyDictionary()
 
-    def run(self, problem, start):
-        """One run from `start`: a `Found`, or for returns="last" one whose loss and correctness are None."""
+    @property
+    def targeted(self):
+        """Whether each run aims at one class."""
+        return self.loss in losses.TARGETED
+
+    def n_targets(self, num_classes):
+        """Number of classes that are aimed at in turn, 1 for an untargeted attack."""
+        return min(self.n_target_classes, num_classes - 1) if self.targeted else 1
+
+    def start(self, problem):
+        """The first point of a run."""
+        if not self.random_start:
+            return problem.x
+        return problem.norm.random(problem.keys, problem.x, problem.eps)
+
+    def run(self, problem):
+        """One run: a `Found`, or for returns="last" one whose loss and correctness are None."""
         raise NotImplementedError
+
+    # A run in pieces: here in a single one.
+    evaluations = 1
+
+    def begin(self, problem):
+        """State of a run before its first evaluation of the model: nested tuples of tensors (batch, ...)."""
+        loss = ops.full_like(problem.x[:, 0, 0, 0], -float("inf"))
+        return Found(problem.x, loss, ops.ones_like(loss, dtype="bool")).state()
+
+    def advance(self, problem, i, state):
+        """The state after evaluation `i`, an int or int32 of shape (batch,) where each image has a place of its own.
+
+        From `evaluations` on nothing may change in the outcome.
+        """
+        return self.run(problem).state()
+
+    def iterate(self, problem, i, state, count):
+        """The state after `count` evaluations from `i` on."""
+        return repeat(0, count, lambda k, state: self.advance(problem, i + k, state), state)
+
+    def outcome(self, problem, state):
+        """The `Found` of a state."""
+        return Found(*state)
 
     def __call__(self, model, x, y):
         as_numpy = isinstance(x, np.ndarray)
@@ -170,25 +242,35 @@ class Attack:
 
     def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0):
         """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None)."""
-        geometry = self.threat.geometry
-        eps = self.threat.eps if eps is None else eps
-        problem = Problem(model, x, y, geometry, eps, self.loss_function, loss_scale)
+        problem = self.problem(model, x, y, eps, loss_scale)
+        n_targets, targets = 1, None
+        if self.targeted:
+            logits = ops.cast(model(x), "float32")
+            targets, n_targets = losses.targets(logits, y), self.n_targets(logits.shape[-1])
 
         def attempt(number):
-            start = geometry.random(random.fold_in(keys, number), x, eps) if self.random_start else x
-            return self.run(problem, start)
+            target = None if targets is None else ops.take(targets, number // self.n_restarts, axis=1)
+            return self.run(replace(problem, keys=random.fold_in(keys, number), target=target))
 
         if self.returns == "last":
-            return geometry.project(attempt(0).x, x, eps), None
+            return problem.norm.project(attempt(0).x, x, problem.eps), None
         first = attempt(0)
         if self.random_start:
-            first = Found(x, *problem.value(x)).merge(first, self.returns)
+            untargeted = replace(problem, target=targets[:, 0]) if self.targeted else problem
+            first = Found(x, *untargeted.value(x)).merge(first, self.returns)
 
         def merge(i, state):
             return Found(*state).merge(attempt(i), self.returns).state()
 
-        x_adv, loss, _ = repeat(1, self.n_restarts, merge, first.state())
-        return geometry.project(x_adv, x, eps), loss
+        x_adv, loss, _ = repeat(1, n_targets * self.n_restarts, merge, first.state())
+        return problem.norm.project(x_adv, x, problem.eps), loss
+
+    def problem(self, model, x, y, eps=None, loss_scale=1.0, keys=None, target=None):
+        """What this attack is up against on one batch."""
+        eps = self.threat.eps if eps is None else eps
+        return Problem(
+            model, x, y, self.threat.geometry, eps, self.loss_function, loss_scale, keys, target, self.eot_iter
+        )
 
     def _compile(self, model):
         try:
@@ -217,6 +299,8 @@ class Attack:
             "n_restarts": self.n_restarts,
             "seed": self.seed,
             "returns": self.returns,
+            "n_target_classes": self.n_target_classes,
+            "eot_iter": self.eot_iter,
         }
 
     def get_config(self):

@@ -29,7 +29,8 @@ class PGD(Attack):
         self.n_iter = check_count("n_iter", n_iter)
         self.step_size = None if step_size is None else check_number("step_size", step_size)
 
-    def run(self, problem, start):
+    def run(self, problem):
+        start = self.start(problem)
         size = self._relative_step() * problem.eps if self.step_size is None else self.step_size
 
         def step(x, gradient):
