@@ -45,6 +45,10 @@ class Norm:
         """Direction of steepest ascent of unit size for each example of `gradient`."""
         raise NotImplementedError
 
+    def dual(self, gradient):
+        """The dual norm of each example: how fast a linear function with this gradient changes per unit of size."""
+        raise NotImplementedError
+
     def random(self, keys, x, eps):
         """A random point of the ball around `x`, inside the box; `keys` as from `random.example_keys`."""
         raise NotImplementedError
@@ -91,6 +95,9 @@ class Linf(Norm):
     def step(self, gradient):
         return ops.sign(gradient)
 
+    def dual(self, gradient):
+        return _flat_sum(ops.abs(gradient))
+
     def random(self, keys, x, eps):
         return _clip_to_box(x + eps * (2.0 * random.uniform(keys, x) - 1.0))
 
@@ -117,6 +124,9 @@ class L2(Norm):
 
     def step(self, gradient):
         return gradient / per_example(self.size(gradient) + 1e-12, gradient)
+
+    def dual(self, gradient):
+        return self.size(gradient)
 
     def random(self, keys, x, eps):
         return self.retract(x + eps * self.step(random.normal(keys, x)), x, eps)
@@ -158,6 +168,9 @@ class L1(Norm):
 
     def step(self, gradient):
         return self.sparse_step(gradient, ops.full_like(gradient[:, 0, 0, 0], self.share))
+
+    def dual(self, gradient):
+        return ops.max(ops.abs(gradient), axis=_pixels(gradient))
 
     def sparse_step(self, gradient, share):
         """Equal steps along the signs of the largest entries of each example's gradient, of size one in all.

@@ -68,6 +68,13 @@ def fold_in(keys, stream):
     return threefry2x32(keys, (_words(stream) + ops.zeros_like(keys[0]), ops.ones_like(keys[0])))
 
 
+def numbers(keys, index, count):
+    """Uniform float32 draws in [0, 1): `count` for each entry of `index`, int32 (batch, n), shape (batch, n, count)."""
+    word = ops.arange((count + 1) // 2, dtype="int32")[None, None] + 3
+    words = threefry2x32((keys[0][:, None, None], keys[1][:, None, None]), (_words(index)[:, :, None], word))
+    return ops.concatenate([_unit(part) for part in words], axis=-1)[:, :, :count]
+
+
 def _bits(keys, like):
     """Two int32 tensors of random bits in the shape of `like` (batch, ...)."""
     shape = ops.shape(like)

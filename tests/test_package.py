@@ -14,13 +14,14 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # Part of the package -> parts that it may import from. Anyone may import the first three.
-FOUNDATION = {"threat", "norms", "losses", "random", "checks", "backend"}
+FOUNDATION = {"threat", "norms", "losses", "random", "checks", "backend", "precision"}
 MAY_IMPORT = {
     "threat": {"random", "norms"},
     "norms": {"random"},
     "losses": set(),
     "random": set(),
     "checks": {"backend"},
+    "precision": set(),
     "backend": set(),
     "layers": {"layers", "backend", "checks"},
     "models": {"models", "layers", "checks", "weights"},

@@ -1,7 +1,10 @@
-"""White-box attacks in keras.ops: `attack(model, x, y)` returns adversarial images inside the threat model."""
+"""White-box and black-box attacks in keras.ops: `attack(model, x, y)` gives adversarial images in the threat model."""
 
 from keras_robust.attacks.apgd import APGD
+from keras_robust.attacks.autoattack import AutoAttack, AutoAttackResult
 from keras_robust.attacks.base import Attack
+from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.pgd import FGSM, PGD
+from keras_robust.attacks.square import Square
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack"]
+__all__ = ["APGD", "FAB", "FGSM", "PGD", "Attack", "AutoAttack", "AutoAttackResult", "Square"]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.base import Attack, Found, choose, repeat
+from keras_robust.attacks.base import CHUNK, Attack, Found, choose, repeat
 from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import per_example
 
@@ -212,6 +212,7 @@ class APGD(Attack):
             raise ValueError(f"schedule={schedule!r} is for L1 and n_iter >= 3; received {threat} and {n_iter}.")
         self._rule = RULES[threat.norm]
         self._plan = Plan(schedule, self.n_iter, self._rule.intervals)
+        self.chunk = CHUNK
         self.evaluations = len(self._plan)
 
     def begin(self, problem):

@@ -16,6 +16,7 @@ from keras_robust.threat import ThreatModel
 
 RETURNS = ("highest_loss", "misclassified", "last")
 UNROLLED_ITERATIONS = 4
+CHUNK = 10  # iterations between two looks at which images are done
 LARGEST_FLOAT16 = 65504.0
 
 
@@ -39,8 +40,9 @@ class Problem:
 
     `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number or a
     scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
-    are those of the examples' random draws in this attempt; `target`, class indices (batch,), what a targeted attempt
-    aims at; `eot_iter` the number of gradients to average where the model's output is random.
+    are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
+    class indices (batch,), is what a targeted attempt aims at; `eot_iter` the number of gradients to average where
+    the model's output is random.
     """
 
     model: Callable
@@ -51,6 +53,7 @@ class Problem:
     loss: Callable
     loss_scale: float = 1.0
     keys: Any = None
+    restart: Any = 0
     target: Any = None
     eot_iter: int = 1
 
@@ -122,8 +125,8 @@ class Found:
 class Attack:
     """Searches the threat model's ball around each image for a point that the model gets wrong.
 
-    Subclasses write, in `keras.ops` with static shapes, `run`; for evaluation at full speed, where each image of a batch
-    may be at another iteration, also `begin`, `advance` and `outcome`.
+    Subclasses write, in `keras.ops` with static shapes, `run`; for evaluation at full speed, where each image of a
+    batch may be at another iteration, also `begin`, `advance` and `outcome`.
 
     Args:
         threat: the `ThreatModel`.
@@ -205,6 +208,7 @@ class Attack:
 
     # A run in pieces: here in a single one.
     evaluations = 1
+    chunk = 1  # evaluations between two looks at which images are done
 
     def begin(self, problem):
         """State of a run before its first evaluation of the model: nested tuples of tensors (batch, ...)."""
@@ -250,7 +254,7 @@ class Attack:
 
         def attempt(number):
             target = None if targets is None else ops.take(targets, number // self.n_restarts, axis=1)
-            return self.run(replace(problem, keys=random.fold_in(keys, number), target=target))
+            return self.run(self.attempt(problem, keys, number, target))
 
         if self.returns == "last":
             return problem.norm.project(attempt(0).x, x, problem.eps), None
@@ -265,12 +269,15 @@ class Attack:
         x_adv, loss, _ = repeat(1, n_targets * self.n_restarts, merge, first.state())
         return problem.norm.project(x_adv, x, problem.eps), loss
 
-    def problem(self, model, x, y, eps=None, loss_scale=1.0, keys=None, target=None):
+    def problem(self, model, x, y, eps=None, loss_scale=1.0):
         """What this attack is up against on one batch."""
         eps = self.threat.eps if eps is None else eps
-        return Problem(
-            model, x, y, self.threat.geometry, eps, self.loss_function, loss_scale, keys, target, self.eot_iter
-        )
+        loss = self.loss_function
+        return Problem(model, x, y, self.threat.geometry, eps, loss, loss_scale, eot_iter=self.eot_iter)
+
+    def attempt(self, problem, keys, number, target):
+        """The problem as run `number`, an int or (batch,), meets it: all restarts at one target, then at the next."""
+        return replace(problem, keys=random.fold_in(keys, number), restart=number % self.n_restarts, target=target)
 
     def _compile(self, model):
         try:
@@ -313,7 +320,7 @@ class Attack:
     @classmethod
     def from_config(cls, config):
         config = dict(config, threat=ThreatModel(**config["threat"]))
-        if isinstance(config["loss"], dict):
+        if isinstance(config.get("loss"), dict):
             config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**config)
 

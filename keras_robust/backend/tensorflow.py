@@ -29,18 +29,23 @@ def compile(function, model):
     open_shape = getattr(model, "input_shape", None)
 
     def run(images, *tensors):
-        # A height or width that the model leaves open stays open in the graph, which then serves every resolution.
-        traced = compiled.get_concrete_function(_spec(images, open_shape), *map(tf.TensorSpec.from_tensor, tensors))
-        return traced(images, *tensors)
+        # What the model leaves open, batch, height or width, stays open in the graph, which then serves every batch
+        # and every resolution.
+        sizes = tuple(images.shape)
+        model_shape = open_shape if isinstance(open_shape, tuple) and len(open_shape) == len(sizes) else sizes
+        opened = [None if free is None else known for free, known in zip(model_shape, sizes)]
+
+        def spec(tensor):
+            shape = list(tensor.shape)
+            if shape == list(sizes):
+                shape = opened
+            elif shape[:1] == [sizes[0]]:
+                shape[0] = opened[0]
+            return tf.TensorSpec(shape, tensor.dtype)
+
+        return compiled.get_concrete_function(*map(spec, (images, *tensors)))(images, *tensors)
 
     return run
-
-
-def _spec(images, model_shape):
-    shape = list(images.shape)
-    if isinstance(model_shape, tuple) and len(model_shape) == len(shape):
-        shape[1:] = [None if size is None else known for size, known in zip(model_shape[1:], shape[1:])]
-    return tf.TensorSpec(shape, images.dtype)
 
 
 class TrainStep:

@@ -13,7 +13,7 @@ from keras_robust import losses
 from keras_robust.attacks import Attack
 from keras_robust.checks import check_count
 from keras_robust.data import Source
-from keras_robust.evaluation.precision import as_float32
+from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 
 

@@ -1,0 +1,144 @@
+"""Fast Adaptive Boundary attack: the nearest point across the decision boundary (Croce & Hein 2020, ICML)."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_robust import losses
+from keras_robust.attacks.base import CHUNK, Attack, Found, choose, repeat
+from keras_robust.checks import check_count
+from keras_robust.norms import per_example
+
+LARGEST_SHARE = 0.1  # of the way from the image's projection that a step may take (alpha_max)
+OVERSHOOT = 1.05  # of the steps to the linearised boundary (eta)
+PULL_BACK = 0.9  # of a misclassified point's distance from the image: there the search goes on (beta)
+SMALLEST_STEP = 1e-8  # so that the shares of two steps of length zero are defined
+
+
+class State(NamedTuple):
+    """A run between two iterations: where it is; the nearest misclassified point so far, its distance and its loss."""
+
+    x: Any
+    nearest: Any
+    distance: Any
+    loss: Any
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class FAB(Attack):
+    """Fast Adaptive Boundary attack: looks for the smallest change that is misclassified, whatever the radius.
+
+    Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack": projections
+    onto the linearised decision boundary inside the box, biased towards the image.
+
+    Args:
+        n_iter: iterations per run: a gradient each (untargeted: one for every class) and a forward pass.
+        targeted: aim at one class after the other, from that of the second highest logit on, instead of at the nearest
+            boundary of all: the only way that is affordable with many classes.
+        n_restarts: of these the first starts at the image, the others at random points of half the radius.
+
+    `threat`, `seed` and `n_target_classes` are those of `Attack`. What is returned is the nearest misclassified point
+    where it lies in the threat model's ball, else the image itself.
+
+    Example:
+        >>> x_adv = FAB(ThreatModel("L2", 0.5), n_iter=100, targeted=True)(model, x, y)
+    """
+
+    def __init__(self, threat, n_iter=100, targeted=False, n_restarts=1, seed=0, n_target_classes=9):
+        loss = "targeted-margin" if targeted else "margin"
+        super().__init__(threat, loss, seed=seed, returns="misclassified", n_target_classes=n_target_classes)
+        self.n_restarts = check_count("n_restarts", n_restarts)
+        self.n_iter = check_count("n_iter", n_iter)
+        self.chunk = CHUNK
+        self.evaluations = self.n_iter
+
+    def start(self, problem):
+        if self.n_restarts == 1:
+            return problem.x
+        elsewhere = problem.norm.random(problem.keys, problem.x, 0.5 * problem.eps)
+        again = ops.convert_to_tensor(problem.restart) > 0
+        return choose(again, elsewhere, problem.x) if len(again.shape) else ops.where(again, elsewhere, problem.x)
+
+    def begin(self, problem):
+        x = self.start(problem)
+        infinite = ops.full_like(x[:, 0, 0, 0], float("inf"))
+        return State(x, problem.x, infinite, -infinite)
+
+    def advance(self, problem, i, state):
+        x, nearest, distance, found_loss = state
+        image, norm = problem.x, problem.norm
+        first = isinstance(i, int) and i == 0
+        gap, gradient = self._boundary(problem, x, first)
+        if first:  # NaN where the attack could not begin
+            found_loss = gap
+        gap_at_image = gap + ops.sum(gradient * (image - x), axis=tuple(range(1, len(x.shape))))
+        # Both projections at once: half as many operations.
+        steps = norm.to_hyperplane(
+            ops.concatenate([x, image]),
+            ops.concatenate([gradient, gradient]),
+            ops.concatenate([gap, gap_at_image]),
+        )
+        here, from_image = ops.split(steps, 2)
+        length, length_from_image = (ops.maximum(norm.size(step), SMALLEST_STEP) for step in (here, from_image))
+        share = per_example(ops.minimum(length / (length + length_from_image), LARGEST_SHARE), x)
+        x = (1.0 - share) * (x + OVERSHOOT * here) + share * (image + OVERSHOOT * from_image)
+        x = ops.clip(x, 0.0, 1.0)
+
+        loss, correct = problem.value(x)
+        size = norm.size(x - image)
+        fooled = ops.logical_not(correct)
+        nearer = ops.logical_and(fooled, size < distance)
+        if not isinstance(i, int):
+            nearer = ops.logical_and(nearer, i < self.n_iter)
+        return State(
+            choose(fooled, image + PULL_BACK * (x - image), x),
+            choose(nearer, x, nearest),
+            ops.where(nearer, size, distance),
+            ops.where(nearer, loss, found_loss),
+        )
+
+    def _boundary(self, problem, x, start):
+        """The linearised boundary: by how much the class ahead of it leads or trails the label's, and the gradient."""
+        if self.targeted:
+            gap, _, gradient = problem.gradient(x, start)
+            return gap, gradient
+        towards = replace(problem, loss=losses.targeted_margin)
+        y = losses.class_of(problem.y)
+
+        def consider(c, nearest):
+            gap, gradient, distance = nearest
+            gap_c, _, gradient_c = replace(towards, target=ops.zeros_like(y) + c).gradient(x, start)
+            distance_c = ops.abs(gap_c) / (problem.norm.dual(gradient_c) + 1e-12)
+            nearer = ops.logical_and(ops.not_equal(y, c), ops.logical_not(distance_c >= distance))
+            return (
+                ops.where(nearer, gap_c, gap),
+                choose(nearer, gradient_c, gradient),
+                ops.where(nearer, distance_c, distance),
+            )
+
+        zero = ops.zeros_like(x[:, 0, 0, 0])
+        num_classes = problem.model(x).shape[-1]
+        gap, gradient, _ = ops.fori_loop(0, num_classes, consider, (zero, ops.zeros_like(x), zero + float("inf")))
+        return gap, gradient
+
+    def run(self, problem):
+        state = self.advance(problem, 0, self.begin(problem))
+        state = repeat(1, self.n_iter, lambda i, state: self.advance(problem, i, State(*state)), state)
+        return self.outcome(problem, State(*state))
+
+    def outcome(self, problem, state):
+        _, nearest, distance, loss = state
+        inside = ops.logical_and(distance < float("inf"), problem.norm.contains(nearest, problem.x, problem.eps))
+        return Found(choose(inside, nearest, problem.x), loss, ops.logical_not(inside))
+
+    def _arguments(self):
+        return {
+            "threat": self.threat,
+            "n_iter": self.n_iter,
+            "targeted": self.targeted,
+            "n_restarts": self.n_restarts,
+            "seed": self.seed,
+            "n_target_classes": self.n_target_classes,
+        }

@@ -1,0 +1,101 @@
+"""What casts doubt on a robustness figure: each check returns one sentence of explanation, or nothing."""
+
+import numpy as np
+from keras import ops
+
+from keras_robust import backend, losses
+
+RANDOM_CHANGE = 1e-4  # of the logits, relative to their length, that rounding does not explain
+SQUARE_GAIN = 0.002  # of robust accuracy
+
+
+def of_model(model, logits, x, y):
+    """Doubts about a model, from its behaviour on a few images and without attacking them.
+
+    Args:
+        model: a Keras model or any callable.
+        logits: function from numpy images to numpy logits, of the uncompiled model.
+        x, y: numpy images (n, height, width, channels) and classes (n,).
+    """
+    first, again = logits(x), logits(x)
+    length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
+    randomised = (np.linalg.norm(first - again, axis=1) > RANDOM_CHANGE * length).mean()
+    if randomised:
+        yield (
+            f"Randomised: two calls give different logits for {randomised:.0%} of the images. Gradients of one call "
+            'say little about the next: use version="rand", and an adaptive attack before publishing.'
+        )
+    elif len(x) > 1:
+        alone = np.concatenate([logits(x[i : i + 1]) for i in range(min(4, len(x)))])
+        rest = length[: len(alone)]
+        if (np.linalg.norm(first[: len(alone)] - alone, axis=1) > 10 * RANDOM_CHANGE * rest).any():
+            yield (
+                "Batch-dependent: an image's logits depend on the other images of its batch, as with batch "
+                "normalisation in training mode. Robustness then means nothing for single images: use inference mode."
+            )
+    if first.min() >= 0 and first.max() <= 1 + 1e-5 and np.allclose(first.sum(1), 1, atol=1e-5):
+        yield (
+            "Probabilities: the outputs lie in [0, 1] and sum to 1. Through a softmax, gradients of confident "
+            "predictions vanish and attacks fail for the wrong reason: evaluate the logits."
+        )
+    zero, broken = _gradients(model, x, y)
+    if zero:
+        yield (
+            f"Zero gradients: the gradient of the cross-entropy is zero for {zero:.0%} of the images. Gradient attacks "
+            "see nothing there; look at what Square finds, and for what hides the gradient."
+        )
+    if broken:
+        yield (
+            f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {broken:.0%} of the "
+            "images; such entries count as zero in the attacks."
+        )
+
+
+def of_classes(num_classes, fallbacks):
+    """Doubts about attacks that a model has too few classes for; `fallbacks` name -> (classes needed, instead)."""
+    for loss, (needed, instead) in fallbacks.items():
+        if num_classes < needed:
+            yield (
+                f"Few classes: the loss {loss!r} needs {needed} classes, the model has {num_classes}; {instead!r} was "
+                "used instead."
+            )
+
+
+def of_result(accuracy_after):
+    """Doubts about the outcome of an ensemble, from the accuracy after each of its attacks."""
+    names = list(accuracy_after)
+    if "square" in names and len(names) > 2:
+        place = names.index("square")
+        gain = accuracy_after[names[place - 1]] - accuracy_after["square"]
+        if gain > SQUARE_GAIN:
+            yield (
+                f"Square found more: the attack without gradients lowered the robust accuracy by {gain:.1%} after the "
+                "gradient attacks. The gradients are probably masked, and the figure too high: use an adaptive attack."
+            )
+
+
+def of_radii(accuracies):
+    """Doubts about the accuracies {eps: robust accuracy} under one norm: a larger ball cannot be harder to leave."""
+    for (smaller, before), (larger, after) in zip(sorted(accuracies.items()), sorted(accuracies.items())[1:]):
+        if after > before:
+            yield (
+                f"Rising with eps: the robust accuracy is {after:.1%} at radius {larger:g} and {before:.1%} at the "
+                f"smaller {smaller:g}, though the larger ball holds the smaller one. The attacks are too weak there."
+            )
+
+
+def _gradients(model, x, y):
+    """Shares of the images whose cross-entropy has a zero gradient, and one that is not finite."""
+
+    def probe(frozen, x, y):
+        def loss(x):
+            logits = ops.cast(frozen(x), "float32")
+            return losses.cross_entropy(logits, y), losses.correct(logits, y)
+
+        _, _, gradient = backend.input_gradient(loss, x)
+        axes = tuple(range(1, len(x.shape)))
+        finite = ops.all(ops.isfinite(gradient), axis=axes)
+        return ops.all(ops.equal(gradient, 0.0), axis=axes), ops.logical_not(finite)
+
+    flags = backend.compile(probe, model)(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+    return tuple(float(np.mean(ops.convert_to_numpy(flag))) for flag in flags)
