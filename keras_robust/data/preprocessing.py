@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_robust.checks import check_count
+from keras_robust.checks import check_choice, check_count
 
+INTERPOLATIONS = ("bicubic", "bilinear")
 # 192 MB once decoded, and below the size at which Pillow itself begins to warn.
 MAX_PIXELS = 64_000_000
 
@@ -36,23 +37,27 @@ def decode(path: str | PathLike) -> np.ndarray:
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def resize_and_crop(image: np.ndarray, resolution: int, crop_ratio: float = 0.875) -> np.ndarray:
+def resize_and_crop(
+    image: np.ndarray, resolution: int, crop_ratio: float = 0.875, interpolation: str = "bicubic"
+) -> np.ndarray:
     """Evaluation preprocessing of Singh et al. 2023: shorter side to floor(resolution / crop_ratio), then centre crop.
 
-    The resize is Pillow's bicubic (a = -0.5, widened when shrinking, which is antialiasing), rounded and clipped to
-    uint8: the filter with which the published accuracies were measured. An image whose shorter side already fits is
+    The resize is Pillow's (bicubic with a = -0.5; widened when shrinking, which is antialiasing), rounded and clipped
+    to uint8: the filter with which the published accuracies were measured. An image whose shorter side already fits is
     only cropped.
 
     Args:
         image: uint8 array of shape (height, width, 3).
         resolution: side of the result, in pixels.
         crop_ratio: side of the crop divided by the shorter side of the image, in (0, 1]; 1 keeps the largest square.
+        interpolation: "bicubic" or "bilinear".
 
     Returns:
         uint8 array of shape (resolution, resolution, 3).
     """
     _check_uint8_rgb(image)
     resolution = check_count("resolution", resolution)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if not 0 < crop_ratio <= 1:
         raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
     height, width = image.shape[:2]
@@ -60,7 +65,7 @@ def resize_and_crop(image: np.ndarray, resolution: int, crop_ratio: float = 0.87
     if shorter != target:
         pillow, _ = _pillow()
         height, width = target * height // shorter, target * width // shorter
-        resized = pillow.fromarray(image).resize((width, height), pillow.Resampling.BICUBIC)
+        resized = pillow.fromarray(image).resize((width, height), pillow.Resampling[interpolation.upper()])
         image = np.asarray(resized)
     top, left = round((height - resolution) / 2), round((width - resolution) / 2)
     return image[top : top + resolution, left : left + resolution]

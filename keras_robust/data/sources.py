@@ -35,18 +35,20 @@ class Source:
     def __len__(self):
         return len(self.labels)
 
-    def arrays(self, resolution: int, crop_ratio: float = 0.875) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(
+        self, resolution: int, crop_ratio: float = 0.875, interpolation: str = "bicubic"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """All images at one resolution, with their labels.
 
         Args:
-            resolution, crop_ratio: see `resize_and_crop`.
+            resolution, crop_ratio, interpolation: see `resize_and_crop`.
 
         Returns:
             Images, uint8 of shape (n, resolution, resolution, 3), and labels, int64 of shape (n,).
         """
         images = np.empty((len(self), resolution, resolution, 3), np.uint8)
         for index in range(len(self)):
-            images[index] = resize_and_crop(self.image(index), resolution, crop_ratio)
+            images[index] = resize_and_crop(self.image(index), resolution, crop_ratio, interpolation)
         return images, self.labels.copy()
 
     def sample(self, n: int, seed: int = 0) -> "Source":
@@ -168,7 +170,7 @@ class ImageFolder(Source):
 
     Args:
         root: the folder.
-        split: "train" or "val".
+        split: "train" or "val"; None takes all images of `root/<class>/*`.
         seed: of the split of a folder that has no train and val of its own.
 
     Attributes:
@@ -182,12 +184,14 @@ class ImageFolder(Source):
 
     VAL_SHARE = 0.2
 
-    def __init__(self, root: str | PathLike, split: str, seed: int = 0):
-        check_choice("split", split, SPLITS)
+    def __init__(self, root: str | PathLike, split: str | None, seed: int = 0):
+        check_choice("split", split, (*SPLITS, None))
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder; received {str(root)!r}.")
-        if all((root / part).is_dir() for part in SPLITS):
+        if split is None:
+            files = _files_by_class(root)
+        elif all((root / part).is_dir() for part in SPLITS):
             train, val = (_files_by_class(root / part) for part in SPLITS)
             if train.keys() != val.keys():
                 raise ValueError(
@@ -215,7 +219,7 @@ class ImageFolder(Source):
         return [paths[i] for i in sorted(chosen)]
 
 
-def image_folder(root: str | PathLike, split: str, seed: int = 0) -> ImageFolder:
+def image_folder(root: str | PathLike, split: str | None, seed: int = 0) -> ImageFolder:
     """Images in one folder per class: see `ImageFolder`.
 
     Example:

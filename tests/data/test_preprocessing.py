@@ -51,9 +51,19 @@ def test_only_raw_rgb_is_accepted(image):
         resize_and_crop(image, 8)
 
 
-@pytest.mark.parametrize(("name", "value"), [("resolution", 0), ("crop_ratio", 0.0), ("crop_ratio", 1.5)])
+def test_bilinear_gives_the_means_of_a_triangle():
+    # Shrunk by two, a pixel is 1, 3, 3 and 1 eighths of its four neighbours; two of the four are dark here.
+    step = np.zeros((16, 16, 3), np.uint8)
+    step[:, 9:] = 240
+    result = resize_and_crop(step, 8, crop_ratio=1.0, interpolation="bilinear")
+    np.testing.assert_array_equal(result[4, 3:6, 0], [0, 120, 240])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("resolution", 0), ("crop_ratio", 0.0), ("crop_ratio", 1.5), ("interpolation", "nearest")]
+)
 def test_bad_arguments(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be .*; received {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*; received {value!r}"):
         resize_and_crop(gradient(8, 8), **{"resolution": 8, name: value})
 
 

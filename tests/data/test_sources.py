@@ -133,6 +133,7 @@ def test_flat_folder_is_split_by_name(tmp_path):
     train, val = (data.image_folder(tmp_path, split) for split in SPLITS)
     assert not set(train.paths) & set(val.paths)
     assert set(train.paths) | set(val.paths) == set(tmp_path.rglob("*.png"))
+    assert set(data.image_folder(tmp_path, None).paths) == set(tmp_path.rglob("*.png"))
     np.testing.assert_array_equal(np.bincount(val.labels), [2, 1])
     assert val.paths == data.image_folder(str(tmp_path), "val").paths
     assert [path.parent.name for path in train.paths] == [train.class_names[label] for label in train.labels]
