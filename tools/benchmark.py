@@ -1,20 +1,15 @@
-"""Time a training step: clean, adversarial, and the same adversarial step written in plain PyTorch.
+"""Time a training step: clean, adversarial, and the same adversarial step in plain PyTorch. With --forward: inference.
 
-Each variant runs in a process of its own and the processes take turns, one step at a time, so that what else the
-machine does falls on all of them alike. On the CPU.
+The variants run in processes of their own and take turns (`timing.py`). On the CPU.
 """
 
-import argparse
-import contextlib
 import json
-import multiprocessing
 import os
-import platform
 import statistics
 import sys
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+
+from timing import Parser, Unavailable, available_cores, environment, measure, positive, quartiles, ratios, table
 
 EXAMPLES = """\
 examples:
@@ -22,15 +17,31 @@ examples:
   python tools/benchmark.py --model vit_small_convstem --resolution 64 --batch 16
   python tools/benchmark.py --model convnext_atto_convstem --resolution 32 --batch 64 --repeats 50 --json atto.json
   python tools/benchmark.py --backend torch --n-iter 3
+  python tools/benchmark.py --forward
+  python tools/benchmark.py --forward --model convnext_tiny vit_small --resolution 224 --batch 8
 
 Counting passes through the network, a clean step costs 3 (one forward, two backward), a step with n attack iterations
 2 n + 4: with n = 2 the ratio is 8 / 3 = 2.67. The optimizer's part, the same in both, makes the measured ratio smaller.
+
+--forward compares with timm (in the faster of PyTorch's two memory formats) and with tools/plain_pytorch.py; of the
+two, what is not installed or not written there is left out and named.
 """
 EPS = 4 / 255
+# Names in timm of the models that it has, and whether they are made for one size of images.
+TIMM = {
+    **{name: (name, False) for name in ("convnext_atto", "convnext_tiny", "convnext_small", "convnext_base")},
+    "convnext_large": ("convnext_large", False),
+    "vit_tiny": ("vit_tiny_patch16_224", True),
+    "vit_small": ("vit_small_patch16_224", True),
+    "vit_medium": ("deit3_medium_patch16_224", True),
+    "vit_base": ("vit_base_patch16_224", True),
+    "resnet50": ("resnet50", False),
+    "xcit_small": ("xcit_small_12_p16_224", False),
+    "swin_base": ("swin_base_patch4_window7_224", True),
+}
+# What --forward compares unless told otherwise: one model of each family.
+FAMILIES = ("convnext_tiny", "convnext_isotropic_small", "vit_small", "resnet50", "xcit_small", "swin_base")
 NUM_CLASSES = 1000
-WARM_UP_STEPS = 2
-# Longer than the 200 ms for which the threads of some OpenMP runtimes keep spinning after the last piece of work.
-PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,8 @@ class Settings:
     model: str
     resolution: int
     batch: int
-    n_iter: int
     backend: str
-
-
-class Unavailable(Exception):
-    """A variant that cannot run here, and why; the others go on."""
+    n_iter: int | None = None
 
 
 def images_and_labels(settings):
@@ -56,14 +63,22 @@ def images_and_labels(settings):
     return x, rng.integers(0, NUM_CLASSES, settings.batch).astype("int32")
 
 
-def keras_step(settings, adversarial):
+def keras_model(settings):
     os.environ["KERAS_BACKEND"] = settings.backend
     import keras
 
     import keras_robust as kr
 
     keras.utils.set_random_seed(0)
-    model = kr.models.create(settings.model, num_classes=NUM_CLASSES, input_size=settings.resolution)
+    return kr.models.create(settings.model, num_classes=NUM_CLASSES, input_size=settings.resolution)
+
+
+def keras_step(settings, adversarial):
+    model = keras_model(settings)
+    import keras
+
+    import keras_robust as kr
+
     if adversarial:
         model = kr.AdversarialModel(model, kr.attacks.APGD(kr.ThreatModel("Linf", EPS), n_iter=settings.n_iter))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -72,21 +87,48 @@ def keras_step(settings, adversarial):
     return lambda: model.train_on_batch(x, y)
 
 
-def pytorch_step(settings):
+def clean_step(settings):
+    return keras_step(settings, adversarial=False)
+
+
+def adversarial_step(settings):
+    return keras_step(settings, adversarial=True)
+
+
+def keras_forward(settings):
+    model = keras_model(settings)
+    x, _ = images_and_labels(settings)
+    return lambda: model.predict_on_batch(x)
+
+
+def import_torch():
     try:
         import torch
     except ImportError:
         raise Unavailable("PyTorch is not installed") from None
+    torch.manual_seed(0)
+    torch.set_num_threads(available_cores())
+    return torch
+
+
+def plain_pytorch_model(settings):
+    import_torch()
     os.environ["KERAS_BACKEND"] = "torch"
     import plain_pytorch
 
-    from keras_robust.models.registry import architecture
+    from keras_robust.models import architecture
 
-    torch.manual_seed(0)
-    torch.set_num_threads(_available_cores())
     model = plain_pytorch.create(architecture(settings.model), NUM_CLASSES, settings.resolution)
     if model is None:
         raise Unavailable(f"tools/plain_pytorch.py has no {settings.model}")
+    return model
+
+
+def pytorch_step(settings):
+    model = plain_pytorch_model(settings)
+    import plain_pytorch
+    import torch
+
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     x, y = images_and_labels(settings)
     # Channels-last in memory, as it is.
@@ -94,251 +136,127 @@ def pytorch_step(settings):
     return lambda: plain_pytorch.training_step(model, optimizer, x, y, EPS, settings.n_iter)
 
 
+def pytorch_forward(settings, model=None, channels_last=True):
+    model = model or plain_pytorch_model(settings)
+    import torch
+
+    x = torch.from_numpy(images_and_labels(settings)[0]).permute(0, 3, 1, 2)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model, x = model.eval().to(memory_format=layout), x.contiguous(memory_format=layout)
+
+    def step():
+        with torch.inference_mode():
+            return model(x)
+
+    return step
+
+
+def timm_forward(settings, channels_last=False):
+    import_torch()
+    if settings.model not in TIMM:
+        raise Unavailable(f"timm has no {settings.model}")
+    try:
+        import timm
+    except Exception as error:  # beside a broken torchvision it fails in many ways
+        raise Unavailable(f"timm is not installed, or does not import: {error}") from None
+    name, sized = TIMM[settings.model]
+    sizes = {"img_size": settings.resolution} if sized else {}
+    return pytorch_forward(settings, timm.create_model(name, num_classes=NUM_CLASSES, **sizes), channels_last)
+
+
+def timm_forward_channels_last(settings):
+    return timm_forward(settings, channels_last=True)
+
+
 # Each builds, in its own process, a function without arguments that runs one step to its end.
-TRAINING = {
-    "clean": lambda settings: keras_step(settings, adversarial=False),
-    "adversarial": lambda settings: keras_step(settings, adversarial=True),
-    "pytorch": pytorch_step,
+TRAINING = {"clean": clean_step, "adversarial": adversarial_step, "pytorch": pytorch_step}
+TRAINING_RATIOS = (("adversarial", "clean"), ("adversarial", "pytorch"))
+FORWARD = {
+    "keras": keras_forward,
+    "timm": timm_forward,
+    "timm nhwc": timm_forward_channels_last,
+    "pytorch": pytorch_forward,
 }
-RATIOS = (("adversarial", "clean"), ("adversarial", "pytorch"))
+FORWARD_COLUMNS = {"keras": "keras_robust", "timm": "timm", "timm nhwc": "timm, nhwc", "pytorch": "plain PyTorch"}
 
 
-def work(connection, variant, settings, threads):
-    """A worker: builds its step, then runs one whenever it is told to, until it is told to stop."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if threads is not None:
-        # Before a framework counts the cores: all three take as many threads as they find.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    try:
-        step = TRAINING[variant](settings)
-        for _ in range(WARM_UP_STEPS):
-            step()
-    except Unavailable as reason:
-        connection.send(("unavailable", str(reason)))
-        return
-    except ValueError as error:
-        connection.send(("refused", str(error).splitlines()[0]))
-        return
-    forget_peak_memory()
-    connection.send(("ready", None))
-    while connection.recv():
-        start, cpu_start = time.perf_counter(), time.process_time()
-        step()
-        connection.send((time.perf_counter() - start, time.process_time() - cpu_start))
-    connection.send(peak_memory())
+def progress(message):
+    print(message, file=sys.stderr, flush=True)
 
 
-def _available_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def training(options):
+    """Run and print the comparison of training steps; returns the record for --json."""
+    settings = Settings(options.model[0], options.resolution, options.batch, options.backend, options.n_iter)
+    times, missing = measure(TRAINING, settings, options.repeats, options.threads, progress)
+    print(f"\n{settings.model}, {settings.resolution} px, batch {settings.batch}, APGD of {settings.n_iter} iterations")
+    print(f"{options.where}\n\n{table(times, TRAINING_RATIOS)}")
+    for variant, reason in missing.items():
+        print(f"without {variant}: {reason}")
+    return record(settings, times, missing, TRAINING_RATIOS)
 
 
-def forget_peak_memory():
-    """Start a new peak, without what building and compiling took; Linux only, elsewhere it stays in."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory():
-    """The most memory that this process has held at a time, in MiB."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) / 1024
-    except OSError:
-        import resource
-
-        unit = 1024**2 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-@dataclass(frozen=True)
-class Times:
-    """Of one variant: seconds and CPU seconds (of all threads) of each step, and peak memory in MiB."""
-
-    seconds: list[float]
-    cpu_seconds: list[float]
-    peak_memory: float
-
-
-def measure(settings, repeats, threads, progress):
-    """Times of the variants that can run here, by name, and why the others cannot.
-
-    Raises:
-        ValueError: the settings do not go together, e.g. there is no such model.
-        RuntimeError: a worker died.
-    """
-    context = multiprocessing.get_context("spawn")
-    workers, missing = {}, {}
-    try:
-        for variant in TRAINING:
-            progress(f"{variant}: building and compiling")
-            here, there = context.Pipe()
-            process = context.Process(target=work, args=(there, variant, settings, threads), daemon=True)
-            process.start()
-            # Else a worker's death would not close the pipe.
-            there.close()
-            status, message = _receive(here, variant)
-            if status == "refused":
-                raise ValueError(message)
-            if status == "unavailable":
-                missing[variant] = message
-            else:
-                workers[variant] = here
-        rounds = {variant: [] for variant in workers}
-        for i in range(repeats):
-            for variant, connection in workers.items():
-                time.sleep(PAUSE_SECONDS)
-                connection.send(True)
-                rounds[variant].append(_receive(connection, variant))
-            last = ", ".join(f"{variant} {steps[-1][0]:.3f} s" for variant, steps in rounds.items())
-            progress(f"round {i + 1} of {repeats}: {last}")
-        times = {}
-        for variant, connection in workers.items():
-            connection.send(False)
-            seconds, cpu_seconds = zip(*rounds[variant])
-            times[variant] = Times(list(seconds), list(cpu_seconds), _receive(connection, variant))
-        return times, missing
-    finally:
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-
-def _receive(connection, variant):
-    try:
-        return connection.recv()
-    except EOFError:
-        raise RuntimeError(f"the process of {variant!r} died (see above)") from None
-
-
-def ratios(times):
-    """For each pair of `RATIOS` that was measured: ratio of the median times, its quartiles over the rounds, memory."""
-    result = {}
-    for one, other in RATIOS:
-        if one in times and other in times:
-            by_round = [a / b for a, b in zip(times[one].seconds, times[other].seconds)]
+def forward(options):
+    """Run and print the comparison of inference, one row per model; returns the records for --json."""
+    lines, notes, records = [], [], []
+    for name in options.model:
+        settings = Settings(name, options.resolution, options.batch, options.backend)
+        progress(f"== {name}")
+        times, missing = measure(FORWARD, settings, options.repeats, options.threads, progress)
+        cells = [f"{settings.batch / statistics.median(times[v].seconds):.1f}" if v in times else "-" for v in FORWARD]
+        others = [variant for variant in times if variant.startswith("timm")] or [v for v in times if v != "keras"]
+        if others:
+            best = min(others, key=lambda variant: statistics.median(times[variant].seconds))
+            by_round = [other / own for own, other in zip(times["keras"].seconds, times[best].seconds)]
             low, high = quartiles(by_round)
-            result[f"{one} / {other}"] = {
-                "median": statistics.median(times[one].seconds) / statistics.median(times[other].seconds),
-                "lower_quartile": low,
-                "upper_quartile": high,
-                "fastest": min(times[one].seconds) / min(times[other].seconds),
-                "peak_memory": times[one].peak_memory / times[other].peak_memory,
-            }
-    return result
+            cells.append(f"{statistics.median(by_round):.2f} ({low:.2f} - {high:.2f}) x {FORWARD_COLUMNS[best]}")
+        lines.append((name, *cells))
+        notes += [
+            f"{name}: without {FORWARD_COLUMNS[v]}: {reason}" for v, reason in missing.items() if v != "timm nhwc"
+        ]
+        records.append(record(settings, times, missing, [(other, "keras") for other in others]))
+    print(f"\nInference, {options.resolution} px, batch {options.batch}: images per second\n{options.where}\n")
+    print(f"{'model':<26}" + "".join(f"{title:>15}" for title in FORWARD_COLUMNS.values()) + "  ours (middle half)")
+    for name, *cells in lines:
+        print(f"{name:<26}" + "".join(f"{cell:>15}" for cell in cells[:4]) + "  " + "".join(cells[4:]))
+    print(*notes, sep="\n")
+    return records
 
 
-def quartiles(values):
-    if len(values) == 1:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-def table(times):
-    lines = [f"{'step':<14}{'median':>9}{'middle half':>18}{'fastest':>10}{'CPU time':>11}{'peak memory':>14}"]
-    for variant, measured in times.items():
-        low, high = quartiles(measured.seconds)
-        lines.append(
-            f"{variant:<14}{statistics.median(measured.seconds):>7.3f} s{f'{low:.3f} - {high:.3f} s':>18}"
-            f"{min(measured.seconds):>8.3f} s{statistics.median(measured.cpu_seconds):>9.3f} s"
-            f"{measured.peak_memory:>10.0f} MiB"
-        )
-    lines += ["", f"{'ratio':<26}{'of medians':>12}{'middle half':>16}{'of fastest':>12}{'of peak memory':>16}"]
-    for pair, ratio in ratios(times).items():
-        middle = f"{ratio['lower_quartile']:.2f} - {ratio['upper_quartile']:.2f}"
-        lines.append(
-            f"{pair:<26}{ratio['median']:>12.2f}{middle:>16}{ratio['fastest']:>12.2f}{ratio['peak_memory']:>16.2f}"
-        )
-    return "\n".join(lines)
-
-
-def environment(settings, threads):
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("keras", settings.backend, "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+def record(settings, times, missing, pairs):
     return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "threads": threads or _available_cores(),
+        **asdict(settings),
+        "variants": {variant: asdict(measured) for variant, measured in times.items()},
+        "ratios": ratios(times, pairs),
+        "missing": missing,
     }
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-positive.__name__ = "positive integer"
-
-
-def parse(arguments):
-    parser = Parser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="convnext_tiny_convstem", help="a name of kr.models.names() (%(default)s)")
-    parser.add_argument("--resolution", type=positive, default=64, help="side of the images, pixels (%(default)s)")
-    parser.add_argument("--batch", type=positive, default=16, help="images per step (%(default)s)")
-    parser.add_argument("--n-iter", type=positive, default=2, help="iterations of the attack (%(default)s)")
-    parser.add_argument("--repeats", type=positive, default=20, help="steps per variant (%(default)s)")
-    parser.add_argument(
-        "--threads", type=positive, help="cores that a step may use, Linux only (default: all that this process may)"
-    )
-    parser.add_argument(
-        "--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow", help="of Keras (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="file for every single time, besides the table")
-    options = parser.parse_args(arguments)
-    if options.threads is not None:
-        if not hasattr(os, "sched_setaffinity"):
-            parser.error("argument --threads: cores can be chosen on Linux only")
-        if options.threads > _available_cores():
-            parser.error(f"argument --threads: {options.threads} asked for, {_available_cores()} available")
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        parser.error(f"argument --json: there is no folder {options.json.absolute().parent}")
-    return parser, options
-
-
 def main(arguments=None):
-    parser, options = parse(arguments)
-    settings = Settings(options.model, options.resolution, options.batch, options.n_iter, options.backend)
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
+    parser.add_argument("--forward", action="store_true", help="time inference instead of training steps")
+    parser.add_argument(
+        "--model", nargs="+", help="of kr.models.names(); several with --forward (convnext_tiny_convstem; all families)"
+    )
+    parser.add_argument("--resolution", type=positive, help="side of the images, pixels (64; with --forward 224)")
+    parser.add_argument("--batch", type=positive, help="images per step (16; with --forward 8)")
+    parser.add_argument("--n-iter", type=positive, default=2, help="iterations of the attack (%(default)s)")
+    options = parser.parse_args(arguments)
+    options.model = options.model or (FAMILIES if options.forward else ["convnext_tiny_convstem"])
+    if len(options.model) > 1 and not options.forward:
+        parser.error("argument --model: one at a time, several only with --forward")
+    options.resolution = options.resolution or (224 if options.forward else 64)
+    options.batch = options.batch or (8 if options.forward else 16)
+    where = environment(("keras", options.backend, "torch", "timm"), options.threads)
+    versions = ", ".join(f"{package} {number}" for package, number in where["versions"].items() if number)
+    options.where = f"{versions}; {where['threads']} threads; {options.repeats} rounds"
     try:
-        times, missing = measure(
-            settings, options.repeats, options.threads, lambda message: print(message, file=sys.stderr, flush=True)
-        )
+        result = forward(options) if options.forward else training(options)
     except ValueError as error:
         parser.error(str(error))
     except RuntimeError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    where = environment(settings, options.threads)
-    names = ", ".join(f"{package} {number}" for package, number in where["versions"].items() if number)
-    print(
-        f"\n{settings.model}, {settings.resolution} px, batch {settings.batch}, APGD with {settings.n_iter} iterations"
-    )
-    print(f"{names}; {where['threads']} threads; {options.repeats} rounds\n")
-    print(table(times))
-    for variant, reason in missing.items():
-        print(f"without {variant}: {reason}")
     if options.json is not None:
-        record = {
-            **asdict(settings),
-            **where,
-            "variants": {variant: asdict(measured) for variant, measured in times.items()},
-            "ratios": ratios(times),
-            "missing": missing,
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps({**where, "results": result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

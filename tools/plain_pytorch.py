@@ -1,12 +1,19 @@
 """What the benchmark compares with: the same models and the same training step, written in PyTorch without Keras.
 
 Written as one writes them in PyTorch: `torch.nn` modules, eager, channels-last memory format, fused attention. The
-numbers of each architecture come from keras_robust's model table.
+numbers of each architecture come from keras_robust's model table, and the modules are called as in timm, so that
+`load_state_dict` takes what `keras_robust.weights.save` writes.
 """
+
+from collections import OrderedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def named(**modules):
+    return nn.Sequential(OrderedDict(modules))
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -24,11 +31,11 @@ def conv_stem(widths, stride, out_channels=None):
         channels, total = width, total * step
     if out_channels is not None:
         layers.append(nn.Conv2d(channels, out_channels, 1))
-    return nn.Sequential(*layers)
+    return named(stem=nn.Sequential(*layers))
 
 
 def mlp(dim):
-    return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+    return named(fc1=nn.Linear(dim, 4 * dim), act=nn.GELU(), fc2=nn.Linear(4 * dim, dim))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -46,6 +53,16 @@ class ConvNeXtBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+class PoolAndClassify(nn.Module):
+    def __init__(self, dim, num_classes):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.fc = nn.Linear(dim, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.norm(x.mean((2, 3))))
+
+
 class Attention(nn.Module):
     def __init__(self, dim, num_heads):
         super().__init__()
@@ -60,6 +77,15 @@ class Attention(nn.Module):
         return self.proj(y.transpose(1, 2).reshape(batch, tokens, dim))
 
 
+class LayerScale(nn.Module):
+    def __init__(self, dim, init):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x):
+        return x * self.gamma
+
+
 class TransformerBlock(nn.Module):
     def __init__(self, dim, num_heads, layer_scale):
         super().__init__()
@@ -67,62 +93,52 @@ class TransformerBlock(nn.Module):
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = mlp(dim)
-        self.gamma1 = self.gamma2 = None
-        if layer_scale is not None:
-            self.gamma1 = nn.Parameter(torch.full((dim,), layer_scale))
-            self.gamma2 = nn.Parameter(torch.full((dim,), layer_scale))
+        self.ls1, self.ls2 = (nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale) for _ in range(2))
 
     def forward(self, x):
-        y = self.attn(self.norm1(x))
-        x = x + (y if self.gamma1 is None else y * self.gamma1)
-        y = self.mlp(self.norm2(x))
-        return x + (y if self.gamma2 is None else y * self.gamma2)
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
-class ClassTokenAndPosition(nn.Module):
-    """Feature map to sequence, at the native resolution."""
+class VisionTransformer(nn.Module):
+    """At the native resolution."""
 
-    def __init__(self, dim, patches, class_position):
+    def __init__(self, row, num_classes, input_size):
         super().__init__()
-        self.position = nn.Parameter(0.02 * torch.randn(1, patches, dim))
-        self.token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
-        self.token_position = nn.Parameter(0.02 * torch.randn(1, 1, dim)) if class_position else None
+        tokens = (input_size // 16) ** 2 + row.class_position
+        self.patch_embed = named(proj=stem_of_16(row))
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, row.dim))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, tokens, row.dim))
+        blocks = (TransformerBlock(row.dim, row.num_heads, row.layer_scale_init) for _ in range(row.depth))
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(row.dim, eps=1e-6)
+        self.head = nn.Linear(row.dim, num_classes)
+        self.class_position = row.class_position
 
     def forward(self, x):
-        x = x.flatten(2).transpose(1, 2) + self.position
-        token = self.token if self.token_position is None else self.token + self.token_position
-        return torch.cat([token.expand(len(x), -1, -1), x], dim=1)
-
-
-class Head(nn.Module):
-    def __init__(self, pool, dim, num_classes):
-        super().__init__()
-        self.pool = pool
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.fc = nn.Linear(dim, num_classes)
-
-    def forward(self, x):
-        return self.fc(self.norm(self.pool(x)))
-
-
-def mean_over_space(x):
-    return x.mean((2, 3))
-
-
-def class_token(x):
-    return x[:, 0]
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)
+        token = self.cls_token.expand(len(x), -1, -1)
+        if self.class_position:
+            x = torch.cat([token, x], dim=1) + self.pos_embed
+        else:
+            x = torch.cat([token, x + self.pos_embed], dim=1)
+        return self.head(self.norm(self.blocks(x)[:, 0]))
 
 
 def convnext(row, num_classes, input_size):
     if row.conv_stem is None:
-        layers = [nn.Conv2d(3, row.dims[0], 4, 4), LayerNorm2d(row.dims[0], eps=1e-6)]
+        stem = nn.Sequential(nn.Conv2d(3, row.dims[0], 4, 4), LayerNorm2d(row.dims[0], eps=1e-6))
     else:
-        layers = [conv_stem(row.conv_stem, stride=4)]
-    for i, (depth, dim) in enumerate(zip(row.depths, row.dims)):
-        if i > 0:
-            layers += [LayerNorm2d(row.dims[i - 1], eps=1e-6), nn.Conv2d(row.dims[i - 1], dim, 2, 2)]
-        layers += [ConvNeXtBlock(dim, row.layer_scale_init) for _ in range(depth)]
-    return nn.Sequential(*layers, Head(mean_over_space, row.dims[-1], num_classes))
+        stem = conv_stem(row.conv_stem, stride=4)
+    stages, channels = [], None
+    for depth, dim in zip(row.depths, row.dims):
+        downsample = nn.Identity()
+        if channels is not None:
+            downsample = nn.Sequential(LayerNorm2d(channels, eps=1e-6), nn.Conv2d(channels, dim, 2, 2))
+        blocks = nn.Sequential(*(ConvNeXtBlock(dim, row.layer_scale_init) for _ in range(depth)))
+        stages.append(named(downsample=downsample, blocks=blocks))
+        channels = dim
+    return named(stem=stem, stages=nn.Sequential(*stages), head=PoolAndClassify(channels, num_classes))
 
 
 def stem_of_16(row):
@@ -132,17 +148,11 @@ def stem_of_16(row):
 
 
 def isotropic_convnext(row, num_classes, input_size):
-    blocks = [ConvNeXtBlock(row.dim, None) for _ in range(row.depth)]
-    return nn.Sequential(stem_of_16(row), *blocks, Head(mean_over_space, row.dim, num_classes))
+    blocks = nn.Sequential(*(ConvNeXtBlock(row.dim, None) for _ in range(row.depth)))
+    return named(stem=stem_of_16(row), blocks=blocks, head=PoolAndClassify(row.dim, num_classes))
 
 
-def vit(row, num_classes, input_size):
-    tokens = ClassTokenAndPosition(row.dim, (input_size // 16) ** 2, row.class_position)
-    blocks = [TransformerBlock(row.dim, row.num_heads, row.layer_scale_init) for _ in range(row.depth)]
-    return nn.Sequential(stem_of_16(row), tokens, *blocks, Head(class_token, row.dim, num_classes))
-
-
-FAMILIES = {"ConvNeXt": convnext, "IsotropicConvNeXt": isotropic_convnext, "ViT": vit}
+FAMILIES = {"ConvNeXt": convnext, "IsotropicConvNeXt": isotropic_convnext, "ViT": VisionTransformer}
 
 
 def create(row, num_classes, input_size):
