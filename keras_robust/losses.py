@@ -25,6 +25,16 @@ def _at(logits, index):
     return ops.take_along_axis(logits, index[:, None], axis=-1)[:, 0]
 
 
+def _own(logits, y):
+    """Where the label's class is: booleans (batch, classes)."""
+    return ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], y[:, None])
+
+
+def _others(logits, y):
+    """The logits with that of the label out of the race."""
+    return ops.where(_own(logits, y), -float("inf"), logits)
+
+
 def cross_entropy(logits, labels):
     """Cross-entropy of the softmax of `logits` against hard or soft labels.
 
@@ -33,11 +43,17 @@ def cross_entropy(logits, labels):
         1.3862943649291992
     """
     logits = ops.cast(logits, "float32")
-    log_partition = ops.logsumexp(logits, axis=-1)
+    y = class_of(labels)
+    z_y = _at(logits, y)
+    # log(1 + sum of exp(z_k - z_y) over the other classes). log(sum of exp(z_k)) - z_y would cancel where the model is
+    # sure: loss and gradient keep their first digits only, then vanish, and an attack mistakes that for robustness.
+    others = ops.logsumexp(_others(logits, y), axis=-1)
+    value = ops.where(ops.isfinite(z_y), ops.softplus(others - z_y), float("nan"))
     if len(labels.shape) == 1:
-        return log_partition - _at(logits, class_of(labels))
+        return value
     labels = ops.cast(labels, "float32")
-    return ops.sum(labels * (log_partition[:, None] - logits), axis=-1)
+    rest = ops.where(_own(logits, y), 0.0, labels)
+    return ops.sum(labels, axis=-1) * value + ops.sum(rest * (z_y[:, None] - logits), axis=-1)
 
 
 def dlr(logits, labels):
@@ -77,8 +93,7 @@ def margin(logits, labels):
     """The largest logit of another class minus that of the label: positive where misclassified."""
     logits = ops.cast(logits, "float32")
     y = class_of(labels)
-    own = ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], y[:, None])
-    return ops.max(ops.where(own, -float("inf"), logits), axis=-1) - _at(logits, y)
+    return ops.max(_others(logits, y), axis=-1) - _at(logits, y)
 
 
 def targeted_margin(logits, labels, targets):
@@ -90,8 +105,7 @@ def targeted_margin(logits, labels, targets):
 def targets(logits, labels):
     """The classes other than the label, from the highest logit to the lowest: int32 (batch, classes - 1)."""
     logits = ops.cast(logits, "float32")
-    own = ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], class_of(labels)[:, None])
-    order = ops.argsort(ops.where(own, float("inf"), -logits), axis=-1)
+    order = ops.argsort(-_others(logits, class_of(labels)), axis=-1)
     return ops.cast(order[:, :-1], "int32")
 
 
