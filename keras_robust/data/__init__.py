@@ -3,7 +3,7 @@
 from keras_robust.data.batches import OrientedBatches
 from keras_robust.data.pictures import attack_sheet, contact_sheet
 from keras_robust.data.preprocessing import decode, resize_and_crop
-from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_folder, photo_crops
+from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_folder, photo_crops, source
 
 __all__ = [
     "ImageFolder",
@@ -16,4 +16,5 @@ __all__ = [
     "image_folder",
     "photo_crops",
     "resize_and_crop",
+    "source",
 ]

@@ -1,5 +1,6 @@
 """From an image file to the pixels that a model sees, with numpy and Pillow: the same on every backend."""
 
+import io
 import math
 from os import PathLike
 from pathlib import Path
@@ -13,12 +14,16 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 MAX_PIXELS = 64_000_000
 
 
-def decode(path: str | PathLike) -> np.ndarray:
+def decode(file: str | PathLike | bytes, name: str | None = None) -> np.ndarray:
     """Read an image file as RGB.
 
     The camera's EXIF orientation is applied; grey, palette and CMYK images become RGB, 16-bit grey is scaled to 8 bits;
     transparency is dropped; of an animation the first frame is taken. The size is read from the header first, so
     that a small file that would unpack to more than `MAX_PIXELS` is refused at no cost.
+
+    Args:
+        file: its path, or its content.
+        name: what to call it in a message, if not by its path.
 
     Returns:
         uint8 array of shape (height, width, 3).
@@ -27,14 +32,15 @@ def decode(path: str | PathLike) -> np.ndarray:
         ValueError: no image, a corrupt or truncated one, or one larger than `MAX_PIXELS`; the message names the file.
     """
     pillow, _ = _pillow()
-    with Path(path).open("rb") as file:
+    with io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream:
         try:
-            with pillow.open(file) as image:
+            with pillow.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} accepted")
                 return _rgb(image)
         except Exception as error:  # Pillow passes on whatever a parser met: SyntaxError, struct.error, ...
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+            name = name or ("the content" if isinstance(file, bytes) else str(file))
+            raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
 def resize_and_crop(

@@ -1,0 +1,74 @@
+"""Where labelled images come from: one entry, `source`, and one file per kind."""
+
+from os import PathLike, fspath
+from pathlib import Path
+
+from keras_robust.data.sources.arrays import ArrayFile
+from keras_robust.data.sources.base import EncodedSource, Source
+from keras_robust.data.sources.folder import ImageFolder, image_folder
+from keras_robust.data.sources.photo_crops import PhotoCrops, photo_crops
+from keras_robust.data.sources.tar import SUFFIXES, TarArchive
+
+__all__ = [
+    "ArrayFile",
+    "EncodedSource",
+    "ImageFolder",
+    "PhotoCrops",
+    "Source",
+    "TarArchive",
+    "image_folder",
+    "photo_crops",
+    "source",
+]
+TFDS = "tfds:"
+
+
+def source(
+    path_or_name: str | PathLike,
+    split: str | None,
+    *,
+    data_dir: str | PathLike | None = None,
+    download: bool = False,
+    seed: int = 0,
+) -> Source:
+    """The labelled images that a path or a name stands for.
+
+    Args:
+        path_or_name: "photo_crops"; a folder of image files, one folder per class (`ImageFolder`); a `.tar`, `.tar.xz`,
+            `.tar.gz` of such a folder (`TarArchive`); an `.npz` of arrays (`ArrayFile`); or "tfds:NAME", a data set of
+            TensorFlow Datasets, e.g. "tfds:imagenet2012" (`tfds.DataSet`).
+        split: "train", "val" or "test", as far as the data set has it; None takes all of one that has no splits.
+        data_dir: where "tfds:" data sets are stored, if not where TensorFlow Datasets puts them.
+        download: fetch and prepare a "tfds:" data set that is not there yet. Never done unasked: ImageNet is 150 GB.
+        seed: of the split of files that have none of their own.
+
+    Raises:
+        ValueError: nothing of the kind, or what the kind of source raises; the message says what is accepted.
+
+    Example:
+        >>> train = kr.data.source("imagenette-train-128.tar", "train")
+        >>> train.summary()
+        '9,469 images of 10 classes, from 858 (n03000684) to 993 (n02979186)'
+    """
+    if not isinstance(path_or_name, (str, PathLike)):
+        raise ValueError(f"path_or_name must be a path or a name; received {path_or_name!r}.")
+    name = fspath(path_or_name)
+    if name == "photo_crops":
+        if split is None:
+            raise ValueError("split must be 'train' or 'val' for photo_crops; received None.")
+        return photo_crops(split, seed=seed)
+    if name.startswith(TFDS):
+        from keras_robust.data.sources.tfds import DataSet
+
+        return DataSet(name.removeprefix(TFDS), split, data_dir, download)
+    if Path(name).is_dir():
+        return ImageFolder(name, split, seed)
+    if Path(name).is_file():
+        if name.endswith(SUFFIXES):
+            return TarArchive(name, split, seed)
+        if name.endswith(".npz"):
+            return ArrayFile(name, split, seed)
+    raise ValueError(
+        "path_or_name must be 'photo_crops', 'tfds:NAME', or the path of a folder, a .tar (.tar.gz, .tar.xz) or an .npz; "
+        f"received {name!r}, which is {'a file of another kind' if Path(name).is_file() else 'not there'}."
+    )

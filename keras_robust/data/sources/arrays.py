@@ -1,0 +1,101 @@
+"""Images in an .npz file of numpy arrays."""
+
+import zipfile
+from os import PathLike
+
+import numpy as np
+
+from keras_robust.data.sources.base import Source
+from keras_robust.data.sources.splits import SPLITS, drawn_split
+
+MAX_UNPACKED_BYTES = 32 * 2**30
+
+
+class ArrayFile(Source):
+    """Images in an `.npz` file: `x` or `images`, `y` or `labels`, and `class_names` where there are any.
+
+    Images are uint8 of shape (n, height, width), (n, height, width, 1) or (n, height, width, 3); labels are integers of
+    shape (n,) or (n, 1). A file of several splits names its arrays `x_train`, `y_train`, `x_test` and so on; of one
+    that has none, a fifth of each class becomes the validation split.
+
+    Args:
+        path: of the file.
+        split: "train", "val" or "test"; None takes all images of a file that has no splits.
+        seed: of the split of a file that has none of its own.
+
+    Raises:
+        ValueError: the file is no .npz, needs unpickling, unpacks to more than 32 GiB, lacks an array, or an array is
+            not as above.
+    """
+
+    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0):
+        self.path = path
+        images, labels, names, drawn = _read(path, split)
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+            raise ValueError(
+                f"{path} must hold images in uint8 of shape (n, height, width), (n, height, width, 1) or "
+                f"(n, height, width, 3); received {images.dtype} of shape {images.shape}."
+            )
+        if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(images) or labels.shape[0] != len(images):
+            raise ValueError(
+                f"{path} must hold one integer label per image, shape ({len(images)},); "
+                f"received {labels.dtype} of shape {labels.shape}."
+            )
+        if len(images) == 0:
+            raise ValueError(f"{path} must hold images; it holds none.")
+        labels = labels.reshape(-1).astype(np.int64)
+        count = len(names) if names is not None else int(labels.max()) + 1
+        if labels.min() < 0 or labels.max() >= count:
+            raise ValueError(
+                f"{path} must hold labels in [0, {count - 1}]; received values in [{labels.min()}, {labels.max()}]."
+            )
+        self.class_names = tuple(names) if names is not None else tuple(map(str, range(count)))
+        if drawn:
+            chosen = np.sort(np.concatenate([self._drawn(labels, label, split, seed) for label in range(count)]))
+            images, labels = images[chosen], labels[chosen]
+        self._images = images if images.ndim == 4 else images[..., None]
+        self.labels = labels
+
+    def name(self, index):
+        return f"{self.path}: image {index}"
+
+    def image(self, index):
+        image = self._images[index]
+        return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+    def _drawn(self, labels, label, split, seed):
+        members = np.flatnonzero(labels == label)
+        if len(members) == 1:
+            raise ValueError(f"{self.path} must hold at least 2 images of class {label}, to draw a validation split.")
+        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members
+
+
+def _read(path, split):
+    """Images, labels, class names or None, and whether the split is still to be drawn."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {MAX_UNPACKED_BYTES:,} accepted")
+        with np.load(path, allow_pickle=False) as arrays:
+            suffixed = [part for part in SPLITS if f"x_{part}" in arrays]
+            if suffixed:
+                if split not in suffixed:
+                    accepted = ", ".join(map(repr, suffixed))
+                    raise ValueError(f"split must be one of {accepted}, which it holds; received {split!r}")
+                images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
+            else:
+                if split == "test":
+                    raise ValueError("split must be 'train' or 'val', as it has no x_test; received 'test'")
+                images, labels = (_first(arrays, names) for names in (("x", "images"), ("y", "labels")))
+            names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an .npz of images and labels: {error}") from error
+    return images, labels, names, split is not None and not suffixed
+
+
+def _first(arrays, names):
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    raise ValueError(f"it must hold {' or '.join(map(repr, names))}; it holds {sorted(arrays)}")

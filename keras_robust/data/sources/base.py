@@ -1,0 +1,95 @@
+"""What every source of labelled images is."""
+
+import random
+
+import numpy as np
+
+from keras_robust.data.preprocessing import decode, resize_and_crop
+
+
+class Source:
+    """Labelled images as they are: uint8, RGB, of any size.
+
+    A source gives one image at a time, so that a large one need not fit into memory, and the same image at every
+    resolution that it is asked for. A subclass sets the two attributes and writes `image`.
+
+    Attributes:
+        class_names: names of the classes, in the order of their labels.
+        labels: int64 array of shape (len(source),), values in [0, len(class_names)).
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+
+    def image(self, index: int) -> np.ndarray:
+        """The image at `index`, uint8 of shape (height, width, 3)."""
+        raise NotImplementedError(f"{type(self).__name__} has no image()")
+
+    def name(self, index: int) -> str:
+        """What to call the image at `index` in a message: its file, where it has one."""
+        return f"image {index}"
+
+    def label(self, index: int) -> int:
+        """The label of the image at `index`, for sources that would have to read everything to know `labels`."""
+        return int(self.labels[index])
+
+    def __len__(self):
+        return len(self.labels)
+
+    def summary(self) -> str:
+        """One line: how many images and classes, and how evenly they are spread. Nothing is ever resampled."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        least, most = int(counts.argmin()), int(counts.argmax())
+        line = f"{len(self):,} images of {len(counts)} classes"
+        if counts[least] == counts[most]:
+            return f"{line}, {counts[most]:,} each"
+        return (
+            f"{line}, from {counts[least]:,} ({self.class_names[least]}) to {counts[most]:,} ({self.class_names[most]})"
+        )
+
+    def arrays(
+        self, resolution: int, crop_ratio: float = 0.875, interpolation: str = "bicubic"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All images at one resolution, with their labels.
+
+        Args:
+            resolution, crop_ratio, interpolation: see `resize_and_crop`.
+
+        Returns:
+            Images, uint8 of shape (n, resolution, resolution, 3), and labels, int64 of shape (n,).
+        """
+        images = np.empty((len(self), resolution, resolution, 3), np.uint8)
+        for index in range(len(self)):
+            images[index] = resize_and_crop(self.image(index), resolution, crop_ratio, interpolation)
+        return images, self.labels.copy()
+
+    def sample(self, n: int, seed: int = 0) -> "Source":
+        """`n` of the images, drawn without replacement; the same ones for the same seed, all of them if n >= len."""
+        order = list(range(len(self)))
+        random.Random(seed).shuffle(order)
+        return _Subset(self, order[:n])
+
+
+class EncodedSource(Source):
+    """A source of image files, as files or inside of something else: a subclass writes `encoded` and `name`."""
+
+    def encoded(self, index: int) -> bytes:
+        """The content of the image's file."""
+        raise NotImplementedError(f"{type(self).__name__} has no encoded()")
+
+    def image(self, index):
+        return decode(self.encoded(index), self.name(index))
+
+
+class _Subset(Source):
+    def __init__(self, source, indices):
+        self._source = source
+        self._indices = np.asarray(indices)
+        self.class_names = source.class_names
+        self.labels = source.labels[self._indices]
+
+    def image(self, index):
+        return self._source.image(self._indices[index])
+
+    def name(self, index):
+        return self._source.name(self._indices[index])

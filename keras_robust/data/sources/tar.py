@@ -1,0 +1,124 @@
+"""A tar archive of an image folder, read where it lies: nothing is ever unpacked to disk."""
+
+import os
+import tarfile
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from keras_robust.data.sources.base import EncodedSource
+from keras_robust.data.sources.splits import files_by_class
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
+# An image of MAX_PIXELS in 32 bits, and what a compressed archive may unpack to in memory.
+MAX_MEMBER_BYTES = 256 * 2**20
+MAX_UNPACKED_BYTES = 4 * 2**30
+
+
+class TarArchive(EncodedSource):
+    """Images in a `.tar` of an image folder, one folder per class, with or without splits: see `ImageFolder`.
+
+    The archive is indexed once, when it is opened. An uncompressed one is then read at random, an image at a time, by
+    any number of threads and processes; one packed by gzip, bzip2 or xz is unpacked into memory, up to 4 GiB. A folder
+    that holds everything (`imagenette/train/...`) is looked through.
+
+    Args:
+        path: of the archive.
+        split: "train", "val" or "test"; None takes all images of `<class>/*`.
+        seed: of the split of an archive that has none of its own.
+
+    Raises:
+        ValueError: no archive, a truncated one, one with names outside of it (`..` or absolute), sparse or linked
+            files, files or contents larger than the limits; else as `ImageFolder`. The message names the file.
+    """
+
+    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
+        try:
+            members, self._memory = _index(self.path)
+        except (tarfile.TarError, EOFError, OSError, MemoryError) as error:
+            raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
+        names = _without_common_folder(members)
+        files = files_by_class(str(path), names, split, seed)
+        self.class_names = tuple(files)
+        self.names = [name for group in files.values() for name in group]
+        self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
+        self._places = np.array([members[names[name]] for name in self.names], np.int64)
+        self._file = None if self._memory is not None else self.path.open("rb")
+
+    def name(self, index):
+        return f"{self.path}:{self.names[index]}"
+
+    def encoded(self, index):
+        offset, size = (int(number) for number in self._places[index])
+        if self._memory is not None:
+            return bytes(self._memory[offset : offset + size])
+        # One system call that moves no file position: threads and forked processes may share the file.
+        return os.pread(self._file.fileno(), size, offset)
+
+
+def _index(path):
+    """From each member's name to (offset, size), in the file or, where it is compressed, in the bytes returned."""
+    members: dict[str, tuple[int, int]] = {}
+    with path.open("rb") as file:
+        try:
+            archive = tarfile.open(fileobj=file, mode="r:")
+            memory = None
+        except tarfile.TarError:
+            file.seek(0)
+            archive = tarfile.open(fileobj=file, mode="r|*")
+            memory = bytearray()
+        length = path.stat().st_size
+        with archive:
+            while (member := archive.next()) is not None:
+                # TarFile keeps every header that it has read, a kilobyte each.
+                archive.members.clear()
+                name = member.name.removeprefix("./")
+                if name.startswith("/") or ".." in name.split("/"):
+                    raise ValueError(f"{path} must hold names inside of it; received {member.name!r}.")
+                if member.isdir():
+                    if name not in ("", "."):
+                        members[name + "/"] = (0, 0)
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise ValueError(f"{path} must hold plain files and folders; {member.name!r} is neither.")
+                if member.size > MAX_MEMBER_BYTES:
+                    raise ValueError(
+                        f"{path} must hold files of at most {MAX_MEMBER_BYTES:,} bytes; "
+                        f"{member.name!r} has {member.size:,}."
+                    )
+                if memory is None:
+                    offset = member.offset_data
+                    if offset + member.size > length:
+                        raise tarfile.ReadError(f"it ends within {member.name!r}")
+                else:
+                    offset = len(memory)
+                    if offset + member.size > MAX_UNPACKED_BYTES:
+                        raise ValueError(
+                            f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: "
+                            "store it as an uncompressed .tar, which is read image by image."
+                        )
+                    memory += archive.extractfile(member).read()
+                    if len(memory) - offset != member.size:
+                        raise tarfile.ReadError(f"it ends within {member.name!r}")
+                members[name] = (offset, member.size)
+    if not members:
+        raise tarfile.ReadError("it is empty")
+    return members, memory
+
+
+def _without_common_folder(members):
+    """From names without a folder that holds everything but no images to the names of the members."""
+    names = {name: name for name in members}
+    while True:
+        tops = {name.split("/", 1)[0] for name in names}
+        inner = {name.split("/", 1)[1]: whole for name, whole in names.items() if "/" in name}
+        inner.pop("", None)
+        if len(tops) != 1 or not any("/" in name.rstrip("/") for name in inner):
+            return names
+        if not all("/" in name for name in inner):
+            return names
+        names = inner
