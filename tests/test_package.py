@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": {"models", "layers", "checks", "weights"},
     "weights": {"weights", "layers", "checks"},
     "attacks": {"attacks", *FOUNDATION},
-    "data": {"data", "checks"},
+    "data": {"data", "checks", "random"},
     "training": {"training", "attacks", *FOUNDATION},
     "evaluation": {"evaluation", "attacks", "data", *FOUNDATION},
 }

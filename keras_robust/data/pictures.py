@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_robust.data.pipeline import TrainPipeline
 from keras_robust.data.preprocessing import resize_and_crop
 from keras_robust.data.sources import Source
 
 
-def contact_sheet(source: Source, path: str | PathLike, per_class: int = 12, resolution: int = 64) -> Path:
+def contact_sheet(
+    source: Source | TrainPipeline, path: str | PathLike, per_class: int = 12, resolution: int = 64
+) -> Path:
     """Write a PNG with one row per class: its name and its first images.
 
     Args:
-        source: the images.
+        source: the images; or a training pipeline, to see what its augmentations make of them. A mixed image stands in
+            the row of the class that has the largest share in its label.
         path: of the file to write.
         per_class: number of images in a row, fewer where the class has fewer.
         resolution: side at which each image is shown, in pixels; larger than the image, it is enlarged.
@@ -25,19 +29,40 @@ def contact_sheet(source: Source, path: str | PathLike, per_class: int = 12, res
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
         raise ImportError("Contact sheets are drawn by Pillow: pip install 'keras-robust[quickstart]'") from error
+    if isinstance(source, TrainPipeline):
+        class_names, rows = source.source.class_names, _augmented(source, per_class)
+    else:
+        class_names, rows = source.class_names, _originals(source, per_class)
     gap, font = 4, ImageFont.load_default(14)
-    margin = 3 * gap + max(int(font.getlength(name)) for name in source.class_names)
+    margin = 3 * gap + max(int(font.getlength(name)) for name in class_names)
     cell = resolution + gap
-    sheet = Image.new("RGB", (margin + per_class * cell, gap + len(source.class_names) * cell), "white")
+    sheet = Image.new("RGB", (margin + per_class * cell, gap + len(class_names) * cell), "white")
     draw = ImageDraw.Draw(sheet)
-    for label, name in enumerate(source.class_names):
+    for label, name in enumerate(class_names):
         top = gap + label * cell
         draw.text((gap, top + resolution // 2), name, fill="black", font=font, anchor="lm")
-        for column, index in enumerate(np.flatnonzero(source.labels == label)[:per_class]):
-            image = resize_and_crop(source.image(index), resolution, crop_ratio=1.0)
+        for column, image in enumerate(rows[label]):
+            image = resize_and_crop(image, resolution, crop_ratio=1.0)
             sheet.paste(Image.fromarray(image), (margin + column * cell, top))
     sheet.save(path)
     return Path(path)
+
+
+def _originals(source, per_class):
+    classes = range(len(source.class_names))
+    return [[source.image(i) for i in np.flatnonzero(source.labels == label)[:per_class]] for label in classes]
+
+
+def _augmented(pipeline, per_class):
+    """The first images of the pipeline's first epoch, by the class with the largest share in their labels."""
+    rows: list[list[np.ndarray]] = [[] for _ in pipeline.source.class_names]
+    for images, labels in pipeline.dataset().take(pipeline.steps_per_epoch):
+        for image, label in zip(images.numpy(), labels.numpy().argmax(axis=1)):
+            if label < len(rows) and len(rows[label]) < per_class:
+                rows[label].append(np.round(image * 255).astype(np.uint8))
+        if all(len(row) == per_class for row in rows):
+            break
+    return rows
 
 
 def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarray:

@@ -31,10 +31,10 @@ def decode(file: str | PathLike | bytes, name: str | None = None) -> np.ndarray:
     Raises:
         ValueError: no image, a corrupt or truncated one, or one larger than `MAX_PIXELS`; the message names the file.
     """
-    pillow, _ = _pillow()
+    images, _ = pillow()
     with io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream:
         try:
-            with pillow.open(stream) as image:
+            with images.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} accepted")
                 return _rgb(image)
@@ -69,9 +69,9 @@ def resize_and_crop(
     height, width = image.shape[:2]
     shorter, target = min(height, width), math.floor(resolution / crop_ratio)
     if shorter != target:
-        pillow, _ = _pillow()
+        images, _ = pillow()
         height, width = target * height // shorter, target * width // shorter
-        resized = pillow.fromarray(image).resize((width, height), pillow.Resampling[interpolation.upper()])
+        resized = images.fromarray(image).resize((width, height), images.Resampling[interpolation.upper()])
         image = np.asarray(resized)
     top, left = round((height - resolution) / 2), round((width - resolution) / 2)
     return image[top : top + resolution, left : left + resolution]
@@ -79,7 +79,7 @@ def resize_and_crop(
 
 def _rgb(image):
     """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
-    pillow, ops = _pillow()
+    images, ops = pillow()
     image = ops.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("floating point pixels have no known range; accepted are 8-bit and 16-bit images")
@@ -88,7 +88,7 @@ def _rgb(image):
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(f"pixels in [{grey.min()}, {grey.max()}]; accepted are 8-bit and 16-bit images")
-        image = pillow.fromarray((grey >> 8).astype(np.uint8))
+        image = images.fromarray((grey >> 8).astype(np.uint8))
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow converts by this way only
     return np.array(image.convert("RGB"))
@@ -100,7 +100,7 @@ def _check_uint8_rgb(image):
         raise ValueError(f"image must be uint8 of shape (height, width, 3); received {dtype} of shape {shape}.")
 
 
-def _pillow():
+def pillow():
     try:
         from PIL import Image, ImageOps
     except ImportError as error:

@@ -40,7 +40,7 @@ def test_overshoot_is_clipped_not_wrapped():
 
 
 def test_a_fitting_image_needs_no_pillow(monkeypatch):
-    monkeypatch.setattr(preprocessing, "_pillow", lambda: pytest.fail("Pillow was asked for"))
+    monkeypatch.setattr(preprocessing, "pillow", lambda: pytest.fail("Pillow was asked for"))
     image = gradient(32, 32)
     np.testing.assert_array_equal(resize_and_crop(image, 32, crop_ratio=1.0), image)
 

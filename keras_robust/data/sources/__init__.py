@@ -69,6 +69,6 @@ def source(
         if name.endswith(".npz"):
             return ArrayFile(name, split, seed)
     raise ValueError(
-        "path_or_name must be 'photo_crops', 'tfds:NAME', or the path of a folder, a .tar (.tar.gz, .tar.xz) or an .npz; "
-        f"received {name!r}, which is {'a file of another kind' if Path(name).is_file() else 'not there'}."
+        "path_or_name must be 'photo_crops', 'tfds:NAME', or the path of a folder, a .tar (.tar.gz, .tar.xz) or an .npz"
+        f"; received {name!r}, which is {'a file of another kind' if Path(name).is_file() else 'not there'}."
     )

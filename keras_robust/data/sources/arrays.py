@@ -31,7 +31,11 @@ class ArrayFile(Source):
     def __init__(self, path: str | PathLike, split: str | None, seed: int = 0):
         self.path = path
         images, labels, names, drawn = _read(path, split)
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
             raise ValueError(
                 f"{path} must hold images in uint8 of shape (n, height, width), (n, height, width, 1) or "
                 f"(n, height, width, 3); received {images.dtype} of shape {images.shape}."

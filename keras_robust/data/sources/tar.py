@@ -2,18 +2,21 @@
 
 import os
 import tarfile
+import weakref
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
-from keras_robust.data.sources.splits import files_by_class
+from keras_robust.data.sources.splits import SPLITS, files_by_class
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 # An image of MAX_PIXELS in 32 bits, and what a compressed archive may unpack to in memory.
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_UNPACKED_BYTES = 4 * 2**30
+# What gzip, bzip2 and xz files begin with.
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 
 
 class TarArchive(EncodedSource):
@@ -47,7 +50,9 @@ class TarArchive(EncodedSource):
         self.names = [name for group in files.values() for name in group]
         self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
         self._places = np.array([members[names[name]] for name in self.names], np.int64)
-        self._file = None if self._memory is not None else self.path.open("rb")
+        if self._memory is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
 
     def name(self, index):
         return f"{self.path}:{self.names[index]}"
@@ -57,22 +62,18 @@ class TarArchive(EncodedSource):
         if self._memory is not None:
             return bytes(self._memory[offset : offset + size])
         # One system call that moves no file position: threads and forked processes may share the file.
-        return os.pread(self._file.fileno(), size, offset)
+        return os.pread(self._descriptor, size, offset)
 
 
 def _index(path):
     """From each member's name to (offset, size), in the file or, where it is compressed, in the bytes returned."""
     members: dict[str, tuple[int, int]] = {}
     with path.open("rb") as file:
-        try:
-            archive = tarfile.open(fileobj=file, mode="r:")
-            memory = None
-        except tarfile.TarError:
-            file.seek(0)
-            archive = tarfile.open(fileobj=file, mode="r|*")
-            memory = bytearray()
+        compressed = file.read(6).startswith(_PACKED)
+        file.seek(0)
+        memory = bytearray() if compressed else None
         length = path.stat().st_size
-        with archive:
+        with tarfile.open(fileobj=file, mode="r|*" if compressed else "r:") as archive:
             while (member := archive.next()) is not None:
                 # TarFile keeps every header that it has read, a kilobyte each.
                 archive.members.clear()
@@ -117,7 +118,7 @@ def _without_common_folder(members):
         tops = {name.split("/", 1)[0] for name in names}
         inner = {name.split("/", 1)[1]: whole for name, whole in names.items() if "/" in name}
         inner.pop("", None)
-        if len(tops) != 1 or not any("/" in name.rstrip("/") for name in inner):
+        if len(tops) != 1 or tops <= set(SPLITS) or not any("/" in name.rstrip("/") for name in inner):
             return names
         if not all("/" in name for name in inner):
             return names

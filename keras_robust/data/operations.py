@@ -1,0 +1,185 @@
+"""The operations of RandAugment on one uint8 image, in TensorFlow, with Pillow's arithmetic.
+
+What the operations mean is what Pillow does (the published pipelines run on it), so the same integer arithmetic and
+the same truncations stand here; the geometric ones call Pillow itself, because TensorFlow has no bicubic warp and
+gathering its sixteen neighbours was slower. Pillow releases Python's lock while it works.
+
+Each takes an image, uint8 (height, width, 3), and `magnitude`, a float scalar in [-10, 10] whose sign is that of the
+operation where it has one, and returns an image of the same shape.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.data.preprocessing import pillow
+
+
+def auto_contrast(image, magnitude):
+    """Stretch each channel so that its darkest pixel becomes 0 and its brightest 255."""
+    low = tf.cast(tf.reduce_min(image, axis=(0, 1)), tf.float64)[:, None]
+    high = tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.float64)[:, None]
+    levels = tf.range(256, dtype=tf.float64)[None]
+    # Pillow's order of operations in double precision: 254.99... is truncated to 254.
+    scale = 255.0 / tf.maximum(high - low, 1.0)
+    stretched = tf.clip_by_value(levels * scale + (-low * scale), 0.0, 255.0)
+    return _look_up(image, tf.where(high > low, stretched, levels))
+
+
+def equalize(image, magnitude):
+    """Spread each channel's histogram evenly over [0, 255]."""
+    offset = tf.cast(image, tf.int32) + 256 * tf.range(3)
+    histogram = tf.reshape(tf.math.bincount(tf.reshape(offset, [-1]), minlength=768, maxlength=768), [3, 256])
+    levels = tf.range(256)[None]
+    last = tf.reduce_max(tf.where(histogram > 0, levels, 0), axis=1)
+    in_last = tf.gather(histogram, last, axis=1, batch_dims=1)
+    step = ((tf.reduce_sum(histogram, axis=1) - in_last) // 255)[:, None]
+    table = tf.minimum((step // 2 + tf.cumsum(histogram, axis=1, exclusive=True)) // tf.maximum(step, 1), 255)
+    return _look_up(image, tf.where(step > 0, table, levels))
+
+
+def invert(image, magnitude):
+    """255 minus each value."""
+    return 255 - image
+
+
+def posterize(image, magnitude):
+    """Keep the upper 4 - int(4 m / 10) bits. At m = 10 that is none: black, as in the published pipeline."""
+    bits = 4 - tf.cast(4.0 * tf.abs(magnitude) / 10.0, tf.int32)
+    mask = 256 - tf.bitwise.left_shift(1, 8 - bits)
+    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+
+
+def solarize(image, magnitude):
+    """Invert the values from 256 - int(256 m / 10) upwards."""
+    threshold = 256 - tf.cast(256.0 * tf.abs(magnitude) / 10.0, tf.int32)
+    keep = (image < tf.cast(tf.minimum(threshold, 255), tf.uint8)) | (threshold > 255)
+    return tf.where(keep, image, 255 - image)
+
+
+def solarize_add(image, magnitude):
+    """Add min(128, int(110 m / 10)) to the values below 128."""
+    added = tf.minimum(tf.cast(110.0 * tf.abs(magnitude) / 10.0, tf.int32), 128)
+    return tf.where(image < 128, image + tf.cast(added, tf.uint8), image)
+
+
+def color(image, magnitude):
+    """Away from (or towards) the grey image."""
+    return _blend(tf.cast(_luma(image), tf.float32)[..., None], image, magnitude)
+
+
+def contrast(image, magnitude):
+    """Away from (or towards) the mean of the grey image."""
+    mean = tf.reduce_mean(tf.cast(_luma(image), tf.float64))
+    return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), image, magnitude)
+
+
+def brightness(image, magnitude):
+    """Away from (or towards) black."""
+    return _blend(tf.constant(0.0), image, magnitude)
+
+
+def sharpness(image, magnitude):
+    """Away from (or towards) the image smoothed by a 3 x 3 kernel of weight 5 in the centre; borders are kept."""
+    kernel = np.ones((3, 3, 3, 1), np.float32)
+    kernel[1, 1] = 5.0
+    pixels = tf.cast(image, tf.float32)
+    inner = tf.nn.depthwise_conv2d(pixels[None], kernel / np.float32(13), [1, 1, 1, 1], "VALID")[0]
+    inner = tf.floor(tf.clip_by_value(inner + 0.5, 0.0, 255.0))
+    middle = tf.concat([pixels[1:-1, :1], inner, pixels[1:-1, -1:]], axis=1)
+    return _blend(tf.concat([pixels[:1], middle, pixels[-1:]], axis=0), image, magnitude)
+
+
+def rotate(image, magnitude):
+    """By +-30 m / 10 degrees about the centre."""
+    return _warp(image, "rotate", 3.0 * magnitude)
+
+
+def shear_x(image, magnitude):
+    """Rows are shifted by +-0.3 m / 10 of their height in the image."""
+    return _warp(image, "shear_x", 0.03 * magnitude)
+
+
+def shear_y(image, magnitude):
+    """Columns are shifted by +-0.3 m / 10 of their place in the image."""
+    return _warp(image, "shear_y", 0.03 * magnitude)
+
+
+def translate_x(image, magnitude):
+    """Shifted sideways by +-0.45 m / 10 of the width."""
+    return _warp(image, "translate_x", 0.045 * magnitude)
+
+
+def translate_y(image, magnitude):
+    """Shifted up or down by +-0.45 m / 10 of the height."""
+    return _warp(image, "translate_y", 0.045 * magnitude)
+
+
+FUNCTIONS = {
+    "AutoContrast": auto_contrast,
+    "Equalize": equalize,
+    "Invert": invert,
+    "Rotate": rotate,
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "SolarizeAdd": solarize_add,
+    "Color": color,
+    "Contrast": contrast,
+    "Brightness": brightness,
+    "Sharpness": sharpness,
+    "ShearX": shear_x,
+    "ShearY": shear_y,
+    "TranslateX": translate_x,
+    "TranslateY": translate_y,
+}
+# From the argument and the size of the image to Pillow's (a, b, c, d, e, f): the pixel at (x, y) of the result is that
+# at (a x + b y + c, d x + e y + f).
+_AFFINE = {
+    "shear_x": lambda value, width, height: (1, value, 0, 0, 1, 0),
+    "shear_y": lambda value, width, height: (1, 0, 0, value, 1, 0),
+    "translate_x": lambda value, width, height: (1, 0, value * width, 0, 1, 0),
+    "translate_y": lambda value, width, height: (1, 0, 0, 0, 1, value * height),
+}
+
+
+def resize_and_flip(crop, resolution, flip):
+    """A crop at the resolution, by the filter of evaluation preprocessing, and mirrored where `flip` holds."""
+    image = tf.numpy_function(_resize_and_flip, [crop, resolution, flip], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, (resolution, resolution, 3))
+
+
+def _resize_and_flip(crop, resolution, flip):
+    images, _ = pillow()
+    image = images.fromarray(crop).resize((int(resolution),) * 2, images.Resampling.BICUBIC)
+    return np.asarray(image.transpose(images.Transpose.FLIP_LEFT_RIGHT) if flip else image)
+
+
+def _warp(image, kind, value):
+    def warp(image, value):
+        images, _ = pillow()
+        picture = images.fromarray(image)
+        bicubic, black = images.Resampling.BICUBIC, (0, 0, 0)
+        if kind == "rotate":
+            return np.asarray(picture.rotate(float(value), bicubic, fillcolor=black))
+        matrix = _AFFINE[kind](float(value), *picture.size)
+        return np.asarray(picture.transform(picture.size, images.Transform.AFFINE, matrix, bicubic, fillcolor=black))
+
+    return tf.ensure_shape(tf.numpy_function(warp, [image, value], tf.uint8, stateful=False), image.shape)
+
+
+def _look_up(image, table):
+    """Each value replaced by its entry in the table of its channel, (3, 256)."""
+    flat = tf.reshape(tf.cast(table, tf.uint8), [-1])
+    return tf.gather(flat, tf.cast(image, tf.int32) + 256 * tf.range(3))
+
+
+def _luma(image):
+    """Pillow's grey, int32 (height, width): ITU-R 601-2 in 16-bit fixed point."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    return tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)
+
+
+def _blend(degenerate, image, magnitude):
+    """`degenerate` and the image, the latter with weight 1 + 0.9 m / 10, at least 0.1, truncated to 8 bits."""
+    factor = tf.maximum(1.0 + 0.09 * magnitude, 0.1)
+    blended = degenerate + factor * (tf.cast(image, tf.float32) - degenerate)
+    return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)

@@ -1,0 +1,228 @@
+"""The input pipeline of training: from image files to augmented batches, on tf.data."""
+
+import contextlib
+import os
+
+import keras
+import numpy as np
+
+from keras_robust.checks import check_count
+from keras_robust.data import draws
+from keras_robust.data.plan import Plan
+from keras_robust.data.policy import Policy, find_policy
+from keras_robust.data.preprocessing import MAX_PIXELS
+from keras_robust.data.sources import EncodedSource, ImageFolder, Source
+
+# In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
+HEADER_BYTES = 16_384
+# After as many unreadable images in a row something else is wrong.
+MAX_SKIPPED_IN_A_ROW = 100
+
+
+class TrainPipeline:
+    """Batches of augmented images for training, from any source, for every backend of Keras.
+
+    An endless stream, of which batch number s is the same bits wherever it was started from and in however many shards
+    it is read: order and augmentations are a function of (seed, epoch, index in the source). JPEG files are cropped
+    while they are decoded; what else comes is decoded by Pillow, as in evaluation.
+
+    Args:
+        source: the images, e.g. `kr.data.source("imagenet", "train")`.
+        policy: "heavy", "basic", or a `Policy`: see `POLICIES`.
+        resolution: side of the images, in pixels.
+        batch_size: of the global batch. An epoch leaves out the images that do not fill a batch, others each time.
+        num_classes: width of the labels, if not the source's number of classes.
+        seed: in [0, 2**31), of order and augmentations.
+        shard: (i, n): read the i-th of n equal parts of each batch. Mixed labels and images are those of the whole
+            batch; where the parts are multiples of `policy.group_size` (80), no image is read twice.
+        skip_corrupt: replace an image that cannot be read by the next one of the source, and note it in `skipped`; if
+            not, the batch's iterator raises an error with the file's name.
+        workers: threads to work with; as many as there are cores if not given.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        skipped: from the names of replaced images to what was wrong with them.
+
+    Raises:
+        ValueError: an argument is not as described.
+        ImportError: TensorFlow or KerasCV is not installed.
+
+    Example:
+        >>> train = kr.data.TrainPipeline(kr.data.source("photo_crops", "train"), "heavy", 64, batch_size=80)
+        >>> trainer.fit(train.dataset(), epochs=10, steps_per_epoch=train.steps_per_epoch)
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        policy: str | Policy = "heavy",
+        resolution: int = 224,
+        batch_size: int = 80,
+        num_classes: int | None = None,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        skip_corrupt: bool = False,
+        workers: int | None = None,
+    ):
+        self.source, self.policy = source, find_policy(policy)
+        self.resolution = check_count("resolution", resolution)
+        self.batch_size = check_count("batch_size", batch_size)
+        if batch_size > len(source):
+            raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
+        classes = len(source.class_names)
+        self.num_classes = classes if num_classes is None else check_count("num_classes", num_classes, least=2)
+        if self.num_classes < classes:
+            raise ValueError(f"num_classes must be at least the source's {classes}; received {num_classes}.")
+        self.seed = check_count("seed", seed, least=0)
+        self.shard = _check_shard(shard, batch_size)
+        self.skip_corrupt = skip_corrupt
+        self.workers = len(os.sched_getaffinity(0)) if workers is None else check_count("workers", workers)
+        self.skipped: dict[str, str] = {}
+        self._plan = Plan(len(source), batch_size, resolution, self.policy, seed, self.shard)
+        self.steps_per_epoch = self._plan.steps_per_epoch
+
+    def dataset(self, start_step: int = 0):
+        """The batches from global step `start_step` on, endlessly.
+
+        Returns:
+            tf.data.Dataset of (images, labels): float32 (batch_size / shards, resolution, resolution, 3) in [0, 1] and
+            soft labels, float32 (batch_size / shards, num_classes).
+        """
+        tf = _tensorflow()
+        from keras_robust.data.augment import MixUpOrCutMix, RandAugment, RandomErasing, RandomResizedCrop
+
+        start_step = check_count("start_step", start_step, least=0)
+        plan, policy = self._plan, self.policy
+        crop, erase, mix = RandomResizedCrop(self.resolution, policy), RandomErasing(policy), MixUpOrCutMix(policy)
+        vary = RandAugment(policy) if policy.operations else None
+        load = _loader(tf, self, crop)
+        plain = tf.autograph.experimental.do_not_convert
+
+        @plain
+        def augment(image, label, drawn):
+            example = {"images": crop.resize(image, drawn), "transformations": drawn}
+            if vary is not None:
+                example = vary(example)
+            return erase(example)["images"], label
+
+        @plain
+        def finish(batch, step):
+            images, labels = batch
+            labels = tf.one_hot(labels, self.num_classes)
+            labels = (1.0 - policy.label_smoothing) * labels + policy.label_smoothing / self.num_classes
+            if policy.mixes:
+                example = {"images": images, "labels": labels, "partners": tf.constant(plan.partners)}
+                example = mix({**example, "transformations": _from_numpy(tf, plan.mixtures, step)})
+                images, labels = (tf.gather(example[name], plan.own) for name in ("images", "labels"))
+            return tf.clip_by_value(images, 0.0, 1.0), labels
+
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        slots = steps.map(plain(lambda step: _from_numpy(tf, plan.examples, step))).unbatch()
+        images = slots.interleave(load, cycle_length=self.workers, num_parallel_calls=self.workers)
+        images = images.map(augment, num_parallel_calls=self.workers).batch(len(plan.positions), drop_remainder=True)
+        batches = tf.data.Dataset.zip(images, steps).map(finish, num_parallel_calls=self.workers).prefetch(2)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = self.workers
+        options.deterministic = True
+        return batches.with_options(options)
+
+
+def _loader(tf, pipeline, crop):
+    """From a slot of a batch, `Plan.examples`, to a data set of one element: cropped image, label, and the slot."""
+    source = pipeline.source
+    labels = tf.constant(source.labels) if isinstance(source, ImageFolder) else None
+    paths = tf.constant(source.paths) if isinstance(source, ImageFolder) else None
+    plain = tf.autograph.experimental.do_not_convert
+
+    def read(index):
+        if paths is not None:
+            return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+        content, label = tf.numpy_function(
+            lambda index: (source.encoded(index), source.label(index)), [index], (tf.string, tf.int64), stateful=False
+        )
+        return tf.ensure_shape(content, ()), tf.ensure_shape(label, ())
+
+    @plain
+    def jpeg(slot):
+        content, label = read(slot["index"])
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(content))
+        exif = tf.strings.regex_full_match(tf.strings.substr(content, 0, HEADER_BYTES), rb"\C*Exif\x00\x00\C*")
+        simple = (channels <= 3) & ~exif & (height * width <= MAX_PIXELS)
+        with tf.control_dependencies([tf.debugging.Assert(simple, ["left to Pillow"])]):
+            box = crop.box(slot["crop"], height, width)
+        image = tf.io.decode_and_crop_jpeg(content, box, channels=3, dct_method="INTEGER_ACCURATE")
+        return image, label, slot
+
+    @plain
+    def anything(slot):
+        image, label = tf.numpy_function(
+            lambda index, numbers: _crop(pipeline, index, numbers), [slot["index"], slot["crop"]], (tf.uint8, tf.int64)
+        )
+        return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(label, ()), slot
+
+    @plain
+    def load(slot):
+        slot = tf.data.Dataset.from_tensors(slot)
+        if not isinstance(source, EncodedSource):
+            return slot.map(anything)
+        # Nothing in a graph can catch an error. What is no plain JPEG, or a corrupt one, fails here and is read again.
+        return slot.map(jpeg).ignore_errors().concatenate(slot.map(anything)).take(1)
+
+    return load
+
+
+def _crop(pipeline, index, numbers):
+    """The random crop of an image of any kind, or of the next one that can be read, and its label."""
+    source, policy = pipeline.source, pipeline.policy
+    for tried in range(MAX_SKIPPED_IN_A_ROW):
+        index = (index + min(tried, 1)) % len(source)
+        try:
+            image = source.image(index)
+        except ValueError as error:
+            if not pipeline.skip_corrupt:
+                raise
+            pipeline.skipped[source.name(index)] = str(error)
+            continue
+        size = (np.float32(length) for length in image.shape[:2])
+        box = draws.crop_box(numbers, *size, policy.crop_scale, policy.crop_ratio, np)
+        top, left, height, width = (int(edge) for edge in box)
+        return np.ascontiguousarray(image[top : top + height, left : left + width]), np.int64(source.label(index))
+    raise ValueError(f"{MAX_SKIPPED_IN_A_ROW} images in a row cannot be read, the last is {source.name(index)}.")
+
+
+def _from_numpy(tf, function, step):
+    """A function from a step to a dict of arrays of fixed shapes, in a graph."""
+    example = function(0)
+    values = tf.numpy_function(
+        lambda step: list(function(step).values()), [step], [value.dtype for value in example.values()], stateful=False
+    )
+    return {name: tf.ensure_shape(value, example[name].shape) for name, value in zip(example, values)}
+
+
+def _check_shard(shard, batch_size):
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise ValueError(f"shard must be a pair (index, number of shards); received {shard!r}.")
+    number = check_count("shard[1]", shard[1])
+    index = check_count("shard[0]", shard[0], least=0)
+    if index >= number:
+        raise ValueError(f"shard must be (index, number of shards) with index < number; received {shard!r}.")
+    if batch_size % number:
+        raise ValueError(f"batch_size must be a multiple of the number of shards, {number}; received {batch_size}.")
+    return index, number
+
+
+def _tensorflow():
+    try:
+        import tensorflow as tf
+
+        import keras_robust.data.augment  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "The input pipeline runs on TensorFlow and KerasCV, whatever Keras' backend: "
+            "pip install 'keras-robust[tensorflow]'. Without them: kr.data.DeviceAugmentation."
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        # Memory of the device belongs to the backend.
+        with contextlib.suppress(RuntimeError):  # of a program that has used TensorFlow's devices before
+            tf.config.set_visible_devices([], "GPU")
+    return tf
