@@ -4,7 +4,7 @@ from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.autoattack import AutoAttack, AutoAttackResult
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.fab import FAB
-from keras_robust.attacks.pgd import FGSM, PGD
+from keras_robust.attacks.pgd import FGSM, NFGSM, PGD
 from keras_robust.attacks.square import Square
 
-__all__ = ["APGD", "FAB", "FGSM", "PGD", "Attack", "AutoAttack", "AutoAttackResult", "Square"]
+__all__ = ["APGD", "FAB", "FGSM", "NFGSM", "PGD", "Attack", "AutoAttack", "AutoAttackResult", "Square"]

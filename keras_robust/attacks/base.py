@@ -42,7 +42,7 @@ class Problem:
     scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
     are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
     class indices (batch,), is what a targeted attempt aims at; `eot_iter` the number of gradients to average where
-    the model's output is random.
+    the model's output is random; `observe(losses, gradient)` is told of the first point of a run.
     """
 
     model: Callable
@@ -56,6 +56,7 @@ class Problem:
     restart: Any = 0
     target: Any = None
     eot_iter: int = 1
+    observe: Callable | None = None
 
     def value(self, x):
         """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
@@ -88,6 +89,8 @@ class Problem:
         if start:
             usable = ops.logical_not(ops.any(ops.isnan(gradient), axis=tuple(range(1, len(x.shape)))))
             values = ops.where(usable, values, float("nan"))
+            if self.observe is not None:
+                self.observe(values, gradient)
         # What overflowed float16 keeps its sign and a size whose square is finite.
         return values, correct, ops.nan_to_num(gradient, nan=0.0, posinf=LARGEST_FLOAT16, neginf=-LARGEST_FLOAT16)
 
@@ -244,21 +247,24 @@ class Attack:
             raise RuntimeError(f"{type(self).__name__} left the threat model {self.threat}: please report this.")
         return ops.convert_to_numpy(x_adv) if as_numpy else x_adv
 
-    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0):
-        """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None)."""
+    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0, observe=None):
+        """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None).
+
+        `observe(losses, gradient)` is called with loss (batch,) and gradient at the first point of the first run.
+        """
         problem = self.problem(model, x, y, eps, loss_scale)
         n_targets, targets = 1, None
         if self.targeted:
             logits = ops.cast(model(x), "float32")
             targets, n_targets = losses.targets(logits, y), self.n_targets(logits.shape[-1])
 
-        def attempt(number):
+        def attempt(number, observe=None):
             target = None if targets is None else ops.take(targets, number // self.n_restarts, axis=1)
-            return self.run(self.attempt(problem, keys, number, target))
+            return self.run(replace(self.attempt(problem, keys, number, target), observe=observe))
 
         if self.returns == "last":
-            return problem.norm.project(attempt(0).x, x, problem.eps), None
-        first = attempt(0)
+            return problem.norm.project(attempt(0, observe).x, x, problem.eps), None
+        first = attempt(0, observe)
         if self.random_start:
             untargeted = replace(problem, target=targets[:, 0]) if self.targeted else problem
             first = Found(x, *untargeted.value(x)).merge(first, self.returns)

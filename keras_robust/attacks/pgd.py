@@ -1,7 +1,11 @@
 """Projected gradient descent with a fixed step (Madry et al. 2018) and its one-step case, FGSM."""
 
-import keras
+from dataclasses import replace
 
+import keras
+from keras import ops
+
+from keras_robust import random
 from keras_robust.attacks.base import RETURNS, Attack, Found, repeat
 from keras_robust.checks import check_count, check_number
 
@@ -36,11 +40,11 @@ class PGD(Attack):
         def step(x, gradient):
             return problem.norm.project(x + size * problem.norm.step(gradient), problem.x, problem.eps)
 
-        if self.returns == "last":
-            (x,) = repeat(0, self.n_iter, lambda i, state: (step(state[0], problem.gradient(state[0])[2]),), (start,))
-            return Found(x, None, None)
-
         loss, correct, gradient = problem.gradient(start, start=True)
+        if self.returns == "last":
+            x = step(start, gradient)
+            (x,) = repeat(1, self.n_iter, lambda i, state: (step(state[0], problem.gradient(state[0])[2]),), (x,))
+            return Found(x, None, None)
 
         def iterate(i, state):
             x, gradient, answer = state
@@ -84,3 +88,47 @@ class FGSM(PGD):
         arguments = super()._arguments()
         del arguments["n_iter"]
         return arguments
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class NFGSM(Attack):
+    """N-FGSM (de Jorge et al. 2022): one full step from a noisy image, and no clipping to the ball in training.
+
+    x + u + eps step(gradient at x + u), with u a random point of the ball of radius `noise` eps: inside a training
+    step the result lies in the ball of radius (noise + 1) eps and in [0, 1], which is what keeps one-step training from
+    catastrophic overfitting. Called as an attack, `attack(model, x, y)`, it stays within the threat model as all
+    attacks do.
+
+    Args:
+        noise: radius of the noise in units of eps; 2 in the publication (k).
+        loss, seed: as of `Attack`.
+
+    Example:
+        >>> trainer = kr.AdversarialModel(model, NFGSM(ThreatModel("Linf", 4 / 255)))
+    """
+
+    supported_returns = ("last",)
+
+    def __init__(self, threat, noise=2.0, loss="ce", seed=0):
+        super().__init__(threat, loss=loss, seed=seed, random_start=True, returns="last")
+        self.noise = check_number("noise", noise)
+
+    def start(self, problem):
+        return problem.norm.random(problem.keys, problem.x, self.noise * problem.eps)
+
+    def run(self, problem):
+        start = self.start(problem)
+        _, _, gradient = problem.gradient(start, start=True)
+        return Found(ops.clip(start + problem.eps * problem.norm.step(gradient), 0.0, 1.0), None, None)
+
+    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0, observe=None):
+        problem = replace(self.problem(model, x, y, eps, loss_scale), observe=observe)
+        return self.run(self.attempt(problem, keys, 0, None)).x, None
+
+    def _checked_run(self, model, x, y, index, loss_scale=1.0):
+        x_adv, _ = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
+        x_adv = self.threat.geometry.project(x_adv, x, self.threat.eps)
+        return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps)
+
+    def _arguments(self):
+        return {"threat": self.threat, "noise": self.noise, "loss": self.loss, "seed": self.seed}

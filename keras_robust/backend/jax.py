@@ -52,6 +52,7 @@ class TrainStep:
             jax.numpy.where(updated, new, old) if i in held else new
             for i, (old, new) in enumerate(zip(optimizer, after))
         ]
+        non_trainable = self._with_averages(trainable, non_trainable)
         return self.training_logs(logs), (trainable, non_trainable, after, metrics)
 
     def fit(self, *arguments, **options):
@@ -72,6 +73,12 @@ class TrainStep:
         with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, values))) as scope:
             result = function()
         return result, [scope.get_current_value(variable) for variable in self.metrics_variables]
+
+    def _with_averages(self, trainable, non_trainable):
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *non_trainable]))) as scope:
+            self.update_averages()
+        return [scope.get_current_value(variable) for variable in self.non_trainable_variables]
 
     def _updates(self, optimizer_variables):
         with keras.StatelessScope(state_mapping=list(zip(self.optimizer.variables, optimizer_variables))):

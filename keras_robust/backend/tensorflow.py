@@ -60,6 +60,7 @@ class TrainStep:
             updated = tf.not_equal(self.optimizer.iterations, updates)
             for average, value in zip(averages, before):
                 average.assign(tf.where(updated, average.value, value))
+        self.update_averages()
         return self.training_logs(logs)
 
     def test_step(self, data):

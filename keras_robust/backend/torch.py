@@ -41,6 +41,8 @@ class TrainStep:
         if averages and self.optimizer.iterations == updates:
             for average, value in zip(averages, before):
                 average.assign(value)
+        with torch.no_grad():
+            self.update_averages()
         return self.training_logs(logs)
 
     def test_step(self, data):

@@ -1,5 +1,7 @@
 """AdversarialModel: a Keras model that attacks every batch before it trains on it."""
 
+from contextlib import contextmanager
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,26 +10,9 @@ from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, loss_scale
 from keras_robust.checks import check_count, check_images, check_labels, check_logits_shape
-
-
-@keras.saving.register_keras_serializable("keras_robust")
-class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that counts updates where Keras counts the micro-batches of gradient accumulation."""
-
-    def __init__(self, schedule, steps):
-        super().__init__()
-        self.schedule = schedule
-        self.steps = steps
-
-    def __call__(self, step):
-        return self.schedule(step // self.steps)
-
-    def get_config(self):
-        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+from keras_robust.training.inputs import check_loss, with_input_check
+from keras_robust.training.objectives import Standard
+from keras_robust.training.schedules import PerUpdate
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -41,11 +26,24 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     Args:
         model: a built Keras model from float images (batch, height, width, channels) in [0, 1] to logits.
         attack: the training attack, e.g. `APGD(threat, n_iter=2)`. Its random draws, if any, depend on its seed, the
-            number of the update and the position in the batch.
-        validation_attack: attack of `evaluate` and of validation in `fit`; by default 10-step APGD under the same
-            threat model that returns misclassified images.
+            number of the update and the position in the batch. A sequence of attacks: each update draws one of them
+            with equal chances (robustness to several norms: Croce & Hein 2022, "Adversarial robustness against
+            multiple and single lp-threat models via quick fine-tuning"). None: clean training.
+        validation_attack: attack of `evaluate` and of validation in `fit`; by default 10-step APGD under the (first)
+            attack's threat model that returns misclassified images.
         eps_warmup_steps: updates over which the radius rises linearly to the attack's eps; adversarial training at a
             large radius from the first step on can collapse to a constant predictor.
+        objective: what is minimised: `kr.training.Standard()`, the compiled loss on the adversarial batch, if not
+            given; or `TRADES`, `MART`, which take the compiled loss for validation only.
+        augmentation: None or a callable `(images, labels, keys)` to (float images in [0, 1], labels) in `keras.ops`,
+            run inside the compiled step before the attack. Labels must be soft, (batch, classes), before and after.
+        ema_decay: None or the decay d in [0, 1) of moving averages of all weights, batch-norm statistics included:
+            average = d average + (1 - d) weight after every update, from the weights at the start of training. See
+            `averaged_weights`.
+        diagnostics: also log `attack_gain`, the rise of the loss by the attack from its first point (not for attacks
+            that return the last point, whose loss nobody computes), and `zero_gradients`, the share of images whose
+            gradient at that point is zero everywhere, so that the attack stands still.
+        seed: of the augmentation and of the choice among attacks.
 
     Raises:
         ValueError: arguments of the wrong kind; in `compile`: a loss that does not expect logits, or a combination
@@ -62,29 +60,81 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         >>> trainer.fit(x, y, validation_data=(x_val, y_val))
     """
 
-    def __init__(self, model, attack, validation_attack=None, eps_warmup_steps=0, **options):
+    def __init__(
+        self,
+        model,
+        attack,
+        validation_attack=None,
+        eps_warmup_steps=0,
+        objective=None,
+        augmentation=None,
+        ema_decay=None,
+        diagnostics=False,
+        seed=0,
+        **options,
+    ):
         if not isinstance(model, keras.Model) or not model.built:
             raise ValueError(f"model must be a built keras.Model; received {model!r}.")
-        for name, value in (("attack", attack), ("validation_attack", validation_attack)):
-            if not isinstance(value, Attack) and not (name == "validation_attack" and value is None):
+        attacks = tuple(attack) if isinstance(attack, (list, tuple)) else () if attack is None else (attack,)
+        validation_attack = validation_attack or _default_validation(attacks)
+        for name, value in (*(("attack", each) for each in attacks), ("validation_attack", validation_attack)):
+            if not isinstance(value, Attack):
                 raise ValueError(
                     f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
                 )
         check_logits_shape(getattr(model, "output_shape", None))
+        objective = Standard() if objective is None else objective
+        if not isinstance(objective, Standard):
+            raise ValueError(f"objective must be one of kr.training's, e.g. TRADES(); received {objective!r}.")
+        if augmentation is not None and not callable(augmentation):
+            raise ValueError(f"augmentation must be callable; received {augmentation!r}.")
+        if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be None or in [0, 1); received {ema_decay!r}.")
+        for each in attacks:
+            objective.check_attack(each)
         # The inner model casts what it is given; casting here as well would round the adversarial pixels.
         super().__init__(**{"dtype": model.dtype_policy, "autocast": False, **options})
         self.model = model
         self.attack = attack
-        self.validation_attack = validation_attack or APGD(attack.threat, n_iter=10, returns="misclassified")
+        self.attacks = attacks
+        self.validation_attack = validation_attack
         self.eps_warmup_steps = check_count("eps_warmup_steps", eps_warmup_steps, least=0)
-        self.counter = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="counter")
+        self.objective = objective
+        self.augmentation = augmentation
+        self.ema_decay = ema_decay
+        self.diagnostics = bool(diagnostics)
+        self.seed = check_count("seed", seed, least=0)
+        self.counter = self._state("counter", (), "int32")
+        self.averaged = [] if ema_decay is None else [weight for weight in model.weights if "float" in weight.dtype]
+        self.weight_averages = [self._state(f"average_{i}", w.shape, w.dtype) for i, w in enumerate(self.averaged)]
         self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self.bad_images = keras.metrics.Sum(name="bad_images")
         self.bad_labels = keras.metrics.Sum(name="bad_labels")
+        self.measures_gain = self.diagnostics and bool(attacks) and all(a.returns != "last" for a in attacks)
+        self.attack_gain = keras.metrics.Mean(name="attack_gain") if self.measures_gain else None
+        watched = self.diagnostics and bool(attacks)
+        self.zero_gradients = keras.metrics.Mean(name="zero_gradients") if watched else None
         self.built = True
 
+    def _state(self, name, shape, dtype):
+        return self.add_weight(
+            shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name, aggregation="only_first_replica"
+        )
+
     def call(self, x, training=None):
+        if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
+            return tuple(self.model(each, training=training) for each in x)
         return self.model(x, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not isinstance(y_pred, (list, tuple)):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = self.objective(y, tuple(y_pred), sample_weight)
+        return sum((self._aggregate_additional_loss(extra) for extra in self.losses), start=loss)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        adversarial = y_pred[0] if isinstance(y_pred, (list, tuple)) else y_pred
+        return super().compute_metrics(x, y, adversarial, sample_weight)
 
     def compile(self, optimizer="adamw", loss=None, *, steps_per_execution=1, **options):
         """Configures training as `keras.Model.compile` does; `loss` must take logits.
@@ -93,7 +143,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` on the PyTorch backend; gradient
                 accumulation together with `ema_overwrite_frequency`.
         """
-        _check_loss(loss)
+        check_loss(loss)
         if keras.backend.backend() == "torch" and steps_per_execution != 1:
             raise ValueError(f"steps_per_execution must be 1 on the PyTorch backend; received {steps_per_execution!r}.")
         optimizer = keras.optimizers.get(optimizer)
@@ -124,13 +174,13 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 arrays, after the first batch and after every epoch for anything else.
         """
         self._check_arrays(x, y)
-        callbacks = _with_input_check(callbacks, self)
+        callbacks = with_input_check(callbacks, self)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", callbacks=None, **options):
         """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
         self._check_arrays(x, y)
-        callbacks = _with_input_check(callbacks, self)
+        callbacks = with_input_check(callbacks, self)
         return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
 
     def train_on_batch(self, x, y=None, *arguments, **options):
@@ -145,22 +195,87 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         # The step looks at the optimizer's moving averages before it is first applied.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+        if self.weight_averages and int(ops.convert_to_numpy(self.counter)) == 0:
+            for weight, average in zip(self.averaged, self.weight_averages):
+                average.assign(ops.convert_to_numpy(weight))
         return super().make_train_function(force)
 
     def attack_batch(self, frozen, counter, data):
         """The adversarial batch of one training step; `frozen` is the model with constant weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, y, labels = self._accepted(x, y)
         per_update = self._micro_batches()
         update = counter // per_update
         index = ops.arange(ops.shape(x)[0], dtype="int32")
         index = index + ops.cast(counter % per_update, "int32") * ops.shape(x)[0]
-        eps = self.attack.threat.eps
+        if self.augmentation is not None:
+            x, y = self.augmentation(x, y, random.example_keys(self.seed, update, index))
+        x, y, labels = self._accepted(x, y)
+        if not self.attacks:
+            return x, y, sample_weight
+        warm = 1.0
         if self.eps_warmup_steps:
-            eps = eps * ops.minimum((ops.cast(update, "float32") + 1.0) / self.eps_warmup_steps, 1.0)
-        keys = random.example_keys(self.attack.seed, update, index)
-        x_adv, _ = self.attack.perturb(frozen, x, labels, keys, eps, loss_scale(self.model, self.attack.loss))
-        return ops.stop_gradient(x_adv), y, sample_weight
+            warm = ops.minimum((ops.cast(update, "float32") + 1.0) / self.eps_warmup_steps, 1.0)
+        labels = self.objective.attack_labels(frozen, x, labels)
+
+        def attacked(attack):
+            first = []
+            x_adv, loss = attack.perturb(
+                frozen,
+                x,
+                labels,
+                random.example_keys(attack.seed, update, index),
+                attack.threat.eps * warm,
+                loss_scale(self.model, attack.loss),
+                observe=lambda loss, gradient: first.extend((loss, gradient)) if self.diagnostics else None,
+            )
+            if not self.diagnostics:
+                return (ops.stop_gradient(x_adv),)
+            moves = ops.any(ops.not_equal(first[1], 0.0), axis=tuple(range(1, len(x.shape))))
+            gain = first[0] if loss is None else loss - first[0]
+            return ops.stop_gradient(x_adv), gain, 1.0 - ops.cast(moves, "float32")
+
+        if len(self.attacks) == 1:
+            x_adv, *seen = attacked(self.attacks[0])
+        else:
+            # The key of no example: all of them, and all devices, follow one draw.
+            word = random.example_keys(self.seed, update, ops.full((1,), -1, dtype="int32"))[0][0]
+            chosen = ops.bitwise_and(word, 0x7FFFFFFF) % len(self.attacks)
+            x_adv, *seen = ops.switch(chosen, [lambda attack=attack: attacked(attack) for attack in self.attacks])
+        for metric, values in zip((self.attack_gain, self.zero_gradients), seen):
+            if metric is not None:
+                metric.update_state(values)
+        return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
+
+    def update_averages(self):
+        """Moves the averages towards the weights, after an update."""
+        if not self.weight_averages:
+            return
+        updated = ops.equal(self.counter % self._micro_batches(), 0)
+        rate = ops.where(updated, 1.0 - self.ema_decay, 0.0) if self._micro_batches() > 1 else 1.0 - self.ema_decay
+        for weight, average in zip(self.averaged, self.weight_averages):
+            average.assign_add(ops.cast(rate, average.dtype) * ops.subtract(weight, average))
+
+    @contextmanager
+    def averaged_weights(self):
+        """Inside this context the model has the averages for weights.
+
+        Raises:
+            ValueError: there are none (`ema_decay`).
+
+        Example:
+            >>> with trainer.averaged_weights():
+            ...     trainer.evaluate(x_val, y_val)
+        """
+        if not self.weight_averages:
+            raise ValueError("ema_decay must be given to AdversarialModel for it to average weights; it is None.")
+        raw = [ops.convert_to_numpy(weight).copy() for weight in self.averaged]
+        for weight, average in zip(self.averaged, self.weight_averages):
+            weight.assign(ops.convert_to_numpy(average).copy())
+        try:
+            yield self.model
+        finally:
+            for weight, value in zip(self.averaged, raw):
+                weight.assign(value)
 
     def measure(self, frozen, data):
         """Adds the batch to the robust accuracy under the validation attack."""
@@ -195,15 +310,20 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         return {
             **super().get_config(),
             "model": serialize(self.model),
-            "attack": serialize(self.attack),
+            "attack": serialize(list(self.attack) if isinstance(self.attack, tuple) else self.attack),
             "validation_attack": serialize(self.validation_attack),
+            "objective": serialize(self.objective),
+            "augmentation": serialize(self.augmentation),
             "eps_warmup_steps": self.eps_warmup_steps,
+            "ema_decay": self.ema_decay,
+            "diagnostics": self.diagnostics,
+            "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in ("model", "attack", "validation_attack"):
+        for name in ("model", "attack", "validation_attack", "objective", "augmentation"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
@@ -253,59 +373,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         check_labels(labels, x.shape[0], self.model.output_shape[-1])
 
 
-class _InputCheck(keras.callbacks.Callback):
-    """Raises what the compiled step can only count."""
-
-    def __init__(self, trainer):
-        super().__init__()
-        self.trainer = trainer
-
-    def _check(self):
-        if keras.backend.backend() == "jax":
-            self.trainer.jax_state_sync()
-        images, labels = (float(metric.result()) for metric in (self.trainer.bad_images, self.trainer.bad_labels))
-        if images:
-            raise ValueError(f"x must be finite pixels in [0, 1]; {images:.0f} images are not.")
-        if labels:
-            last = self.trainer.model.output_shape[-1] - 1
-            accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1"
-            raise ValueError(f"y must be {accepted}; {labels:.0f} labels are not.")
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == self.trainer.steps_per_execution - 1:
-            self._check()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._check()
-
-    def on_test_begin(self, logs=None):
-        # Validation resets the counts of the epoch that it follows.
-        self._check()
-
-    def on_test_end(self, logs=None):
-        self._check()
-
-
-def _with_input_check(callbacks, trainer):
-    check = _InputCheck(trainer)
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        # `fit` hands the list that it was given on to `evaluate`.
-        if not any(isinstance(callback, _InputCheck) for callback in callbacks.callbacks):
-            callbacks.callbacks.append(check)
-        return callbacks
-    return [check, *(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else [])]
-
-
-def _check_loss(loss):
-    """Refuses losses that would take the model's logits for probabilities and train wrongly without a word."""
-    for each in keras.tree.flatten(loss):
-        each = keras.losses.get(each) if isinstance(each, str) else each
-        name = getattr(each, "__name__", type(each).__name__)
-        from_keras = str(getattr(each, "__module__", "")).startswith("keras.")
-        probabilities = any(part in name.lower() for part in ("cross", "divergence", "poisson"))
-        from_logits = getattr(each, "get_config", dict)().get("from_logits")
-        if from_logits is False or (from_logits is None and from_keras and probabilities):
-            raise ValueError(
-                "loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True); "
-                f"received {name!r} with from_logits=False."
-            )
+def _default_validation(attacks):
+    if not attacks or not isinstance(attacks[0], Attack):
+        return None
+    return APGD(attacks[0].threat, n_iter=10, returns="misclassified")

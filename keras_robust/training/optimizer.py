@@ -1,0 +1,71 @@
+"""AdamW with the weight-decay groups of the published training."""
+
+import keras
+
+from keras_robust.models import architecture, names
+from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.resnet import ResNet
+
+
+def undecayed(model):
+    """The trainable weights of a model that take no weight decay.
+
+    The published rule (Singh et al. 2023) goes by PyTorch's names for ConvNeXt and ResNet: biases and batch norms are
+    left out, scales of LayerNorm and LayerScale are decayed (PyTorch calls LayerNorm's shift a bias too). There a
+    batch norm of a ResNet's shortcut slips through, for it is called `downsample.1`: here all batch norms are treated
+    alike. For every other family, and for models that are not of this package, each weight of rank 1 or less is left
+    out; class tokens and position embeddings, of higher rank, are decayed.
+
+    Args:
+        model: a `keras.Model`; its name tells the architecture.
+
+    Returns:
+        A list of `keras.Variable`.
+
+    Example:
+        >>> [w.path for w in undecayed(kr.models.create("vit_tiny")) if "head" in w.path]
+        ['head/bias']
+    """
+    by_name = model.name in names() and isinstance(architecture(model.name), (ConvNeXt, IsotropicConvNeXt, ResNet))
+    if not by_name:
+        return [weight for weight in model.trainable_weights if len(weight.shape) <= 1]
+    batch_norms = {_layer(weight) for weight in model.weights if weight.path.endswith("/moving_mean")}
+    return [
+        weight
+        for weight in model.trainable_weights
+        if weight.path.rsplit("/", 1)[1] in ("bias", "beta") or _layer(weight) in batch_norms
+    ]
+
+
+def _layer(weight):
+    return weight.path.rsplit("/", 1)[0]
+
+
+def adamw(model, learning_rate, weight_decay=0.05, betas=(0.9, 0.95), epsilon=1e-8, accumulate=1):
+    """AdamW for a model, with its weight-decay groups.
+
+    Keras adds epsilon to the square root of the second moment before the bias correction, PyTorch after it: at update
+    t Keras' epsilon is worth epsilon / sqrt(1 - beta_2^t) of PyTorch's. With 1e-8 no weight notices but one whose
+    gradient is as small as that.
+
+    Args:
+        model: what is trained: its weights must exist, and stay the same.
+        learning_rate: a number or a schedule.
+        weight_decay: w of `weight -= learning rate * w * weight`, before the step of Adam.
+        betas: of the first and second moment.
+        epsilon: see above.
+        accumulate: micro-batches whose gradients are averaged for one update.
+
+    Example:
+        >>> trainer.compile(adamw(model, WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)), loss)
+    """
+    optimizer = keras.optimizers.AdamW(
+        learning_rate,
+        weight_decay=weight_decay,
+        beta_1=betas[0],
+        beta_2=betas[1],
+        epsilon=epsilon,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+    )
+    optimizer.exclude_from_weight_decay(var_list=undecayed(model))
+    return optimizer

@@ -1,0 +1,93 @@
+"""Learning-rate schedules, counted in updates of the weights."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust.checks import check_count, check_number
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then a cosine, linearly interpolated between the epochs (Singh et al. 2023, training recipe).
+
+    The rate at the integer epoch e is, with peak p, final rate f, E epochs and w epochs of warm-up,
+
+        start + (p - start) e / w                            for e <= w
+        f + (p - f) (1 + cos(pi (e - w) / (E - w))) / 2      for w < e <= E
+
+    and update s of an epoch of S updates gets rate(e) (1 - s / S) + rate(e + 1) s / S. Beyond the last epoch the rate
+    stays at f.
+
+    Args:
+        peak: rate after the warm-up.
+        epochs: E.
+        steps_per_epoch: S, updates of the weights per epoch.
+        warmup_epochs: w, at most E; by default 10, or 20 where there are more than 100 epochs, and never more than a
+            fifth of the epochs.
+        start: rate of the first update; by default 1e-4 of the peak.
+        final: rate after the last update.
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Example:
+        >>> schedule = WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)
+        >>> float(schedule(5000)), float(schedule(10000))
+        (0.0005000500008463860, 0.0010000000474974513)
+    """
+
+    def __init__(self, peak, epochs, steps_per_epoch, warmup_epochs=None, start=None, final=5e-6):
+        super().__init__()
+        self.peak = check_number("peak", peak)
+        self.epochs = check_count("epochs", epochs)
+        self.steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+        self.warmup_epochs = default_warmup(epochs) if warmup_epochs is None else warmup_epochs
+        check_count("warmup_epochs", self.warmup_epochs, least=0)
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs must be at most epochs={epochs}; received {warmup_epochs!r}.")
+        self.start = 1e-4 * self.peak if start is None else check_number("start", start)
+        self.final = check_number("final", final)
+        self.rates = np.array([self._rate(epoch) for epoch in range(self.epochs + 1)], "float32")
+
+    def _rate(self, epoch):
+        warm, cosine = self.warmup_epochs, self.epochs - self.warmup_epochs
+        if epoch < warm or cosine == 0:
+            return self.start + (self.peak - self.start) * epoch / warm
+        return self.final + 0.5 * (self.peak - self.final) * (1.0 + np.cos(np.pi * (epoch - warm) / cosine))
+
+    def __call__(self, step):
+        step = ops.minimum(ops.cast(step, "int32"), self.epochs * self.steps_per_epoch)
+        rates = ops.convert_to_tensor(self.rates)
+        epoch = ops.minimum(step // self.steps_per_epoch, self.epochs - 1)
+        share = ops.cast(step - epoch * self.steps_per_epoch, "float32") / float(self.steps_per_epoch)
+        return ops.take(rates, epoch) * (1.0 - share) + ops.take(rates, epoch + 1) * share
+
+    def get_config(self):
+        names = ("peak", "epochs", "steps_per_epoch", "warmup_epochs", "start", "final")
+        return {name: getattr(self, name) for name in names}
+
+
+def default_warmup(epochs):
+    """Epochs of warm-up in the published scheme, shortened where a run is short."""
+    return min(20 if epochs > 100 else 10, epochs // 5)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that counts updates where Keras counts the micro-batches of gradient accumulation."""
+
+    def __init__(self, schedule, steps):
+        super().__init__()
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step):
+        return self.schedule(step // self.steps)
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
