@@ -50,7 +50,7 @@ def _modules():
 def test_modules_import_only_what_their_place_allows(path):
     relative = path.relative_to(ROOT)
     part = relative.parts[0].removesuffix(".py")
-    allowed = MAY_IMPORT[part] if part in MAY_IMPORT else None
+    allowed = MAY_IMPORT.get(part)
     for name in _imports(path):
         if name.split(".")[0] in FRAMEWORKS:
             assert part in {"backend", "data", "weights", "export"}, f"{relative} imports {name}"

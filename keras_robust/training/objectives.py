@@ -119,4 +119,4 @@ def divergence(first, second):
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-OBJECTIVES = {"standard": Standard, "trades": TRADES, "mart": MART}
+OBJECTIVES: dict[str, type] = {"standard": Standard, "trades": TRADES, "mart": MART}

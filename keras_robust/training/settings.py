@@ -50,8 +50,8 @@ def override(recipe, assignments):
 
     Args:
         recipe: a `Recipe`.
-        assignments: strings `part.setting=value`: numbers (also fractions, 8/255), words, true, false, none, and several
-            of them with commas in between.
+        assignments: strings `part.setting=value`: numbers (fractions too: 8/255), words, true, false, none, and
+            several of them with commas in between.
 
     Returns:
         A new `Recipe`, checked.
@@ -73,12 +73,10 @@ def override(recipe, assignments):
             raise ValueError(f"no part {part!r} of a recipe{_guess(part, names)}: there are {', '.join(names)}.")
         hints = typing.get_type_hints(type(getattr(recipe, part)))
         if setting not in hints:
-            raise ValueError(
-                f"no setting {setting!r} in {part}{_guess(setting, hints)}: there are {', '.join(hints)}."
-            )
+            raise ValueError(f"no setting {setting!r} in {part}{_guess(setting, hints)}: there are {', '.join(hints)}.")
         try:
             value = _parse(text.strip(), hints[setting])
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             raise ValueError(f"{part}.{setting} takes {_describe(hints[setting])}; received {text!r}.") from None
         changed.setdefault(part, {})[setting] = value
     return replace(recipe, **{part: replace(getattr(recipe, part), **values) for part, values in changed.items()})

@@ -54,7 +54,7 @@ def test_augmentation_runs_before_the_attack(batch):
 
     def shuffle(images, labels, keys):
         seen.append(keys)
-        return images[::-1] * 0.5, labels[::-1]
+        return ops.flip(images, 0) * 0.5, ops.flip(labels, 0)
 
     weights = []
     for given, augmentation in (((x, soft), shuffle), ((x[::-1] * 0.5, soft[::-1]), None)):
@@ -138,7 +138,8 @@ def test_refused(options, message, model):
         kr.AdversarialModel(model, _attack(), **options)
     with pytest.raises(ValueError, match="validation_attack must be an Attack"):
         kr.AdversarialModel(model, None)
-    with pytest.raises(ValueError, match="ema_decay must be given"), kr.AdversarialModel(
-        model, _attack()
-    ).averaged_weights():
+    with (
+        pytest.raises(ValueError, match="ema_decay must be given"),
+        kr.AdversarialModel(model, _attack()).averaged_weights(),
+    ):
         pass
