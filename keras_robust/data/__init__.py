@@ -1,6 +1,7 @@
 """Images: sources, augmentation, preprocessing, batches for training, pictures to look at."""
 
 from keras_robust.data.batches import OrientedBatches
+from keras_robust.data.device import DeviceAugmentation
 from keras_robust.data.pictures import attack_sheet, contact_sheet
 from keras_robust.data.pipeline import TrainPipeline
 from keras_robust.data.policy import POLICIES, Policy
@@ -9,6 +10,7 @@ from keras_robust.data.sources import ImageFolder, PhotoCrops, Source, image_fol
 
 __all__ = [
     "POLICIES",
+    "DeviceAugmentation",
     "ImageFolder",
     "OrientedBatches",
     "PhotoCrops",

@@ -21,6 +21,7 @@ from keras_robust.data.policy import HEAVY, Policy
 # What `draws` asks for by numpy's names. (tensorflow.experimental.numpy cannot round in a graph.)
 NUMPY_NAMES = SimpleNamespace(
     abs=tf.abs,
+    array=tf.constant,
     exp=tf.exp,
     floor=tf.floor,
     full_like=lambda like, value: tf.fill(tf.shape(like), tf.cast(value, like.dtype)),

@@ -101,8 +101,8 @@ def symmetric_beta(numbers, alpha, xp):
     table = _beta_table(alpha)
     low = xp.minimum(numbers, 1.0 - numbers)
     place = low * (2.0 * (len(table) - 1))
-    weights = xp.maximum(1.0 - xp.abs(place[..., None] - np.arange(len(table), dtype="float32")), 0.0)
-    half = xp.exp(xp.log(xp.sum(weights * table, axis=-1) + 1e-30) / alpha)
+    weights = xp.maximum(1.0 - xp.abs(place[..., None] - xp.array(np.arange(len(table), dtype="float32"))), 0.0)
+    half = xp.exp(xp.log(xp.sum(weights * xp.array(table), axis=-1) + 1e-30) / alpha)
     return xp.where(numbers < 0.5, half, 1.0 - half)
 
 
@@ -139,9 +139,9 @@ def _between(numbers, low, high):
 
 def _first(fits, heights, widths, xp):
     """Whether any of the attempts on the last axis fits, and height and width of the first that does."""
-    order = xp.where(fits, np.arange(ATTEMPTS, 0, -1, dtype="float32"), np.zeros(ATTEMPTS, "float32"))
+    order = xp.where(fits, xp.array(np.arange(ATTEMPTS, 0, -1, dtype="float32")), xp.zeros_like(heights))
     best = xp.max(order, axis=-1)
-    is_first = xp.where((order == best[..., None]) & fits, xp.ones_like(heights), xp.zeros_like(heights))
+    is_first = xp.where(fits & (order >= best[..., None]), xp.ones_like(heights), xp.zeros_like(heights))
     return best > 0.0, xp.sum(heights * is_first, axis=-1), xp.sum(widths * is_first, axis=-1)
 
 

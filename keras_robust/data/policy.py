@@ -108,7 +108,8 @@ HEAVY = replace(
     BASIC, flip=0.5, operations=OPERATIONS, erase=0.25, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1
 )
 # Singh et al. 2023. The basic recipe's published code does not flip; it is an option: replace(BASIC, flip=0.5).
-POLICIES = {"heavy": HEAVY, "basic": BASIC}
+# What of the heavy one runs on the device as well.
+POLICIES = {"heavy": HEAVY, "basic": BASIC, "heavy_without_randaugment": replace(HEAVY, operations=())}
 
 
 def find_policy(policy: str | Policy) -> Policy:
