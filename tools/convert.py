@@ -66,23 +66,25 @@ def build(options):
     return kr.models.create(name, options.num_classes, options.input_size, normalization=normalization)
 
 
-def write(model, path):
-    """Write aside, then rename."""
+def write(model, options):
+    """Write aside, reload what was written and compare, then rename; returns the largest logit."""
     import keras_robust as kr
 
-    if path.suffix == ".safetensors":
-        kr.weights.save(model, path)
-        return
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    aside = options.out.with_name(f".{os.getpid()}.{options.out.name}")
     try:
-        model.save(aside) if path.suffix == ".keras" else model.save_weights(aside)
-        os.replace(aside, path)
+        if options.out.suffix == ".safetensors":
+            kr.weights.save(model, aside)
+        else:
+            model.save(aside) if options.out.suffix == ".keras" else model.save_weights(aside)
+        largest = verify(model, aside, options)
+        os.replace(aside, options.out)
     finally:
         aside.unlink(missing_ok=True)
+    return largest
 
 
-def verify(model, options):
-    """Reload what was written into a new model and compare logits; returns the largest one.
+def verify(model, path, options):
+    """Reload `path` into a new model and compare logits; returns the largest one.
 
     Raises:
         ValueError: they differ by more than rounding.
@@ -92,17 +94,18 @@ def verify(model, options):
 
     import keras_robust as kr
 
-    if options.out.suffix == ".keras":
-        reloaded = keras.models.load_model(options.out)
+    if path.suffix == ".keras":
+        reloaded = keras.models.load_model(path)
     else:
         reloaded = build(options)
-        kr.weights.load(reloaded, options.out)
+        kr.weights.load(reloaded, path)
     size = options.input_size
     x = np.random.default_rng(0).random((1, size, size, 3), dtype="float32")
     expected, logits = model.predict(x, verbose=0), reloaded.predict(x, verbose=0)
     if not np.allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max()):
         raise ValueError(
-            f"{options.out} reloads with logits that differ by up to {np.abs(logits - expected).max():.3g}"
+            f"{options.out} is not written: what was reloads with logits that differ by up to "
+            f"{np.abs(logits - expected).max():.3g}"
         )
     return float(np.abs(logits).max())
 
@@ -125,12 +128,11 @@ def main(arguments=None):
         print(f"built {model.name}: {kr.models.parameters(model):,} parameters", flush=True)
         kr.weights.load(model, options.weights, head=options.head, stem=options.stem, entry=options.entry)
         print(f"read {options.weights}", flush=True)
-        write(model, options.out)
-        print(f"wrote {options.out}: {options.out.stat().st_size:,} bytes", flush=True)
-        largest = verify(model, options)
+        largest = write(model, options)
     except (ValueError, OSError, ImportError) as error:
         print(f"convert.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    print(f"wrote {options.out}: {options.out.stat().st_size:,} bytes")
     print(f"verified: the same logits after reloading, the largest {largest:.6g}")
     print(f"sha256 {sha256(options.out)}")
     print(f"{time.monotonic() - started:.1f} s")

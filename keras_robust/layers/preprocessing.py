@@ -9,7 +9,8 @@ from keras import ops
 class Normalize(keras.layers.Layer):
     """`(x - mean) / std` per channel, in float32 whatever the precision policy.
 
-    Normalisation is a property of a model, never of the data: attacks work on raw pixels in [0, 1].
+    Normalisation is a property of a model, never of the data: attacks work on raw pixels in [0, 1]. Files of weights
+    carry the numbers along, and weights learned under others are refused.
 
     Args:
         mean: one number per channel, in pixel units ([0, 1]).
@@ -19,7 +20,7 @@ class Normalize(keras.layers.Layer):
 
     Raises:
         ValueError: `mean` and `std` are not sequences of as many finite numbers, or `std` is not positive; at build
-            time, the input has another number of channels.
+            time, the input has another number of channels; on loading weights, the file has none or other numbers.
 
     Example:
 
@@ -42,6 +43,15 @@ class Normalize(keras.layers.Layer):
     def call(self, x):
         mean, std = (ops.convert_to_tensor(values, dtype=self.compute_dtype) for values in (self.mean, self.std))
         return (x - mean) / std
+
+    def save_own_variables(self, store):
+        store["mean"], store["std"] = np.array(self.mean), np.array(self.std)
+
+    def load_own_variables(self, store):
+        for name, own in (("mean", self.mean), ("std", self.std)):
+            stored = np.array(store[name]).tolist() if name in set(store.keys()) else None
+            if stored != list(own):
+                raise ValueError(f"the model normalises with {name}={own}, the weights belong to {stored}")
 
     def compute_output_shape(self, input_shape):
         return input_shape

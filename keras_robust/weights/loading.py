@@ -38,8 +38,8 @@ def load(model, path, head=None, stem=None, entry=None):
 
     Raises:
         ValueError: the file cannot be read or does not fit: the first ten of the missing, surplus and misshapen
-            weights are listed and all are counted; the file carries a normalisation that the model does not have, or
-            the reverse where the file tells.
+            weights, and of those with NaN or infinite values, are listed and all are counted; the file carries a
+            normalisation that the model does not have, or the reverse where the file tells.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -104,6 +104,7 @@ def _from_torch_file(model, path, skipped, entry):
         missing=[name for name in names.values() if name not in tensors],
         surplus=[name for name in tensors if name not in set(names.values())],
         misshapen=misshapen,
+        infinite=_infinite(tensors),
         parts={"head": naming.head, "stem": naming.stem},
     )
     return values
@@ -130,6 +131,8 @@ def _from_keras_file(model, path, skipped):
         source = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable Keras model: {error}") from error
+    # A model saved within its trainer.
+    source = getattr(source, "model", source)
     _check_normalization(model, normalization_of(source), path)
     wanted = _wanted(model, skipped)
     arrays = {v.path: keras.ops.convert_to_numpy(v) for v in source.weights if v.path.split("/")[0] not in skipped}
@@ -146,6 +149,7 @@ def _from_keras_file(model, path, skipped):
             for name, shape in wanted.items()
             if name in arrays and arrays[name].shape != shape
         ],
+        infinite=_infinite(arrays),
         parts={"head": ("head/",), "stem": ("stem/",)},
     )
     return arrays
@@ -156,6 +160,8 @@ def _from_h5_file(model, path, skipped):
         raise ValueError(
             f'{" and ".join(skipped)}="skip" cannot be had from {path}: it knows no names of parts; use a .keras file'
         )
+    in_file, normalization = _look_into_h5(path)
+    _check_normalization(model, normalization, path)
     # Keras stops in the middle of a file that does not fit: let it do so in a copy.
     twin = keras.models.clone_model(model)
     try:
@@ -166,24 +172,34 @@ def _from_h5_file(model, path, skipped):
         raise ValueError(f"{path} does not fit {model.name}: {error}") from error
     if caught:  # of weights that stayed as they were
         raise ValueError(f"{path} does not fit {model.name}: {caught[0].message}")
-    in_file = _count_h5_arrays(path)
     if in_file != len(twin.weights):
         raise ValueError(f"{path} does not fit {model.name}: it holds {in_file} arrays for {len(twin.weights)} weights")
-    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in twin.weights}
+    values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in twin.weights}
+    _refuse_misfits(model, path, infinite=_infinite(values))
+    return values
 
 
-def _count_h5_arrays(path):
+def _look_into_h5(path):
+    """Number of weights in a .weights.h5 file, and its normalisation: `(mean, std)` or None."""
     import h5py
 
-    count = 0
+    count, normalization = 0, {}
 
     def visit(name, item):
         nonlocal count
-        count += isinstance(item, h5py.Dataset) and "seed_generator" not in name
+        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+            leaf = name.rpartition("/")[2]
+            if leaf in ("mean", "std"):  # of `Normalize`; weights are numbered
+                normalization[leaf] = tuple(item[:].tolist())
+            else:
+                count += 1
 
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return count
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise ValueError(f"{path} is not a .weights.h5 file: {error}") from error
+    return count, (normalization["mean"], normalization["std"]) if len(normalization) == 2 else None
 
 
 def normalization_of(model):
@@ -208,8 +224,12 @@ def _check_normalization(model, of_file, path):
         )
 
 
-def _refuse_misfits(model, path, missing, surplus, misshapen, parts):
-    lists = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
+def _infinite(arrays):
+    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+
+
+def _refuse_misfits(model, path, missing=(), surplus=(), misshapen=(), infinite=(), parts=None):
+    lists = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not finite": infinite}
     misfits = [item for items in lists.values() for item in items]
     if not misfits:
         return
@@ -218,7 +238,7 @@ def _refuse_misfits(model, path, missing, surplus, misshapen, parts):
         if items:
             more = f", and {len(items) - 10} more" if len(items) > 10 else ""
             lines.append(f"{len(items)} {kind}: {', '.join(items[:10])}{more}")
-    for part, prefixes in parts.items():
+    for part, prefixes in (parts or {}).items():
         if all(item.startswith(prefixes) for item in misfits):
             lines.append(f'all are in the {part}: {part}="skip" keeps the model\'s own')
     raise ValueError(f"{path} does not fit {model.name}: " + "; ".join(lines))

@@ -12,7 +12,7 @@ import numpy as np
 WRAPPERS = re.compile(r"((module|base_model|model|attacker|_orig_mod)\.)+")
 NORMALIZATION = re.compile(r"(?:normalize|normalizer|normalization)\.(?:new_)?(mean|std)")
 # Buffers that follow from the architecture, and counters of no use in inference.
-DERIVED = re.compile(r"(.*\.)?(num_batches_tracked|relative_position_index|attn_mask)")
+DERIVED = re.compile(r"(.*\.)?(num_batches_tracked|n_averaged|relative_position_index|attn_mask)")
 # In the metadata of the .safetensors files that `save` writes.
 METADATA_KEY = "keras_robust.normalization"
 
@@ -61,11 +61,21 @@ def _read_safetensors(path):
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = file.keys()
-            tensors = {name: _as_float32(file.get_tensor(name)) for name in names}
+            tensors = {name: _as_array(file.get_tensor(name)) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a .safetensors file: {error}") from error
-    declared = metadata.get(METADATA_KEY)
-    return tensors, UNKNOWN if declared is None else json.loads(declared)
+    return tensors, _declared(metadata.get(METADATA_KEY), path)
+
+
+def _declared(text, path):
+    """The normalisation in the metadata of a file."""
+    if text is None:
+        return UNKNOWN
+    try:
+        value = json.loads(text)
+        return value if value is None else tuple(tuple(float(x) for x in numbers) for numbers in value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} declares an unreadable normalisation: {text[:100]!r}") from error
 
 
 def _read_torch(path, entry):
@@ -82,10 +92,13 @@ def _read_torch(path, entry):
             "its author, load it in PyTorch with weights_only=False, take the state dict out and save that alone. "
             f"({reason})"
         ) from error
-    except (RuntimeError, EOFError, AttributeError, KeyError, TypeError) as error:
+    except (RuntimeError, OSError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
     tensors = _choose(content, path, entry, torch.Tensor)
-    return {name: _as_float32(tensor.detach()) for name, tensor in tensors.items()}
+    odd = [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized]
+    if odd:
+        raise ValueError(f"{path} holds sparse or quantised tensors: {', '.join(odd[:10])}")
+    return {name: _as_array(tensor.detach()) for name, tensor in tensors.items()}
 
 
 def _choose(content, path, entry, tensor_type):
@@ -98,9 +111,17 @@ def _choose(content, path, entry, tensor_type):
             and all(isinstance(name, str) and isinstance(item, tensor_type) for name, item in value.items())
         )
 
+    def state_dicts(content, prefix=""):
+        """The state dicts in nested dicts, by the names that lead to them, joined by dots."""
+        for name, value in content.items() if isinstance(content, Mapping) else ():
+            if is_state_dict(value):
+                yield f"{prefix}{name}", value
+            elif isinstance(name, str) and not name.startswith("optim"):
+                yield from state_dicts(value, f"{prefix}{name}.")
+
     if entry is None and is_state_dict(content):
         return content
-    entries = {k: v for k, v in content.items() if is_state_dict(v)} if isinstance(content, Mapping) else {}
+    entries = dict(state_dicts(content))
     if entry is not None:
         if entry not in entries:
             raise ValueError(f"entry must be one of {list(entries)} for {path}, received {entry!r}")
@@ -112,10 +133,12 @@ def _choose(content, path, entry, tensor_type):
     return next(iter(entries.values()))
 
 
-def _as_float32(tensor):
+def _as_array(tensor):
+    """Floating-point tensors as float32 arrays, others as they are."""
     if not isinstance(tensor, np.ndarray):
         tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return tensor if np.issubdtype(tensor.dtype, np.integer) else tensor.astype("float32", copy=False)
+    # The numpy types of 16-bit floats outside IEEE are of kind "V".
+    return tensor.astype("float32", copy=False) if tensor.dtype.kind in "fV" else tensor
 
 
 def _unwrap(tensors, declared, path):
@@ -126,7 +149,9 @@ def _unwrap(tensors, declared, path):
             continue
         target = plain
         if match := NORMALIZATION.fullmatch(name):
-            target, name, tensor = normalization, match[1], tensor.reshape(-1)
+            if tensor.size not in (1, 3):
+                raise ValueError(f"{path} holds a normalisation of {tensor.size} channels ({name}), 3 are expected")
+            target, name, tensor = normalization, match[1], np.broadcast_to(tensor.reshape(-1), 3)
         if name in target and not np.array_equal(target[name], tensor):
             raise ValueError(f"{path} holds two different tensors called {name} once wrappers' names are stripped")
         target[name] = tensor

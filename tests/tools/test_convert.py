@@ -18,14 +18,19 @@ SIZE = ["--input-size", "16"]
 
 
 @pytest.fixture
-def convert(monkeypatch):
+def script(monkeypatch):
     name = "convnext_isotropic_small"
     monkeypatch.setitem(registry.ARCHITECTURES, name, IsotropicConvNeXt(2, 4))
     monkeypatch.setitem(registry.ARCHITECTURES, f"{name}_convstem", IsotropicConvNeXt(2, 4, conv_stem=(2, 3, 4, 5)))
     spec = importlib.util.spec_from_file_location("convert", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda *arguments: module.main([str(argument) for argument in arguments])
+    return module
+
+
+@pytest.fixture
+def convert(script):
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -48,6 +53,14 @@ def test_converts_and_verifies(suffix, convert, checkpoint, tmp_path, capsys):
     model = kr.models.create("convnext_isotropic_small", num_classes=3)
     kr.weights.load(model, out)
     np.testing.assert_array_equal(model.get_layer("norm").gamma, tensors.isotropic()["norm.weight"])
+
+
+def test_what_does_not_reload_alike_is_not_left_behind(script, convert, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(np, "allclose", lambda first, second, rtol, atol: atol < 0)
+    name = ["--model", "convnext_isotropic_small", "--num-classes", 3]
+    assert convert(*name, "--weights", checkpoint, "--out", tmp_path / "w.keras", *SIZE) == 2
+    assert "w.keras is not written: what was reloads with logits that differ" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["robust.pt"]
 
 
 def test_skips_head_and_stem(convert, checkpoint, tmp_path):
