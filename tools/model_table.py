@@ -1,6 +1,8 @@
-"""Print the sizes of the models: parameters and multiply-adds, counted on the graph, beside the published values.
+"""Print the models: parameters and multiply-adds, counted on the graph, beside the published values.
 
-Nothing is trained or run; the weights are not even drawn.
+The accuracies (clean, and under AutoAttack at Linf 4/255, L2 2 and L1 75, in %) are those of the published checkpoint
+with the highest one at Linf; kr.models.presets() has all, with their sources. Nothing is trained or run; the weights
+are not even drawn.
 """
 
 import argparse
@@ -50,15 +52,22 @@ PUBLISHED = {
 def rows(names, resolutions):
     """Yield the table's lines, lists of strings, the header first; "-" where there is no value."""
     header = ["model", "parameters", *(f"G at {resolution}" for resolution in resolutions)]
-    yield [*header, "published M", "published G at 224"]
+    yield [*header, "published M", "published G at 224", "clean", "Linf", "L2", "L1"]
     for name in names:
         # In a stateless scope variables have shapes, but no values.
         with keras.StatelessScope(initialize_variables=False):
             model = keras_robust.models.create(name)
             giga = [_giga_multiply_adds(model, resolution) for resolution in resolutions]
-        published = ["-" if value is None else str(value) for value in PUBLISHED.get(name, (None, None))]
+        values = [*PUBLISHED.get(name, (None, None)), *_accuracies(name)]
+        published = ["-" if value is None else str(value) for value in values]
         yield [name, f"{keras_robust.models.parameters(model):,}", *giga, *published]
         keras.utils.clear_session()
+
+
+def _accuracies(name):
+    checkpoints = [row for row in keras_robust.models.presets().values() if row.architecture == name]
+    best = max(checkpoints, key=lambda row: row.linf, default=None)
+    return (None,) * 4 if best is None else (best.clean, best.linf, best.l2, best.l1)
 
 
 def _giga_multiply_adds(model, resolution):
@@ -88,6 +97,13 @@ def main(arguments=None):
     parser.add_argument("--resolutions", nargs="+", type=int, default=[224], metavar="PIXELS", help="default: 224")
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     options = parser.parse_args(arguments)
+    if min(options.resolutions) < 1:
+        parser.exit(2, f"{parser.prog}: --resolutions must be positive, received {options.resolutions}\n")
+    for name in options.models or ():
+        try:
+            keras_robust.models.architecture(name)
+        except ValueError as error:
+            parser.exit(2, f"{parser.prog}: {error}\n")
     lines = list(rows(options.models or keras_robust.models.names(), options.resolutions))
     (write_csv if options.format == "csv" else write_markdown)(lines, sys.stdout)
 
