@@ -1,6 +1,6 @@
 """keras_robust: adversarially robust image classification for Keras 3."""
 
-from keras_robust import attacks, data, evaluation, losses, models, training, weights
+from keras_robust import attacks, data, evaluation, export, losses, models, training, weights
 from keras_robust.threat import ThreatModel
 from keras_robust.training.adversarial import AdversarialModel
 
@@ -11,6 +11,7 @@ __all__ = [
     "attacks",
     "data",
     "evaluation",
+    "export",
     "losses",
     "models",
     "training",

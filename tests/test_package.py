@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "attacks": {"attacks", *FOUNDATION},
     "data": {"data", "checks", "random"},
     "training": {"training", "attacks", "data", "models", "weights", *FOUNDATION},
+    "export": {"export", "attacks", "data", "models", "layers", *FOUNDATION},
     "evaluation": {"evaluation", "attacks", "data", *FOUNDATION},
 }
 

@@ -5,9 +5,23 @@ as a whole, a gradient needs about half as many passes. Unused gradients (those 
 attack) cost nothing inside `tf.function`, which drops ops without a consumer.
 """
 
+import contextlib
+import contextvars
 import math
 
 import tensorflow as tf
+
+_usual_form = contextvars.ContextVar("usual_form", default=False)
+
+
+@contextlib.contextmanager
+def usual_forms():
+    """While active, `gelu` is traced in the form by which converters to other formats know it: LiteRT has no erf."""
+    token = _usual_form.set(True)
+    try:
+        yield
+    finally:
+        _usual_form.reset(token)
 
 
 def layer_norm(x, gamma, beta, epsilon):
@@ -47,7 +61,7 @@ def gelu(x):
     dtype = x.dtype
     if dtype.size < 4:
         x = tf.cast(x, tf.float32)
-    return tf.cast(_gelu(x), dtype)
+    return tf.cast(tf.nn.gelu(x) if _usual_form.get() else _gelu(x), dtype)
 
 
 @tf.custom_gradient

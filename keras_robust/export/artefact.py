@@ -1,0 +1,208 @@
+"""Exported models as their users load them: with the runtime of the format alone, without Keras or this package.
+
+This file imports nothing of the package. `load(path)` gives an `Artefact`; run as a script it is the fresh process
+in which `verification.py` loads what was exported: it refuses to import the package (and, but for a .keras file,
+Keras) and answers requests, one line of JSON each. Arrays go through .npy files next to the request.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+
+def threads():
+    """Threads for the runtimes that read no environment of their own; 0: all cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or 0)
+
+
+class Artefact:
+    """An exported model.
+
+    Attributes:
+        differentiable: whether gradients can be had from it.
+    """
+
+    differentiable = False
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __call__(self, images):
+        """Logits (batch, classes) of float images (batch, height, width, 3) in [0, 1], both numpy."""
+        raise NotImplementedError
+
+    def predict(self, images):
+        """All outputs of uint8 images (batch, height, width, 3), as a dict of arrays."""
+        raise NotImplementedError
+
+    def documents(self):
+        """The texts inside, by file name: metadata.json, class_names.txt, model_card.md."""
+        with zipfile.ZipFile(self.path) as archive:
+            names = [name for name in archive.namelist() if name.startswith(ZIP_FOLDER)]
+            return {name.removeprefix(ZIP_FOLDER): archive.read(name).decode() for name in names}
+
+
+ZIP_FOLDER = "keras_robust/"
+
+
+class SavedModel(Artefact):
+    differentiable = True
+
+    def __init__(self, path):
+        super().__init__(path)
+        import tensorflow as tf
+
+        self._loaded = tf.saved_model.load(str(path))
+        self._signatures, self._tf = self._loaded.signatures, tf
+
+    def __call__(self, images):
+        return self._signatures["logits"](images=self._tf.constant(images))["logits"].numpy()
+
+    def predict(self, images):
+        return self._outputs("serving_default", self._tf.constant(images))
+
+    def predict_files(self, files):
+        """All outputs of encoded images, a list of bytes."""
+        return self._outputs("jpeg", self._tf.constant(files))
+
+    def _outputs(self, signature, images):
+        return {name: value.numpy() for name, value in self._signatures[signature](images=images).items()}
+
+    def documents(self):
+        return {file.name: file.read_text() for file in sorted((self.path / "assets").iterdir())}
+
+
+class ONNX(Artefact):
+    def __init__(self, path):
+        super().__init__(path)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads()
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images):
+        return self._session.run(["logits"], {"images": images})[0]
+
+    def predict(self, images):
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, {"images": images.astype(np.float32) / 255})))
+
+    def documents(self):
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+
+class LiteRT(Artefact):
+    def __init__(self, path):
+        super().__init__(path)
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=threads() or os.cpu_count())
+        self._logits = interpreter.get_signature_runner("logits")
+        self._serve = interpreter.get_signature_runner("serving_default")
+
+    def __call__(self, images):
+        return self._logits(images=images)["logits"]
+
+    def predict(self, images):
+        return self._serve(images=images)
+
+
+class Keras(Artefact):
+    differentiable = True
+
+    def __init__(self, path):
+        super().__init__(path)
+        import keras
+
+        import keras_robust  # noqa: F401  (its layers)
+
+        self._keras = keras
+        self._model = keras.models.load_model(path, compile=False)
+
+    def __call__(self, images):
+        return self._keras.ops.convert_to_numpy(self._model.predict_on_batch(images))
+
+    def predict(self, images):
+        logits = self(images.astype(np.float32) / 255)
+        return {"probabilities": self._keras.ops.convert_to_numpy(self._keras.ops.softmax(logits))}
+
+
+RUNTIMES = {
+    "tf_saved_model": "tensorflow",
+    "onnx": "onnxruntime",
+    "litert": "ai_edge_litert.interpreter",
+    "keras": "keras_robust",
+}
+LOADERS = {"tf_saved_model": SavedModel, "onnx": ONNX, "litert": LiteRT, "keras": Keras}
+
+
+def load(path):
+    """The `Artefact` at a path, by what lies there.
+
+    Raises:
+        ValueError: it is none of the formats.
+    """
+    path = Path(path)
+    suffixes = {".onnx": ONNX, ".tflite": LiteRT, ".keras": Keras}
+    if path.is_file() and path.suffix in suffixes:
+        return suffixes[path.suffix](path)
+    if (path / "saved_model.pb").is_file():
+        return SavedModel(path)
+    raise ValueError(
+        f"path must be the folder of a SavedModel or a file ending in {', '.join(suffixes)}; received {str(path)!r}"
+    )
+
+
+class _Without:
+    """A finder of modules that does not find some packages, as if they were not installed."""
+
+    def __init__(self, finder, packages):
+        self._finder, self._packages = finder, packages
+
+    def find_spec(self, name, *where):
+        return None if name.split(".")[0] in self._packages else self._finder.find_spec(name, *where)
+
+
+def _answer(artefact, request, folder):
+    if request["do"] == "files":
+        outputs = artefact.predict_files([(folder / name).read_bytes() for name in request["files"]])
+    else:
+        images = np.load(folder / request["images"], allow_pickle=False)
+        if request["do"] == "time":
+            return {"seconds": [_seconds(artefact, images) for _ in range(request["repeats"])]}
+        outputs = {"logits": artefact(images)} if request["do"] == "logits" else artefact.predict(images)
+    arrays = {name: value for name, value in outputs.items() if value.dtype != object}
+    np.savez(folder / request["out"], **arrays)
+    return {"strings": {name: value.astype(str).tolist() for name, value in outputs.items() if value.dtype == object}}
+
+
+def _seconds(artefact, images):
+    start = time.perf_counter()
+    artefact(images)
+    return time.perf_counter() - start
+
+
+def main(form, path, folder):
+    # Answers go to what was the standard output; libraries that print there print to the standard error.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if form != "keras":
+        sys.meta_path[:] = [_Without(finder, {"keras", "keras_robust"}) for finder in sys.meta_path]
+    importlib.import_module(RUNTIMES[form])
+    start = time.perf_counter()
+    artefact = LOADERS[form](path)
+    hello = {"load_seconds": time.perf_counter() - start, "documents": artefact.documents()}
+    print(json.dumps(hello), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(artefact, json.loads(line), Path(folder))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,33 @@
+"""ONNX, by way of tf2onnx: from float images to logits and all that `serving_default` gives but names of classes."""
+
+import logging
+
+import tensorflow as tf
+
+from keras_robust.export import card
+from keras_robust.export.outputs import answers
+
+OPSET = 18
+
+
+def write(model, path, metadata, dtype="float32"):
+    """Write the file `path`, with the texts of `card.documents` as its metadata."""
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(f"ONNX needs {error.name}: pip install 'keras-robust[export]'") from error
+
+    images = [tf.TensorSpec((None, None, None, 3), tf.float32, name="images")]
+
+    @tf.function(input_signature=images)
+    def outputs(images):
+        logits = model(images, training=False)
+        return {"logits": logits, **answers(logits)}
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    proto, _ = tf2onnx.convert.from_function(outputs, input_signature=images, opset=OPSET)
+    proto.producer_name = "keras_robust"
+    onnx.helper.set_model_props(proto, card.documents(metadata))
+    onnx.checker.check_model(proto)
+    onnx.save(proto, str(path))

@@ -1,0 +1,15 @@
+"""What every exported format answers."""
+
+import tensorflow as tf
+
+
+def answers(logits):
+    """Probabilities, the most probable class, and the five most probable classes (all of them, if fewer)."""
+    probabilities = tf.nn.softmax(logits)
+    best = tf.math.top_k(probabilities, min(5, logits.shape[-1]))
+    return {
+        "probabilities": probabilities,
+        "classes": best.indices[:, 0],
+        "top5_classes": best.indices,
+        "top5_probabilities": best.values,
+    }

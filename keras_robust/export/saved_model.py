@@ -1,0 +1,67 @@
+"""TensorFlow SavedModel: three signatures, and what is known about the model as assets."""
+
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_robust.export import card, decoding
+from keras_robust.export.outputs import answers
+
+
+def write(model, path, metadata, dtype="float32"):
+    """Write the SavedModel folder `path`; signatures as in `keras_robust.export.export`."""
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    logits, serve, encoded = signatures(model, metadata)
+    with tempfile.TemporaryDirectory() as folder:
+        module.documents = [tf.saved_model.Asset(str(file)) for file in card.write_documents(folder, metadata)]
+        tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "logits": logits, "jpeg": encoded})
+    (Path(path) / card.MODEL_CARD).write_text(card.model_card(metadata))
+
+
+def signatures(model, metadata):
+    """The functions `logits`, `serve` and `encoded`, not yet traced."""
+    sizes, names = metadata["input"], tf.constant(metadata["class_names"])
+
+    def checked(images):
+        with tf.control_dependencies(_checks(images, sizes)):
+            return tf.identity(images)
+
+    def outputs(pixels):
+        result = answers(model(pixels, training=False))
+        return {
+            **result,
+            "names": tf.gather(names, result["classes"]),
+            "top5_names": tf.gather(names, result["top5_classes"]),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="images")])
+    def logits(images):
+        return {"logits": model(checked(images), training=False)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    def serve(images):
+        return outputs(tf.cast(checked(images), tf.float32) / 255)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="images")])
+    def encoded(images):
+        preprocessing = (sizes[name] for name in ("resolution", "crop_ratio", "interpolation"))
+        pixels = decoding.decode_and_preprocess(images, *preprocessing)
+        return outputs(tf.cast(checked(pixels), tf.float32) / 255)
+
+    return logits, serve, encoded
+
+
+def _checks(images, sizes):
+    """What the graph asserts first: a model has no answer to other sizes, and a request must not take all memory."""
+    batch, height, width = tf.unstack(tf.shape(images)[:3])
+    sides = tf.stack([height, width])
+    least, step, most = sizes["min_size"], sizes["multiple_of"], sizes["max_size"]
+    rule = f"images must have a height and a width of {least} to {most} pixels"
+    rule += f", multiples of {step}; received" if step > 1 else "; received"
+    allowed = (tf.reduce_min(sides) >= least) & (tf.reduce_max(sides) <= most) & tf.reduce_all(sides % step == 0)
+    return [
+        tf.debugging.Assert(batch > 0, ["images must not be an empty batch"], name="batch"),
+        tf.debugging.Assert(allowed, [rule, sides], name="sides"),
+    ]

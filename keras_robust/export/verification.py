@@ -1,0 +1,216 @@
+"""Prove that what was exported is what was evaluated."""
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+
+import keras
+import numpy as np
+
+from keras_robust.export.fresh import FreshProcess
+from keras_robust.export.reference import attacked, predict
+
+ROBUST_TOLERANCE = 0.01  # a point of accuracy
+FILE_TOLERANCE = 0.02  # of a probability: resized pixels may differ by a level of 255 in a few of ten thousand
+THROUGHPUT_BATCH = 32
+ROUNDS = (3, 40)  # of timing, at least and at most
+
+
+@dataclass(frozen=True)
+class Check:
+    """A comparison with a bound; `passed` says whether the value keeps it."""
+
+    name: str
+    value: float
+    bound: str
+    passed: bool
+
+
+@dataclass
+class Verification:
+    """What was checked and measured.
+
+    Attributes:
+        checks: comparisons, each with its bound.
+        measured: size in bytes, seconds to load, milliseconds for one image and images per second in batches of
+            `THROUGHPUT_BATCH`, and accuracies; those of the original are called "original_...".
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failed(self):
+        """Names of the checks that failed."""
+        return [check.name for check in self.checks if not check.passed]
+
+    def at_most(self, name, value, bound):
+        self.checks.append(Check(name, float(value), f"<= {bound:g}", bool(value <= bound)))
+
+    def at_least(self, name, value, bound):
+        self.checks.append(Check(name, float(value), f">= {bound:g}", bool(value >= bound)))
+
+    def table(self):
+        """The checks and the measurements as text."""
+        lines = [f"{'check':58}{'value':>10}  {'bound':10}"]
+        for check in self.checks:
+            lines.append(f"{check.name:58}{check.value:10.3g}  {check.bound:10}{'ok' if check.passed else 'FAILED'}")
+        lines.append("")
+        lines += [f"{name.replace('_', ' '):58}{value:10.4g}" for name, value in self.measured.items()]
+        return "\n".join(lines)
+
+    def json(self, **facts):
+        """The same as JSON, with further facts."""
+        passed = not self.failed
+        return json.dumps({"passed": passed, **facts, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def of_json(cls, text):
+        """What `json` wrote."""
+        content = json.loads(text)
+        return cls([Check(**check) for check in content["checks"]], content["measured"])
+
+
+def verify(path, name, row, dtype, model, threat, settings, reference, documents):
+    """Compare what lies at `path` with the original, in a fresh process, and attack it.
+
+    Args:
+        path: of the artefact.
+        name, row, dtype: the format, its row of the table, and its variant.
+        model: the original, on the active backend.
+        threat: the threat model of the attack.
+        settings: a `Settings`.
+        reference: a `Reference` of the original.
+        documents: the texts that must be inside.
+    """
+    result = Verification()
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    result.measured["size_bytes"] = sum(file.stat().st_size for file in files)
+    with FreshProcess(name, path) as fresh:
+        result.measured["load_seconds"] = fresh.load_seconds
+        missing = [file for file, text in documents.items() if fresh.documents.get(file) != text]
+        result.at_most("documents inside that are missing or changed", len(missing), 0)
+        _compare(result, fresh, row, dtype, reference)
+        _time(result, fresh, row, model, settings, reference)
+    if row.differentiable and not result.failed:
+        _attack(result, path, threat, settings, reference)
+    return result
+
+
+def _compare(result, fresh, row, dtype, reference):
+    tolerance = row.tolerances[dtype]
+    for side, expected in reference.logits.items():
+        pixels = reference.pixels[side]
+        logits = fresh.logits(pixels.astype(np.float32) / 255)
+        result.at_most(
+            f"logits, {side} px, {len(pixels)} images: relative difference", _apart(logits, expected), tolerance
+        )
+    side = next(iter(reference.pixels))
+    pixels, expected = reference.pixels[side], reference.logits[side]
+    alone = fresh.logits(pixels[:1].astype(np.float32) / 255)
+    result.at_most(f"logits, {side} px, one image: relative difference", _apart(alone, expected[:1]), tolerance)
+    wide = fresh.logits(reference.wide.astype(np.float32) / 255)
+    shape = "x".join(map(str, reference.wide.shape[1:3]))
+    result.at_most(f"logits, {shape} px: relative difference", _apart(wide, reference.wide_logits), tolerance)
+    outputs = fresh.predict(pixels)
+    probabilities = outputs["probabilities"]
+    # A logit that moves by d moves a probability by d / 2 at most.
+    bound = 0.5 * tolerance * np.abs(expected).max()
+    result.at_most("probabilities of 8-bit images: difference", np.abs(probabilities - _softmax(expected)).max(), bound)
+    if "top5_classes" in outputs:
+        chosen = np.take_along_axis(probabilities, outputs["top5_classes"].astype(int), 1)
+        ordered = -np.sort(-probabilities, 1)[:, : chosen.shape[1]]
+        wrong = (chosen != ordered) | (outputs["top5_probabilities"] != ordered)
+        wrong[:, 0] |= outputs["classes"] != outputs["top5_classes"][:, 0]
+        result.at_most("top-5 classes that are not the most probable ones", wrong.sum(), 0)
+    if "jpeg" in row.signatures:
+        answers = fresh.predict_files(reference.files)["probabilities"]
+        apart = np.abs(answers - _softmax(reference.file_logits)).max()
+        result.at_most(f"probabilities of {len(answers)} JPEG and PNG files: difference", apart, FILE_TOLERANCE)
+    broken = fresh.logits(reference.x_adv).argmax(1) == reference.labels
+    transfer = abs(float(broken.mean() - reference.robust.mean()))
+    result.at_most("accuracy on the original's adversarial images: difference", transfer, ROBUST_TOLERANCE)
+    result.measured["accuracy_on_adversarial_images_of_the_original"] = float(broken.mean())
+
+
+def _attack(result, path, threat, settings, reference):
+    """White-box: the same attack through the artefact's own gradients."""
+    side = next(iter(reference.pixels))
+    x = reference.pixels[side].astype(np.float32) / 255
+    model = differentiable(path)
+    x_adv = attacked(model, threat, x, reference.labels, settings.n_iter)
+    robust = predict(model, x_adv).argmax(1) == reference.labels
+    apart = abs(float(robust.mean() - reference.robust.mean()))
+    result.at_most("robust accuracy under the artefact's own gradients: difference", apart, ROBUST_TOLERANCE)
+    clean = reference.logits[side].argmax(1) == reference.labels
+    result.measured |= {
+        "clean_accuracy": float(clean.mean()),
+        "original_robust_accuracy": float(reference.robust.mean()),
+        "robust_accuracy": float(robust.mean()),
+    }
+
+
+def differentiable(path):
+    """A callable from pixels to logits that gradients flow through, of a SavedModel or a .keras file."""
+    if path.is_file():
+        return keras.models.load_model(path, compile=False)
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # whose weights live as long as it
+    return lambda x: loaded.signatures["logits"](images=x)["logits"]
+
+
+def _time(result, fresh, row, model, settings, reference):
+    """Latency and throughput in turns with the original's, so that what else the machine does falls on both."""
+    x = next(iter(reference.pixels.values())).astype(np.float32) / 255
+
+    def original(images):
+        start = time.perf_counter()
+        model.predict_on_batch(images)
+        return time.perf_counter() - start
+
+    def times(batch, bound=None):
+        images = x[np.arange(batch) % len(x)]
+        return _in_turns(lambda: original(images), lambda: fresh.seconds(images, 1)[0], settings.seconds, bound)
+
+    bound = settings.min_throughput if row.same_runtime else None
+    here, there = times(1)
+    result.measured["original_milliseconds_per_image"] = 1000 * here
+    result.measured["milliseconds_per_image"] = 1000 * there
+    here, there = times(THROUGHPUT_BATCH, bound)
+    result.measured["original_images_per_second"] = THROUGHPUT_BATCH / here
+    result.measured["images_per_second"] = THROUGHPUT_BATCH / there
+    if bound is not None:
+        name = f"throughput in batches of {THROUGHPUT_BATCH}, as a part of the original's"
+        result.at_least(name, here / there, bound)
+
+
+def _in_turns(first, second, seconds, bound):
+    """Seconds of two pieces of work in turns; up to three times as often where the ratio misses its bound."""
+    for _ in range(2):
+        first(), second()
+    times, deadline, least = ([], []), time.monotonic() + seconds, ROUNDS[0]
+    for extension in range(3):
+        while len(times[0]) < least or (time.monotonic() < deadline and len(times[0]) < (1 + extension) * ROUNDS[1]):
+            times[0].append(first())
+            times[1].append(second())
+        here, there = map(_undisturbed, times)
+        if bound is None or here / there >= bound:
+            break
+        deadline, least = time.monotonic() + seconds, len(times[0]) + ROUNDS[0]
+    return here, there
+
+
+def _undisturbed(times):
+    """The median of the faster half: what else the machine does only ever makes a piece of work slower."""
+    return statistics.median(sorted(times)[: (len(times) + 1) // 2])
+
+
+def _apart(logits, expected):
+    return np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
