@@ -20,8 +20,10 @@ def _draw(name, shape, seed):
         value = rng.uniform(0.5, 1.5, shape)
     elif "gamma" in name:
         value = rng.uniform(0.3, 0.7, shape)
-    elif leaf == "bias" and ".F." in name:  # RobArch: SiLU would let smaller signals die out
-        value = rng.standard_normal(shape)
+    elif name.endswith("F.c.1.weight"):  # RobArch adds 37 branches to each other: larger ones grow from block to block
+        value = rng.uniform(0.3, 0.9, shape)
+    elif leaf == "bias" and ".F." in name:  # SiLU would let smaller signals die out
+        value = rng.normal(0.0, 0.5 if name.endswith("F.c.1.bias") else 1.0, shape)
     elif leaf in ("bias", "running_mean"):
         value = rng.normal(0.0, 0.1, shape)
     elif len(shape) == 1:

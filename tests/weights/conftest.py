@@ -5,7 +5,7 @@ from keras_robust.models import registry
 from .small import SMALL
 
 
-@pytest.fixture(autouse=True)
-def _small_models(monkeypatch):
+@pytest.fixture
+def small_models(monkeypatch):
     for name, row in SMALL.items():
         monkeypatch.setitem(registry.ARCHITECTURES, name, row)

@@ -12,6 +12,8 @@ import keras_robust as kr
 from . import tensors
 from .small import IMAGENET, SMALL, assert_same, create, values, write
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_saved_is_loaded(name, tmp_path):

@@ -12,6 +12,8 @@ import keras_robust as kr
 from . import tensors
 from .small import IMAGENET, assert_same, create, values, write
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 CLIPPED = (".pt", ".safetensors", ".keras", ".weights.h5")
 
 
