@@ -26,6 +26,13 @@ def check_number(name, value, least=0.0):
     return float(value)
 
 
+def check_bool(name, value):
+    """`value`, True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False; received {value!r}.")
+    return bool(value)
+
+
 def check_choice(name, value, accepted):
     """`value`, one of the strings in `accepted`."""
     if value not in accepted:
@@ -41,7 +48,7 @@ def check_images(x, name="x"):
         raise ValueError(f"{name} must be images of shape (batch, height, width, channels); received {received}.")
     if 0 in tuple(shape):
         raise ValueError(f"{name} must not be empty; received shape {tuple(shape)}.")
-    dtype = keras.backend.standardize_dtype(x.dtype)
+    dtype = str(x.dtype) if isinstance(x, np.ndarray) else keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         hint = " Divide 8-bit images by 255." if "int" in dtype else ""
         raise ValueError(f"{name} must be floats in [0, 1]; received dtype {dtype}.{hint}")
@@ -60,7 +67,10 @@ def check_images(x, name="x"):
 
 def check_labels(y, count, classes, name="y"):
     """`y` as int32 class indices of shape (count,) or float32 soft labels of shape (count, classes)."""
-    y = np.asarray(ops.convert_to_numpy(y) if not isinstance(y, (list, tuple)) else y)
+    try:
+        y = np.asarray(y if isinstance(y, (list, tuple)) else ops.convert_to_numpy(y))
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of labels; received {y!r:.200}.") from error
     if len(y) != count if y.ndim else True:
         raise ValueError(f"{name} must have one label per image; received shape {y.shape} for {count} images.")
     if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
@@ -72,8 +82,11 @@ def check_labels(y, count, classes, name="y"):
         return ops.convert_to_tensor(y.astype("int32"))
     if y.ndim == 2 and y.shape[1] == classes and classes > 1:
         y = y.astype("float32")
-        if not np.isfinite(y).all() or y.min() < 0 or np.abs(y.sum(1) - 1).max() > 1e-3:
-            raise ValueError(f"{name} must be soft labels: rows of numbers >= 0 that sum to 1.")
+        good = np.isfinite(y).all(1) & (y >= 0).all(1) & (np.abs(y.sum(1) - 1) <= 1e-3)
+        if not good.all():
+            raise ValueError(
+                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1; received {y[~good][0]} among others."
+            )
         return ops.convert_to_tensor(y)
     raise ValueError(
         f"{name} must be integer class indices of shape ({count},) or soft labels of shape ({count}, {classes}); "

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import random
+from keras_robust import backend, random
+from keras_robust.checks import check_count, check_images
 from keras_robust.norms import NORMS
 
 
@@ -65,19 +66,26 @@ class ThreatModel:
     def project(self, x_adv, x):
         """Nearest point to `x_adv` (Euclidean) in the ball around `x` and in [0, 1], exact for each norm.
 
-        `x` must lie in [0, 1]. Points already inside come back unchanged, bit for bit.
+        Points already inside come back unchanged, bit for bit.
+
+        Raises:
+            ValueError: images of another kind or shape, NaN in `x_adv`, pixels of `x` outside [0, 1]. (Inside a
+                compiled function values cannot be checked.)
         """
-        if np.shape(x_adv) != np.shape(x):
-            raise ValueError(f"x_adv and x must have the same shape; received {np.shape(x_adv)} and {np.shape(x)}.")
+        self._check_pair(x_adv, x)
+        if backend.concrete(x_adv) and np.isnan(ops.convert_to_numpy(x_adv)).any():
+            raise ValueError("x_adv must be numbers; received NaN.")
         return self._call(lambda a, b: self.geometry.project(a, b, self.eps), x_adv, x)
 
     def contains(self, x_adv, x):
         """Whether each example of `x_adv` lies in the ball around `x` and in [0, 1]; booleans of shape (batch,)."""
+        self._check_pair(x_adv, x)
         return self._call(lambda a, b: self.geometry.contains(a, b, self.eps), x_adv, x)
 
     def random_start(self, x, seed=0):
         """A random point of the ball around each image, inside [0, 1], float32; fixed by the seed and the position."""
-        keys = random.example_keys(seed, 0, ops.arange(np.shape(x)[0], dtype="int32"))
+        self._check_pair(x, x)
+        keys = random.example_keys(check_count("seed", seed, least=0), 0, ops.arange(np.shape(x)[0], dtype="int32"))
         return self._call(lambda a: self.geometry.random(keys, ops.cast(a, "float32"), self.eps), x)
 
     def step(self, gradient):
@@ -88,11 +96,27 @@ class ThreatModel:
         return {"norm": self.norm, "eps": self.eps}
 
     @staticmethod
+    def _check_pair(x_adv, x):
+        for name, images in (("x_adv", x_adv), ("x", x)):
+            _check_floats(name, images)
+        if tuple(x_adv.shape) != tuple(x.shape):
+            raise ValueError(
+                f"x_adv and x must have the same shape; received {tuple(x_adv.shape)} and {tuple(x.shape)}."
+            )
+        if backend.concrete(x):
+            check_images(x)
+
+    @staticmethod
     def _call(function, *images):
-        for image in images:
-            if len(np.shape(image)) != 4 or "float" not in str(image.dtype):
-                received = f"shape {tuple(np.shape(image))} and dtype {getattr(image, 'dtype', type(image).__name__)}"
-                raise ValueError(f"images must be floats (batch, height, width, channels); received {received}.")
+        for each in images:
+            _check_floats("images", each)
         dtype = keras.backend.standardize_dtype(images[0].dtype)
         result = function(*(ops.convert_to_tensor(image, dtype=dtype) for image in images))
         return ops.convert_to_numpy(result) if isinstance(images[0], np.ndarray) else result
+
+
+def _check_floats(name, images):
+    shape, dtype = getattr(images, "shape", None), str(getattr(images, "dtype", type(images).__name__))
+    if shape is None or len(shape) != 4 or "float" not in dtype:
+        received = f"dtype {dtype}" + ("" if shape is None else f" and shape {tuple(shape)}")
+        raise ValueError(f"{name} must be floats (batch, height, width, channels); received {received}.")

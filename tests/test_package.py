@@ -16,7 +16,7 @@ FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # Part of the package -> parts that it may import from. Anyone may import the first three.
 FOUNDATION = {"threat", "norms", "losses", "random", "checks", "backend", "precision"}
 MAY_IMPORT = {
-    "threat": {"random", "norms"},
+    "threat": {"random", "norms", "checks", "backend"},
     "norms": {"random"},
     "losses": set(),
     "random": set(),

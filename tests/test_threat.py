@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from keras import ops
 from scipy.optimize import minimize
 
 from keras_robust import ThreatModel
@@ -153,6 +154,47 @@ def test_threat_model_reads_well():
     assert ThreatModel(**ThreatModel("L1", 75).get_config()) == ThreatModel("L1", 75.0)
 
 
-def test_project_refuses_other_shapes():
+X = np.full((2, 2, 2, 3), 0.5, "float32")
+BAD_IMAGES = {
+    "other shapes": (X, X[:1], "x_adv and x must have the same shape; received"),
+    "integers": (X.astype("uint8"), X.astype("uint8"), "x_adv must be floats .* received dtype uint8"),
+    "rank": (X[0], X[0], r"received dtype float32 and shape \(2, 2, 3\)"),
+    "no array": ([0.5], [0.5], "received dtype list"),
+    "NaN": (np.where(np.arange(3) == 1, np.nan, X), X, "x_adv must be numbers; received NaN"),
+    "NaN in x": (X, X * np.nan, "x must be finite"),
+    "x outside the box": (X, X * 255, "x must be pixels in"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_images_are_refused(case):
+    x_adv, x, message = BAD_IMAGES[case]
+    with pytest.raises(ValueError, match=message):
+        ThreatModel("L2", 1.0).project(x_adv, x)
+    if isinstance(x, np.ndarray):
+        tensors = (ops.convert_to_tensor(each, dtype=each.dtype) for each in (x_adv, x))
+        with pytest.raises(ValueError, match="must"):
+            ThreatModel("L2", 1.0).project(*tensors)
+
+
+def test_random_start_and_contains_refuse_bad_images():
+    threat = ThreatModel("L2", 1.0)
+    with pytest.raises(ValueError, match="x must be pixels in"):
+        threat.random_start(X * 255)
+    with pytest.raises(ValueError, match="seed must be an integer >= 0"):
+        threat.random_start(X, seed=-1)
     with pytest.raises(ValueError, match="same shape"):
-        ThreatModel("L2", 1.0).project(np.zeros((1, 2, 2, 3), "float32"), np.zeros((2, 2, 2, 3), "float32"))
+        threat.contains(X, X[:1])
+    assert not threat.contains(X * np.nan, X).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [0.0, 1e-45, 1e-7, 1e6, 1e38, 1e300])
+def test_tiny_and_huge_radii(norm, eps):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(3, 4, 4, 3)).astype("float32")
+    z = ThreatModel(norm, eps).project(x + rng.normal(size=x.shape).astype("float32"), x)
+    assert z.min() >= 0
+    assert z.max() <= 1
+    moved = np.abs(z - x).max()
+    assert moved > 0.5 if eps > 1 else moved <= max(2 * eps, 2.0**-23)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses, random
-from keras_robust.checks import check_batch, check_choice, check_count
+from keras_robust.checks import check_batch, check_bool, check_choice, check_count
 from keras_robust.norms import Norm, per_example
 from keras_robust.threat import ThreatModel
 
@@ -176,7 +176,7 @@ class Attack:
         self.threat = threat
         self.loss = loss
         self.loss_function = losses.get(loss)
-        self.random_start = bool(random_start)
+        self.random_start = check_bool("random_start", random_start)
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.seed = check_count("seed", seed, least=0)
         self.returns = check_choice("returns", returns, self.supported_returns)

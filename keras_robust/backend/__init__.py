@@ -8,6 +8,8 @@ The module of the active Keras backend is the only one that is imported. Each on
     A callable of tensors that runs `function(frozen, *tensors)`, where `frozen(images)` gives the logits of `model` in
     inference mode, weights and states constant. Keras models are compiled once per input shape where the backend
     compiles; other callables run as they are.
+`concrete(x)`
+    Whether a tensor holds values now, rather than standing for those of a compiled function.
 `TrainStep`
     A mixin before `keras.Model` with the backend's `train_step` and `test_step`, which call
     `self.attack_batch(frozen, step, data)` and `self.measure(frozen, data)`.
@@ -25,5 +27,6 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 
 _active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
+concrete = _active.concrete
 
-__all__ = ["TrainStep", "compile", "input_gradient"]
+__all__ = ["TrainStep", "compile", "concrete", "input_gradient"]

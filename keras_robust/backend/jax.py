@@ -36,6 +36,10 @@ def compile(function, model):
     return run
 
 
+def concrete(x):
+    return not isinstance(x, jax.core.Tracer)
+
+
 class TrainStep:
     def train_step(self, state, data):
         trainable, non_trainable, optimizer, metrics = state

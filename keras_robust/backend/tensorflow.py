@@ -48,6 +48,10 @@ def compile(function, model):
     return run
 
 
+def concrete(x):
+    return not tf.is_tensor(x) or hasattr(x, "numpy")
+
+
 class TrainStep:
     def train_step(self, data):
         data = self.attack_batch(self._frozen, self.counter.value, data)

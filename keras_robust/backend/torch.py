@@ -29,6 +29,10 @@ def compile(function, model):
     return run
 
 
+def concrete(x):
+    return not torch.compiler.is_compiling()
+
+
 class TrainStep:
     def train_step(self, data):
         with torch.no_grad():

@@ -173,13 +173,13 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             ValueError: pixels outside [0, 1] or not finite, integer images, labels out of range: before training for
                 arrays, after the first batch and after every epoch for anything else.
         """
-        self._check_arrays(x, y)
+        self._check_arrays(x, y, options.get("sample_weight"))
         callbacks = with_input_check(callbacks, self)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", callbacks=None, **options):
         """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
-        self._check_arrays(x, y)
+        self._check_arrays(x, y, options.get("sample_weight"))
         callbacks = with_input_check(callbacks, self)
         return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
 
@@ -362,8 +362,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.bad_labels.update_state(ops.cast(ops.not_equal(labels, accepted), "float32"))
         return ops.clip(x, 0.0, 1.0), accepted, accepted
 
-    def _check_arrays(self, x, y):
-        if not isinstance(x, np.ndarray) and not ops.is_tensor(x):
+    def _check_arrays(self, x, y, sample_weight=None):
+        if not isinstance(x, (np.ndarray, list, tuple, dict)) and not ops.is_tensor(x):
             return  # streams are checked as they pass
         x = check_images(x)
         if y is None:
@@ -371,6 +371,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         labels = ops.convert_to_numpy(y)
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         check_labels(labels, x.shape[0], self.model.output_shape[-1])
+        if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
+            raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
 
 
 def _default_validation(attacks):

@@ -206,7 +206,11 @@ BAD_BATCHES = {
     "negative label": (X, np.array([-1, 0]), "class indices in"),
     "float labels": (X, np.array([0.0, 1.0]), "y must be integer class indices"),
     "soft labels of other width": (X, np.full((2, 4), 0.25), "soft labels of shape \\(2, 5\\)"),
-    "soft labels that do not sum to 1": (X, np.full((2, 5), 0.5), "sum to 1"),
+    "soft labels that do not sum to 1": (X, np.full((2, 5), 0.5), r"sum to 1; received \[0.5 0.5"),
+    "ragged labels": (X, [[0], [1, 2]], "y must be an array of labels"),
+    "no labels": (X, None, "one label per image"),
+    "one NaN": (np.where(np.arange(96).reshape(X.shape) == 50, np.nan, X), Y, "x must be finite"),
+    "objects": (X.astype(object), Y, "x must be floats .* received dtype object"),
 }
 
 
@@ -239,7 +243,8 @@ def test_models_that_cannot_be_attacked_are_refused():
 def test_gradients_that_are_not_finite_do_not_pass_for_robustness(attack):
     def model(images):
         logits = ops.sum(images, (1, 2))
-        return logits + ops.sqrt(ops.sum((images - 0.5) ** 2, (1, 2, 3)))[:, None]
+        steep = ops.sqrt(ops.sum((images - 0.5) ** 2, (1, 2, 3)))
+        return ops.stack([logits[:, 0] + steep, logits[:, 1], logits[:, 2]], axis=1)
 
     with pytest.raises(ValueError, match="finite logits and gradients"):
         attack(kr.ThreatModel("Linf", 0.1), n_iter=2)(model, X, Y)
@@ -257,6 +262,7 @@ def test_models_that_ignore_their_images_are_left_alone():
         ({"n_iter": 2.5}, "n_iter must be an integer"),
         ({"loss": "mse"}, "loss must be one of 'ce', 'dlr'"),
         ({"returns": "best"}, "returns must be one of 'highest_loss', 'misclassified'; received 'best'"),
+        ({"random_start": "no"}, "random_start must be True or False; received 'no'"),
         ({"n_restarts": 3}, "needs random_start=True"),
         ({"seed": -1}, "seed must be an integer >= 0"),
         ({"seed": 2**31}, "seed must be below 2\\*\\*31"),

@@ -264,9 +264,14 @@ def test_refused(batch, model):
         ((x * 255).astype("uint8"), y, "Divide 8-bit images by 255"),
         (x, y + 1, r"class indices in \[0, 4\]"),
         (x, y[:4], "one label per image"),
+        (list(x), y, "received list"),
+        (x, None, "y must be given"),
     ):
-        with pytest.raises(ValueError, match=message):
-            trainer.fit(bad_x, bad_y, verbose=0)
+        for run in (trainer.fit, trainer.evaluate):
+            with pytest.raises(ValueError, match=message):
+                run(bad_x, bad_y, verbose=0)
+    with pytest.raises(ValueError, match="sample_weight must be finite"):
+        trainer.fit(x, y, sample_weight=np.where(y, 1.0, np.nan), verbose=0)
     for a, b in zip(before, model.get_weights()):
         np.testing.assert_array_equal(a, b)
 
