@@ -8,14 +8,23 @@ def as_float32(model: keras.Model) -> keras.Model:
 
     A model saved under a mixed policy reloads with that policy, whatever the global one is; the rounding of 16-bit
     layers would make it look more robust than it is, because an attack follows their gradients.
+
+    Raises:
+        ValueError: a model with layers in another precision cannot be rebuilt.
     """
-    config = keras.saving.serialize_keras_object(model)
-    wanted = _with_float32_policies(config)
-    if wanted == config:
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
-    rebuilt = keras.saving.deserialize_keras_object(wanted)
+    try:
+        rebuilt = _rebuilt(model)
+    except Exception as error:  # whatever a layer's own code raises
+        raise ValueError(f"model cannot be rebuilt in float32: {error}") from error
     rebuilt.set_weights(model.get_weights())
     return rebuilt
+
+
+def _rebuilt(model):
+    config = keras.saving.serialize_keras_object(model)
+    return keras.saving.deserialize_keras_object(_with_float32_policies(config))
 
 
 def _with_float32_policies(config):

@@ -3,6 +3,7 @@
     python recipes/quickstart.py
     python recipes/quickstart.py --data flowers --out runs/flowers    # your photographs, flowers/<class>/*.jpg
     python recipes/quickstart.py --norm L2 --eps 0.5 --epochs 12 --backend torch
+    python recipes/quickstart.py --attack standard    # AutoAttack at the end, for who wants to wait
 
 A small ConvNeXt with a convolutional stem learns from which of ten photographs a 32 px crop was cut. It is trained
 clean first, then from there on adversarial images (2-step APGD, the radius warmed up). Its twin goes on with clean
@@ -44,6 +45,9 @@ def arguments():
     parser.add_argument("--norm", choices=EPS, default="Linf", help="of the threat model in training (default: Linf)")
     parser.add_argument("--eps", type=radius, help="its radius, e.g. 8/255 (default: 4/255, for L2 0.5, for L1 12)")
     parser.add_argument("--data", metavar="FOLDER", help="<class>/* or train/<class>/* and val/<class>/*")
+    parser.add_argument(
+        "--attack", default="quick", choices=("quick", "short", "standard"), help="at the end (default: quick, APGD)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="default: runs/quickstart")
     return parser.parse_args()
 
@@ -112,42 +116,49 @@ def main(args):
 
     # 3. The same strong attacks on both, at the training resolution and above.
     losses = ("ce", "dlr") if num_classes > 2 else ("ce",)
-    attack = [
+    quick = [
         kr.attacks.APGD(threat, n_iter=N_ITER, loss=loss, random_start=True, returns="misclassified") for loss in losses
     ]
     threats = [kr.ThreatModel(*item) for item in eps.items()]
     step = max(8, architecture.multiple_of)
     resolutions = [RESOLUTION, RESOLUTION + step, RESOLUTION + 2 * step]
-    reports, galleries = {}, {}
+    reports = {}
     for name, model in {"clean training": clean, "adversarial training": robust}.items():
         print(f"\nAttacks on the model of {name}", flush=True)
-        n_examples = min(N_EVALUATED, len(val))
         reports[name] = kr.evaluation.evaluate(
-            model, val, threats, resolutions, attack, n_examples, batch_size=25, crop_ratio=1.0
+            model,
+            val,
+            threats,
+            resolutions,
+            quick if args.attack == "quick" else args.attack,
+            min(N_EVALUATED, len(val)),
+            name=name,
+            batch_size=50,
+            crop_ratio=1.0,
         )
-        title = f"{name}: what {threat} does to it"
-        galleries[title] = kr.evaluation.Gallery.of(model, monitor, x_val[shown], y_val[shown], train.class_names)
+        reports[name].save(args.out / "evaluation" / name.partition(" ")[0])
     print(f"\n{kr.evaluation.table(reports)}")
 
     # 4. What remains.
-    kr.evaluation.write_json(reports, args.out / "report.json")
-    kr.evaluation.figure(reports, args.out / "accuracy.png", galleries)
     robust.save(args.out / "robust.keras")
     clean.save(args.out / "clean.keras")
     if keras.backend.backend() == "tensorflow":
         robust.export(args.out / "saved_model", format="tf_saved_model", verbose=False)
     else:
         print("A SavedModel needs the TensorFlow backend: none is written.")
+    page = kr.evaluation.write_comparison(reports, args.out)
     print(f"\nDone in {(time.time() - start) / 60:.1f} minutes. In {args.out}:")
     for name, content in OUTPUTS.items():
         if (args.out / name).exists():
             print(f"  {name:14}{content}")
     print(f"Training curves: tensorboard --logdir {args.out / 'logs'}")
+    print(f"What the attacks did, to look at in a browser: {page}")
 
 
 OUTPUTS = {
-    "accuracy.png": "accuracy by threat model and resolution, and what the attacks do",
-    "report.json": "the same in figures, with counts, intervals and settings",
+    "report.html": "accuracy by threat model and resolution, and what the attacks do",
+    "report.md": "the same as text",
+    "evaluation": "the same as report.json, image by image, for tools/evaluate.py compare",
     "data.png": "the training images",
     "robust.keras": "the robust model",
     "clean.keras": "its twin",

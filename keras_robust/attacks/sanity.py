@@ -17,6 +17,22 @@ def of_model(model, logits, x, y):
         logits: function from numpy images to numpy logits, of the uncompiled model.
         x, y: numpy images (n, height, width, channels) and classes (n,).
     """
+    yield from of_outputs(logits, x)
+    zero, broken = _gradients(model, x, y)
+    if zero:
+        yield (
+            f"Zero gradients: the gradient of the cross-entropy is zero for {zero:.0%} of the images. Gradient attacks "
+            "see nothing there; look at what Square finds, and for what hides the gradient."
+        )
+    if broken:
+        yield (
+            f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {broken:.0%} of the "
+            "images; such entries count as zero in the attacks."
+        )
+
+
+def of_outputs(logits, x):
+    """Doubts about a model from its outputs alone."""
     first, again = logits(x), logits(x)
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
     randomised = (np.linalg.norm(first - again, axis=1) > RANDOM_CHANGE * length).mean()
@@ -37,17 +53,6 @@ def of_model(model, logits, x, y):
         yield (
             "Probabilities: the outputs lie in [0, 1] and sum to 1. Through a softmax, gradients of confident "
             "predictions vanish and attacks fail for the wrong reason: evaluate the logits."
-        )
-    zero, broken = _gradients(model, x, y)
-    if zero:
-        yield (
-            f"Zero gradients: the gradient of the cross-entropy is zero for {zero:.0%} of the images. Gradient attacks "
-            "see nothing there; look at what Square finds, and for what hides the gradient."
-        )
-    if broken:
-        yield (
-            f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {broken:.0%} of the "
-            "images; such entries count as zero in the attacks."
         )
 
 

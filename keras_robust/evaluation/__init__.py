@@ -1,17 +1,33 @@
-"""Accuracy under attack by threat model and resolution, and how to show it."""
+"""Accuracy under attack by threat model and resolution: measured, resumed, merged, compared, shown."""
 
-from keras_robust.evaluation.report import Gallery, figure, table, write_json
-from keras_robust.evaluation.robustness import Report, Result, evaluate, wilson_interval
+from keras_robust.evaluation.assembly import merge
+from keras_robust.evaluation.datasets import open_dataset
+from keras_robust.evaluation.documents import write, write_comparison
+from keras_robust.evaluation.formats import FORMATS, Format, load_model
+from keras_robust.evaluation.report import Picture, Report, Result
+from keras_robust.evaluation.robustness import evaluate
+from keras_robust.evaluation.selection import read_class_names
+from keras_robust.evaluation.statistics import Paired, Proportion, wilson_interval
+from keras_robust.evaluation.text import pairs_table, table
 from keras_robust.precision import as_float32
 
 __all__ = [
-    "Gallery",
+    "FORMATS",
+    "Format",
+    "Paired",
+    "Picture",
+    "Proportion",
     "Report",
     "Result",
     "as_float32",
     "evaluate",
-    "figure",
+    "load_model",
+    "merge",
+    "open_dataset",
+    "pairs_table",
+    "read_class_names",
     "table",
     "wilson_interval",
-    "write_json",
+    "write",
+    "write_comparison",
 ]

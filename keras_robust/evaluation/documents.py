@@ -1,0 +1,37 @@
+"""Reports as files: JSON, Markdown, HTML."""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+from keras_robust.evaluation.html import page
+from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.state import write_text
+from keras_robust.evaluation.text import markdown
+
+
+def write(report: Report, out: str | PathLike) -> Path:
+    """Write `report.json` with `per_image.npz`, `report.md` and `report.html`; returns the path of the last."""
+    report.save(out)
+    return write_comparison({report.name: report}, out)
+
+
+def write_comparison(reports: Mapping[str, Report], out: str | PathLike) -> Path:
+    """Write several reports side by side as `report.md` and `report.html`; returns the path of the latter.
+
+    Args:
+        reports: one per model, by the name to show; the others are compared with the first, image by image where they
+            saw the same images.
+        out: the folder.
+
+    Example:
+        >>> write_comparison({"clean": Report.load("a/report.json"), "robust": Report.load("b/report.json")}, "both")
+    """
+    if not reports:
+        raise ValueError("reports must hold at least one report; received none.")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.md", markdown(reports))
+    path = out / "report.html"
+    write_text(path, page(reports))
+    return path

@@ -1,0 +1,210 @@
+"""Which images an evaluation uses, and in which order: every one of them looked at before any is attacked."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePath
+
+import keras
+import numpy as np
+
+from keras_robust.checks import check_count
+from keras_robust.data import Source
+
+LISTED = 10  # names in a message
+DECODERS = 4  # threads: reading an image is mostly waiting for the disk and for libraries outside of Python
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The images of an evaluation, in the order attacked.
+
+    Attributes:
+        index: their places in the dataset, int64 (n,).
+        labels: the model's output that is right for each, int64 (n,).
+        names: file names or, where the dataset has none, places.
+        digests: hash of each image's raw pixels, uint64 (n,): two reports with the same ones saw the same images.
+        skipped: why an image was left out, a sentence for each.
+        outputs: name of each of the model's outputs.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    digests: np.ndarray
+    skipped: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.index)
+
+    @property
+    def sha256(self):
+        """One hash of all images, their order and their labels."""
+        return hashlib.sha256(self.digests.tobytes() + self.labels.astype("<i8").tobytes()).hexdigest()
+
+
+def select(
+    dataset: Source,
+    num_classes: int,
+    n_examples: int | None = None,
+    seed: int = 0,
+    class_names: Sequence[str] | str | PathLike | None = None,
+    image_list: str | PathLike | None = None,
+    skip_corrupt: bool = False,
+    verbose: bool = False,
+) -> Selection:
+    """Choose the images and decode each of them once.
+
+    Args:
+        dataset: the images.
+        num_classes: number of the model's outputs.
+        n_examples: how many; all of them if not given.
+        seed: of their order; not used with `image_list`, whose first images are taken in its order.
+        class_names: names of the model's outputs; see `read_class_names`. Needed where the dataset's classes are
+            others than the model's, a subset for example.
+        image_list: path of a text file with one image per line, as `<class>/<file>`, for instance RobustBench's list
+            of 5,000 images of ImageNet.
+        skip_corrupt: leave out images that cannot be read, taking the next ones instead.
+
+    Raises:
+        ValueError: the dataset is empty, its classes do not match the model's, it has fewer images than asked for,
+            the list names images that it does not have, or (without `skip_corrupt`) an image cannot be read.
+    """
+    if not len(dataset):
+        raise ValueError("dataset must hold images; it is empty.")
+    aliases = None if class_names is None else read_class_names(class_names)
+    labels = match_classes(dataset.class_names, num_classes, aliases)[dataset.labels]
+    if image_list is None:
+        order = list(range(len(dataset)))
+        random.Random(seed).shuffle(order)
+    else:
+        order = _listed(dataset, Path(image_list))
+    wanted = len(order) if n_examples is None else check_count("n_examples", n_examples)
+    if wanted > len(order):
+        raise ValueError(f"n_examples must be at most the {len(order)} images there are; received {n_examples}.")
+    good, digests, skipped = _readable(dataset, order, wanted, skip_corrupt, verbose)
+    if n_examples is not None and len(good) < n_examples or not good:
+        raise ValueError(f"dataset has {len(good)} readable images, fewer than the {wanted} asked for: {skipped[0]}")
+    if aliases is not None:
+        outputs = [names[-1] for names in aliases]
+    elif len(dataset.class_names) == num_classes:
+        outputs = list(dataset.class_names)
+    else:
+        outputs = [str(output) for output in range(num_classes)]
+    names = tuple(_name(dataset, index) for index in good)
+    index = np.asarray(good, np.int64)
+    return Selection(index, labels[index], names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
+
+
+def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, ...]]:
+    """Names of a model's outputs, in their order, all the names of each.
+
+    Args:
+        source: a sequence of names, or the path of a text file with one class per line; columns that a tab separates
+            are other names of the same class (for ImageNet: index, WordNet id and name). A first line that begins
+            with "index" is a header.
+    """
+    if isinstance(source, (str, PathLike)):
+        lines = [line.rstrip("\r").split("\t") for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
+        if lines and lines[0][0] == "index":
+            lines = lines[1:]
+        names = [tuple(line) for line in lines]
+    else:
+        names = [(str(name),) for name in source]
+    if not names:
+        raise ValueError(f"class_names must hold at least one name; {source!r} holds none.")
+    return names
+
+
+def match_classes(classes: Sequence[str], num_classes: int, aliases: list[tuple[str, ...]] | None) -> np.ndarray:
+    """The model's output for each class of a dataset, int64 (classes,)."""
+    if aliases is not None:
+        if len(aliases) != num_classes:
+            raise ValueError(f"class_names must be the model's {num_classes} outputs; received {len(aliases)} names.")
+        places = {alias: output for output, names in enumerate(aliases) for alias in names}
+        strangers = [name for name in classes if name not in places]
+        if strangers:
+            raise ValueError(
+                f"the dataset's classes must be among class_names; not there are {len(strangers)} of {len(classes)}: "
+                f"{', '.join(strangers[:LISTED])}."
+            )
+        return np.asarray([places[name] for name in classes], np.int64)
+    if len(classes) == num_classes:
+        return np.arange(num_classes)
+    if all(name.isdigit() and int(name) < num_classes for name in classes):
+        return np.asarray([int(name) for name in classes], np.int64)
+    raise ValueError(
+        f"the dataset has {len(classes)} classes ({', '.join(classes[:3])}, ...), the model {num_classes} outputs: "
+        "which belongs to which is not known. Give class_names, the names of the model's outputs in their order."
+    )
+
+
+def is_imagenet(dataset: Source) -> bool:
+    """Whether the dataset looks like ImageNet-1k: a thousand classes with names like n01440764."""
+    names = dataset.class_names
+    return len(names) == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names)
+
+
+def _listed(dataset, path):
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"image_list must name images; {path} is empty.")
+    if not hasattr(dataset, "paths"):
+        raise ValueError("image_list needs a dataset of files, each in the folder of its class.")
+    places = {"/".join(PurePath(file).parts[-2:]): index for index, file in enumerate(dataset.paths)}
+    missing = [line for line in lines if line not in places]
+    if missing:
+        raise ValueError(
+            f"image_list must name images of the dataset; of {len(lines)} in {path.name}, {len(missing)} are not there:"
+            f" {', '.join(missing[:3])} ..."
+        )
+    return [places[line] for line in lines]
+
+
+def _readable(dataset, order, wanted, skip_corrupt, verbose):
+    """The first `wanted` images of `order` that can be read, their digests, and what is wrong with the others."""
+    good, digests, wrong = [], [], []
+    bar = keras.utils.Progbar(wanted, verbose=int(verbose), unit_name="image") if verbose else None
+    if verbose:
+        print(f"Reading {wanted} images", flush=True)
+
+    def look(index):
+        try:
+            image = np.ascontiguousarray(dataset.image(index))
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(
+                    f"{_name(dataset, index)} must be uint8 of shape (height, width, 3); received {image.dtype} of "
+                    f"shape {image.shape}."
+                )
+        except (ValueError, OSError) as error:
+            return index, None, " ".join(str(error).split())
+        digest = hashlib.blake2b(image.tobytes(), digest_size=8, key=repr(image.shape).encode()).digest()
+        return index, int.from_bytes(digest, "little"), None
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        position = 0
+        while position < len(order) and len(good) < wanted:
+            part = order[position : position + wanted - len(good)]
+            position += len(part)
+            for index, digest, error in pool.map(look, part):
+                if error is None:
+                    good.append(index)
+                    digests.append(digest)
+                else:
+                    wrong.append(error)
+                if bar is not None:
+                    bar.update(len(good))
+    if wrong and not skip_corrupt:
+        more = f" (and {len(wrong) - LISTED} more)" if len(wrong) > LISTED else ""
+        raise ValueError(f"{len(wrong)} of {len(good) + len(wrong)} images are corrupt: {'; '.join(wrong[:LISTED])}{more}")
+    return good, digests, wrong
+
+
+def _name(dataset, index):
+    if not hasattr(dataset, "paths"):
+        return str(index)
+    return "/".join(PurePath(dataset.paths[index]).parts[-2:])

@@ -1,0 +1,91 @@
+"""How sure a measured accuracy is, and whether two of them differ."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a proportion by the score method (Wilson 1927), which also holds near 0 and 1.
+
+    Example:
+        >>> wilson_interval(0, 100)
+        (0.0, 0.036...)
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"successes must lie in [0, n] and n be at least 1; received {successes} of {n}.")
+    z = NormalDist().inv_cdf(0.5 + 0.5 * confidence)
+    share, weight = successes / n, z * z / n
+    centre = share + weight / 2
+    spread = z * math.sqrt(share * (1 - share) / n + weight / n / 4)
+    # Rounding can leave the ends a little outside [0, 1] at 0 and at n successes.
+    return max(0.0, (centre - spread) / (1 + weight)), min(1.0, (centre + spread) / (1 + weight))
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of images, with its 95 % Wilson interval: `successes` of `n`."""
+
+    successes: int
+    n: int
+
+    @classmethod
+    def of(cls, correct):
+        return cls(int(np.sum(correct)), len(correct))
+
+    @property
+    def value(self):
+        return self.successes / self.n
+
+    @property
+    def interval(self):
+        return wilson_interval(self.successes, self.n)
+
+    def __str__(self):
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same images.
+
+    Attributes:
+        n: number of images.
+        only_first, only_second: images that one of them alone classifies correctly.
+    """
+
+    n: int
+    only_first: int
+    only_second: int
+
+    @classmethod
+    def of(cls, first, second):
+        """From two boolean arrays (n,): which images each classifies correctly."""
+        first, second = np.asarray(first, bool), np.asarray(second, bool)
+        if first.shape != second.shape or first.ndim != 1 or not len(first):
+            raise ValueError(f"first and second must be of one shape (n,); received {first.shape} and {second.shape}.")
+        return cls(len(first), int(np.sum(first & ~second)), int(np.sum(second & ~first)))
+
+    @property
+    def p_value(self):
+        """Two-sided exact test of McNemar 1947: are the images that only one gets right split evenly?"""
+        trials = self.only_first + self.only_second
+        fewer = min(self.only_first, self.only_second)
+        tail = sum(math.comb(trials, k) for k in range(fewer + 1))
+        return min(1.0, float(2 * tail / 2**trials)) if trials else 1.0
+
+    @property
+    def difference(self):
+        """Accuracy of the second minus that of the first."""
+        return (self.only_second - self.only_first) / self.n
+
+    @property
+    def interval(self):
+        """95 % interval of the difference: Wald's with half an image added to each cell (Agresti & Min 2005)."""
+        first, second, n = self.only_first + 0.5, self.only_second + 0.5, self.n + 2
+        spread = NormalDist().inv_cdf(0.975) * math.sqrt(first + second - (first - second) ** 2 / n) / n
+        centre = (second - first) / n
+        return max(-1.0, centre - spread), min(1.0, centre + spread)

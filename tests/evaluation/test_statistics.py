@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from keras_robust.evaluation.statistics import Paired, Proportion, wilson_interval
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 100), (100, 100), (1, 7), (137, 200)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_interval_is_that_of_scipy(successes, n, confidence):
+    expected = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    np.testing.assert_allclose(wilson_interval(successes, n, confidence), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_interval_of_nothing(successes, n):
+    with pytest.raises(ValueError, match=f"received {successes} of {n}"):
+        wilson_interval(successes, n)
+
+
+def test_proportion():
+    share = Proportion.of(np.array([True, False, True, True]))
+    assert (share.successes, share.n, share.value) == (3, 4, 0.75)
+    assert str(share) == "75.0 % (30-95)"
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 11), (700, 600)])
+def test_mcnemar_is_the_binomial_test_on_the_images_that_one_alone_gets_right(first, second):
+    trials = first + second
+    expected = binomtest(first, trials).pvalue if trials else 1.0
+    np.testing.assert_allclose(Paired(5000, first, second).p_value, expected, rtol=1e-9)
+
+
+def test_pairs_are_counted():
+    first = np.array([True, True, True, False, False])
+    second = np.array([True, False, False, True, False])
+    paired = Paired.of(first, second)
+    assert (paired.n, paired.only_first, paired.only_second, paired.difference) == (5, 2, 1, -0.2)
+    with pytest.raises(ValueError, match=r"received \(5,\) and \(4,\)"):
+        Paired.of(first, second[1:])
+
+
+def test_interval_of_a_difference():
+    # Agresti, Categorical Data Analysis, section 10.1: 150 and 86 of 1600 voters changed their minds; (0.021, 0.059).
+    low, high = Paired(1600, 86, 150).interval
+    assert (round(low, 3), round(high, 3)) == (0.021, 0.059)
+    low, high = Paired(10, 10, 0).interval
+    assert -1 <= low < high < 0
