@@ -54,7 +54,9 @@ def parser():
     data.add_argument("--n-examples", type=int, help="how many images (default: all)")
     data.add_argument("--image-list", type=Path, help="the images to use, <class>/<file> per line, in their order")
     data.add_argument("--skip-corrupt", action="store_true", help="leave out what cannot be read, and list it")
-    data.add_argument("--crop-ratio", type=float, help="crop over resized shorter side (default: 0.875, or the preset's)")
+    data.add_argument(
+        "--crop-ratio", type=float, help="crop over resized shorter side (default: 0.875, or the preset's)"
+    )
     data.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic, or the preset's)")
 
     how = parser.add_argument_group("against what")
@@ -173,7 +175,7 @@ def threats(texts):
 
     found = []
     for text in texts:
-        norm, colon, radii = text.partition(":")
+        norm, _, radii = text.partition(":")
         for radius in radii.split(","):
             try:
                 numerator, slash, denominator = radius.partition("/")

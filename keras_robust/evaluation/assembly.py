@@ -121,14 +121,15 @@ def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
     settings = read_settings(states[0])
     for state in states[1:]:
         check_same(settings, read_settings(state), f"{states[0]} and {state} are of different evaluations")
-    plan, found, missing = Plan.of(settings), {}, []
+    plan, found = Plan.of(settings), {}
     for task in plan.batches:
-        complete = (arrays for state in states if is_complete(plan, arrays := read_batch(state, *task)))
-        arrays = next(complete, None)
-        if arrays is None:
-            missing.append(f"{task[0]} px batch {task[1]}")
-        else:
-            found[task] = arrays
+        for state in states:
+            arrays = read_batch(state, *task)
+            if is_complete(plan, arrays):
+                found[task] = arrays
+    missing = [
+        f"{resolution} px batch {batch}" for resolution, batch in plan.batches if (resolution, batch) not in found
+    ]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(plan.batches)} batches are not done ({', '.join(missing[:MISSING])}): run the "

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.attacks import APGD, Attack, AutoAttack
-from keras_robust.attacks import sanity
+from keras_robust.attacks import APGD, Attack, AutoAttack, sanity
 from keras_robust.attacks.autoattack import Run, ensemble
 from keras_robust.attacks.lanes import Attempts
 from keras_robust.threat import ThreatModel

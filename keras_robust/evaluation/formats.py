@@ -112,7 +112,7 @@ def load_model(
                 raise ValueError(f"model: there is no file {model}")
             try:
                 return each.load(model)
-            except (OSError, TypeError, KeyError) as error:
+            except (ValueError, OSError, TypeError, KeyError) as error:
                 raise ValueError(f"{model} cannot be read as {each.described}: {error}") from error
     if model in models.presets():
         return models.from_preset(model, path)

@@ -267,8 +267,8 @@ def _gallery(reports):
     if not parts:
         return ""
     note = (
-        "Clean, adversarial, and the difference amplified to full range: mid-grey is no change. The first images of the "
-        "evaluation that the attacks broke."
+        "Clean, adversarial, and the difference amplified to full range: mid-grey is no change. The first images of "
+        "the evaluation that the attacks broke."
     )
     return _section("What the attacks did", f"<p class='note'>{note}</p>", *parts)
 
@@ -276,10 +276,12 @@ def _gallery(reports):
 def _card(picture, outputs):
     names = [outputs[answer].replace("_", " ") for answer in (picture.prediction, picture.adversarial_prediction)]
     images = "".join(
-        f"<img class='{'pixels' if pixels.shape[0] <= SMALL else ''}' src='{_data(pixels)}' alt='{kind}' title='{kind}'>"
+        f"<img class='{'pixels' if len(pixels) <= SMALL else ''}' src='{_data(pixels)}' alt='{kind}' title='{kind}'>"
         for kind, pixels in zip(("clean", "adversarial", "difference"), picture.pixels)
     )
-    return f"<figure class='card'>{images}<figcaption>{escape(names[0])} → <b>{escape(names[1])}</b></figcaption></figure>"
+    return (
+        f"<figure class='card'>{images}<figcaption>{escape(names[0])} → <b>{escape(names[1])}</b></figcaption></figure>"
+    )
 
 
 def _data(pixels: np.ndarray) -> str:

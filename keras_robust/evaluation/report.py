@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_robust.attacks import sanity
-from keras_robust.evaluation.state import Aside, write_text
+from keras_robust.evaluation.state import write_arrays, write_text
 from keras_robust.evaluation.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
@@ -185,8 +185,7 @@ class Report:
         """Write `report.json` and, beside it, `per_image.npz`; returns the path of the former."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with Aside(folder / "per_image.npz") as file:
-            np.savez_compressed(file, **self._arrays())
+        write_arrays(folder / "per_image.npz", self._arrays())
         path = folder / "report.json"
         write_text(path, json.dumps(self._summary(), indent=2, ensure_ascii=False) + "\n")
         return path
@@ -261,7 +260,10 @@ class Report:
                     ThreatModel(cell["norm"], cell["eps"]),
                     cell["resolution"],
                     stages,
-                    *(arrays[f"{number}/{name}"] for name in ("broken_by", "prediction", "adversarial_prediction", "size")),
+                    *(
+                        arrays[f"{number}/{name}"]
+                        for name in ("broken_by", "prediction", "adversarial_prediction", "size")
+                    ),
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
                 )

@@ -118,7 +118,7 @@ def evaluate(
         return {threat: attacker(each, threat, attack, batch_size, seed, surrogate) for threat in threats}
 
     named = {threat: each.attacks(num_classes) for threat, each in attackers_on(model).items()}
-    worker = Worker(None, attackers_on(model), dataset, selection, crop_ratio, interpolation)
+    worker = Worker(model, attackers_on(model), dataset, selection, crop_ratio, interpolation)
     first = worker.images(resolutions[0], slice(0, batch_size))
     predictions = next(iter(worker.attackers.values())).logits(first).argmax(1)
     plan = Plan(
@@ -183,12 +183,14 @@ def evaluate(
 class Worker:
     """What attacks batches on one device: a copy of the model with the attacks compiled for it."""
 
-    def __init__(self, device, attackers, dataset, selection, crop_ratio, interpolation):
-        self.device, self.attackers, self.dataset, self.selection = device, attackers, dataset, selection
+    def __init__(self, model, attackers, dataset, selection, crop_ratio, interpolation, device=None):
+        self.model = model  # which the attackers hold by weak references
+        self.attackers, self.dataset, self.selection, self.device = attackers, dataset, selection, device
         self.preprocessing = (crop_ratio, interpolation)
 
-    def on(self, device, attackers):
-        return Worker(device, attackers, self.dataset, self.selection, *self.preprocessing)
+    def on(self, device, model, attackers):
+        """The same on another device, with a copy of the model there."""
+        return Worker(model, attackers, self.dataset, self.selection, *self.preprocessing, device)
 
     def images(self, resolution, where):
         """Images at a resolution, float32 (n, resolution, resolution, 3) in [0, 1]."""
@@ -288,7 +290,7 @@ def _more_workers(model, attackers_on, worker, n_tasks):
         with keras.device(device):
             copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
             copy.set_weights(model.get_weights())
-            yield worker.on(device, attackers_on(copy))
+            yield worker.on(device, copy, attackers_on(copy))
 
 
 def devices_to_use() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -77,7 +77,7 @@ def select(
     if not len(dataset):
         raise ValueError("dataset must hold images; it is empty.")
     aliases = None if class_names is None else read_class_names(class_names)
-    labels = match_classes(dataset.class_names, num_classes, aliases)[dataset.labels]
+    outputs_of = match_classes(dataset.class_names, num_classes, aliases)
     if image_list is None:
         order = list(range(len(dataset)))
         random.Random(seed).shuffle(order)
@@ -87,7 +87,7 @@ def select(
     if wanted > len(order):
         raise ValueError(f"n_examples must be at most the {len(order)} images there are; received {n_examples}.")
     good, digests, skipped = _readable(dataset, order, wanted, skip_corrupt, verbose)
-    if n_examples is not None and len(good) < n_examples or not good:
+    if (n_examples is not None and len(good) < n_examples) or not good:
         raise ValueError(f"dataset has {len(good)} readable images, fewer than the {wanted} asked for: {skipped[0]}")
     if aliases is not None:
         outputs = [names[-1] for names in aliases]
@@ -96,8 +96,8 @@ def select(
     else:
         outputs = [str(output) for output in range(num_classes)]
     names = tuple(_name(dataset, index) for index in good)
-    index = np.asarray(good, np.int64)
-    return Selection(index, labels[index], names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
+    index, labels = np.asarray(good, np.int64), outputs_of[[dataset.label(place) for place in good]]
+    return Selection(index, labels, names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
 
 
 def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, ...]]:
@@ -153,9 +153,7 @@ def _listed(dataset, path):
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"image_list must name images; {path} is empty.")
-    if not hasattr(dataset, "paths"):
-        raise ValueError("image_list needs a dataset of files, each in the folder of its class.")
-    places = {"/".join(PurePath(file).parts[-2:]): index for index, file in enumerate(dataset.paths)}
+    places = {_name(dataset, index): index for index in range(len(dataset))}
     missing = [line for line in lines if line not in places]
     if missing:
         raise ValueError(
@@ -177,7 +175,7 @@ def _readable(dataset, order, wanted, skip_corrupt, verbose):
             image = np.ascontiguousarray(dataset.image(index))
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(
-                    f"{_name(dataset, index)} must be uint8 of shape (height, width, 3); received {image.dtype} of "
+                    f"{dataset.name(index)} must be uint8 of shape (height, width, 3); received {image.dtype} of "
                     f"shape {image.shape}."
                 )
         except (ValueError, OSError) as error:
@@ -200,11 +198,12 @@ def _readable(dataset, order, wanted, skip_corrupt, verbose):
                     bar.update(len(good))
     if wrong and not skip_corrupt:
         more = f" (and {len(wrong) - LISTED} more)" if len(wrong) > LISTED else ""
-        raise ValueError(f"{len(wrong)} of {len(good) + len(wrong)} images are corrupt: {'; '.join(wrong[:LISTED])}{more}")
+        raise ValueError(
+            f"{len(wrong)} of {len(good) + len(wrong)} images are corrupt: {'; '.join(wrong[:LISTED])}{more}"
+        )
     return good, digests, wrong
 
 
 def _name(dataset, index):
-    if not hasattr(dataset, "paths"):
-        return str(index)
-    return "/".join(PurePath(dataset.paths[index]).parts[-2:])
+    """Name of an image that does not depend on where the dataset lies: its class's folder and file, or its place."""
+    return "/".join(dataset.name(index).rpartition(":")[2].strip().replace("\\", "/").split("/")[-2:])

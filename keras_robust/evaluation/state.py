@@ -57,8 +57,7 @@ class State:
             "skipped": np.array(selection.skipped, dtype=str),
         }
         if self._folder is not None:
-            with Aside(self._folder / IMAGES) as file:
-                np.savez_compressed(file, **self._images)
+            write_arrays(self._folder / IMAGES, self._images)
 
     def read_images(self) -> dict[str, np.ndarray]:
         return self._images
@@ -68,8 +67,7 @@ class State:
         if self._folder is None:
             self._memory[resolution, batch] = dict(arrays)
             return
-        with Aside(_file(self._folder, resolution, batch)) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_arrays(_file(self._folder, resolution, batch), arrays)
 
 
 def read_settings(folder: Path) -> dict:
@@ -104,9 +102,7 @@ def check_same(settings: Mapping, found: Mapping, what: str) -> None:
     """Raise a ValueError that names the settings in which two evaluations differ."""
     differences = list(_differences(settings, found))
     if differences:
-        raise ValueError(
-            f"{what}: {'; '.join(differences[:5])}. Take another folder for this one, or remove that one."
-        )
+        raise ValueError(f"{what}: {'; '.join(differences[:5])}. Take another folder for this one, or remove that one.")
 
 
 def _differences(here: Any, there: Any, where: str = "") -> Iterable[str]:
@@ -146,6 +142,11 @@ class Aside:
             os.replace(self._aside, self._path)
         else:
             self._aside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with Aside(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,15 +6,16 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa5b1;--line:#343b44;--paper:#0f1318;--panel:#181e25;
 --warn:#33290a;--warn-line:#c79a1b;--c0:#56b4e9;--c1:#ff8f4a;--c2:#2cc99c;--c3:#e39fc8;--c4:#f0c04a;--c5:#d0d7de}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
--webkit-text-size-adjust:100%}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;-webkit-text-size-adjust:100%}
 main{max-width:1080px;margin:0 auto;padding:24px 16px 64px}
 h1{font-size:1.7rem;line-height:1.2;margin:.2em 0;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2.2em 0 .6em;padding-top:.6em;border-top:1px solid var(--line)}
 h3{font-size:1rem;margin:1.4em 0 .5em}
 .sub,.note,.at{color:var(--soft);margin:.3em 0}
 .at{margin-top:1.4em}
-.warnings{background:var(--warn);border-left:4px solid var(--warn-line);border-radius:4px;padding:10px 16px;margin:18px 0}
+.warnings{background:var(--warn);border-left:4px solid var(--warn-line);border-radius:4px;
+padding:10px 16px;margin:18px 0}
 .warnings h2{border:0;margin:0;padding:0;font-size:1rem}
 .warnings ul{margin:.4em 0;padding-left:1.2em}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:10px;margin:8px 0}

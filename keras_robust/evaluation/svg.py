@@ -47,7 +47,10 @@ def chart(title: str, series: Sequence[Series], label: str, ticks: Sequence[tupl
         line = " ".join(f"{x:.1f},{_down(share.value):.1f}" for x, share in at)
         parts.append(f'<polyline points="{line}"/>')
         for (x, share), (value, _) in zip(at, each.points):
-            parts += [_whisker(x, share), _marker(x, _down(share.value), each.style, f"{each.name}, {value:g}: {share}")]
+            parts += [
+                _whisker(x, share),
+                _marker(x, _down(share.value), each.style, f"{each.name}, {value:g}: {share}"),
+            ]
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
 
@@ -66,7 +69,9 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, int, Propor
             middle = y + bar / 2 - 1
             parts.append(f'<g class="s{style % N_STYLES}"><title>{escape(f"{name}, {label}: {share}")}</title>')
             parts.append(f'<rect class="track" x="0" y="{y}" width="{span}" height="{bar - 2}" rx="2"/>')
-            parts.append(f'<rect class="bar" x="0" y="{y}" width="{span * share.value:.1f}" height="{bar - 2}" rx="2"/>')
+            parts.append(
+                f'<rect class="bar" x="0" y="{y}" width="{span * share.value:.1f}" height="{bar - 2}" rx="2"/>'
+            )
             parts.append(
                 f'<path class="interval" d="M{lower:.1f} {middle}H{upper:.1f}M{lower:.1f} {middle - 4}v8'
                 f'M{upper:.1f} {middle - 4}v8"/>'
@@ -80,7 +85,8 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, int, Propor
 def key(style: int) -> str:
     """A marker for a legend."""
     marker = _marker(8, 8, style, "")
-    return f'<svg class="key s{style % N_STYLES}" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">{marker}</svg>'
+    size = 'viewBox="0 0 16 16" width="16" height="16"'
+    return f'<svg class="key s{style % N_STYLES}" {size} aria-hidden="true">{marker}</svg>'
 
 
 def _frame(title, series, height):
@@ -99,7 +105,9 @@ def _down(share):
 
 def _whisker(x, share):
     low, high = (_down(end) for end in share.interval)
-    return f'<path class="interval" d="M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
+    return (
+        f'<path class="interval" d="M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
+    )
 
 
 def _marker(x, y, style, text):

@@ -150,7 +150,9 @@ def markdown(reports: Mapping[str, Report]) -> str:
             parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.skipped)]
     for name, first, rows, reason in pairs(reports) if len(reports) > 1 else ():
         parts.append(f"## {name} against {first}")
-        body = [[str(r), label, difference(p), str(p.only_second), str(p.only_first), p_value(p)] for r, label, p in rows]
+        body = [
+            [str(r), label, difference(p), str(p.only_second), str(p.only_first), p_value(p)] for r, label, p in rows
+        ]
         header = ["pixels", "threat model", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
         parts.append(reason or _rows(header, body))
     parts += ["## Reading it", "\n".join(f"- {note}" for note in notes(next(iter(reports.values()))))]

@@ -130,49 +130,43 @@ class Interrupted(Exception):
 
 
 @on_tensorflow
-def test_stopped_at_any_batch_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
-    options = {"threats": [LINF, L2], "resolutions": [8, 12]}
+def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
+    options = {"n": 12, "threats": [LINF, L2], "resolutions": [8, 12]}
     run(model, out=tmp_path / "whole", **options)
     write, count = kr.evaluation.state.State.write, 0
 
-    def stop_after(self, *arguments):
+    def stop_sometimes(self, *arguments):
         nonlocal count
         write(self, *arguments)
         count += 1
-        if count % 3 == 0:
+        if count in (1, 8):  # between two threat models of a batch, and between two batches
             raise Interrupted
 
-    monkeypatch.setattr(kr.evaluation.state.State, "write", stop_after)
-    stops = 0
-    while True:
-        try:
+    monkeypatch.setattr(kr.evaluation.state.State, "write", stop_sometimes)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
             run(model, out=tmp_path / "stopped", **options)
-            break
-        except Interrupted:
-            stops += 1
-    assert stops == 6  # of 2 threat models x 2 resolutions x 5 batches, after every third
+    run(model, out=tmp_path / "stopped", **options)
+    assert count == 12  # 2 threat models x 2 resolutions x 3 batches: nothing was done twice
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
 
 
 @on_tensorflow
 def test_shards_merge_to_the_same_report(model, tmp_path):
-    options = {"threats": [LINF, L2], "resolutions": [8]}
-    run(model, out=tmp_path / "whole", **options)
-    for i in (1, 2, 3):
-        folder = tmp_path / ("a" if i == 2 else "b")
-        if i == 3:
-            with pytest.raises(ValueError, match=r"1 of 5 batches are not done \(8 px batch 2\)"):
-                merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
-        assert run(model, out=folder, shard=(i, 3), **options) is None
-        assert not (folder / "report.json").exists()
+    run(model, out=tmp_path / "whole")
+    for i, folder in ((1, "b"), (2, "a")):
+        assert run(model, out=tmp_path / folder, shard=(i, 2)) is None
+        assert not (tmp_path / folder / "report.json").exists()
+    with pytest.raises(ValueError, match=r"2 of 5 batches are not done \(8 px batch 1, 8 px batch 3\)"):
+        merge([tmp_path / "b"], tmp_path / "merged")
     report = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
     assert contents(tmp_path / "whole") == contents(tmp_path / "merged")
     assert report.results[0].n_examples == 23
 
-    other = run(model, out=tmp_path / "other", seed=1, **options)
-    assert other.n_examples == 23
-    with pytest.raises(ValueError, match="of different evaluations: .*seed is 0 here and 1 there"):
-        merge([tmp_path / "a", tmp_path / "other"], tmp_path / "wrong")
+    settings = tmp_path / "b" / "state" / "settings.json"
+    settings.write_text(settings.read_text().replace('"seed": 0,', '"seed": 1,'))
+    with pytest.raises(ValueError, match=r"of different evaluations: .*seed is 0 here and 1 there"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "wrong")
     with pytest.raises(ValueError, match="holds no state"):
         merge([tmp_path / "nothing"], tmp_path / "wrong")
 

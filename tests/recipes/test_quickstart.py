@@ -42,7 +42,7 @@ def test_help_needs_no_backend(tmp_path):
     result = subprocess.run(
         [sys.executable, RECIPE, "--help"], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    for option in ("--backend", "--epochs", "--model", "--eps", "--norm", "--out", "--data"):
+    for option in ("--backend", "--epochs", "--model", "--eps", "--norm", "--attack", "--out", "--data"):
         assert option in result.stdout
     assert "python recipes/quickstart.py --data" in result.stdout
 
@@ -63,18 +63,19 @@ def test_whole_recipe_on_a_folder(quickstart, folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(quickstart, "N_ITER", 5)
     quickstart.main(quickstart.arguments())
 
-    report = json.loads((out / "report.json").read_text())
-    assert list(report["models"]) == ["clean training", "adversarial training"]
-    for model in report["models"].values():
+    for name in ("clean", "adversarial"):
+        model = json.loads((out / "evaluation" / name / "report.json").read_text())
+        assert model["settings"]["model"]["name"] == f"{name} training"
         cells = [(cell["norm"], cell["eps"], cell["resolution"]) for cell in model["results"]]
         eps = {"Linf": 4 / 255, "L2": 1.0, "L1": 12.0}
         assert cells == [(norm, eps[norm], side) for side in (32, 40, 48) for norm in eps]
         assert all(cell["n_examples"] == 16 for cell in model["results"])  # a fifth of the images
-        assert [attack["loss"] for attack in model["settings"]["attack"]] == ["ce"]  # two classes: no DLR
+        assert list(model["settings"]["threats"][0]["attacks"]) == ["apgd-ce"]  # two classes: no DLR
 
-    for picture in ("accuracy.png", "data.png"):
-        with Image.open(out / picture) as image:
-            assert min(image.size) > 50
+    with Image.open(out / "data.png") as image:
+        assert min(image.size) > 50
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "adversarial training against clean training" in page
     for run in ("clean", "adversarial", "twin"):
         assert list((out / "logs" / run / "validation").glob("*tfevents*"))
 
@@ -89,5 +90,13 @@ def test_whole_recipe_on_a_folder(quickstart, folder, tmp_path, monkeypatch, cap
     else:
         assert not (out / "saved_model").exists()
     last = capsys.readouterr().out.split("Done in")[-1]
-    for name in ("accuracy.png", "report.json", "data.png", "robust.keras", "clean.keras", "tensorboard --logdir"):
+    for name in (
+        "report.html",
+        "report.md",
+        "evaluation",
+        "data.png",
+        "robust.keras",
+        "clean.keras",
+        "tensorboard --logdir",
+    ):
         assert name in last
