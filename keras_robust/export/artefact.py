@@ -68,8 +68,9 @@ class SavedModel(Artefact):
         return self._outputs("serving_default", self._tf.constant(images))
 
     def predict_files(self, files):
-        """All outputs of encoded images, a list of bytes."""
-        return self._outputs("jpeg", self._tf.constant(files))
+        """All outputs of encoded images, a list of bytes, and the `images` that they are preprocessed to."""
+        encoded = self._tf.constant(files)
+        return {**self._outputs("jpeg", encoded), **self._outputs("preprocess", encoded)}
 
     def _outputs(self, signature, images):
         return {name: value.numpy() for name, value in self._signatures[signature](images=images).items()}

@@ -65,7 +65,8 @@ def export(
     - "tf_saved_model", a folder. `serving_default`: uint8 images of any batch, height and width that the model allows,
       to `probabilities`, `classes`, `names`, `top5_classes`, `top5_names` and `top5_probabilities`. `logits`: float
       images in [0, 1] to `logits`, differentiable. `jpeg`: JPEG or PNG files of any size (up to 64 million pixels,
-      checked before decoding) to the outputs of `serving_default`, with the evaluation preprocessing inside.
+      checked before decoding) to the outputs of `serving_default`, with the evaluation preprocessing inside;
+      `preprocess`: the same files to the `images` of `serving_default`.
     - "onnx", a file ending in .onnx, opset 18: float images in [0, 1] of any batch, height and width to `logits` and
       the outputs of `serving_default` but the names.
     - "litert", a file ending in .tflite: `serving_default` (without the names) and `logits`; in float32, or with

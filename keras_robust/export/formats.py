@@ -50,6 +50,7 @@ FORMATS = {
             "logits": f"`images`, {FLOAT}, to `logits` float32 (batch, classes); differentiable",
             "jpeg": "`images`, strings (batch,), JPEG or PNG files of any size, to the outputs of `serving_default`; "
             "the evaluation preprocessing is inside",
+            "preprocess": "`images`, strings (batch,), as `jpeg` takes them, to the `images` of `serving_default`",
         },
         same_runtime=True,
         differentiable=True,

@@ -14,7 +14,7 @@ from keras_robust.checks import check_count, check_number
 
 BATCH = 50
 N_FILES = 12
-ARRAYS = ("wide", "wide_logits", "file_logits", "labels", "x_adv", "robust")
+ARRAYS = ("wide", "wide_logits", "file_pixels", "file_logits", "labels", "x_adv", "robust")
 ENCODINGS = (("JPEG", 1), ("PNG", 1), ("JPEG", 6), ("JPEG", 3))  # format and EXIF orientation, in turn
 
 
@@ -50,7 +50,7 @@ class Reference:
         logits: resolution -> float32 (n, classes), of `pixels / 255`.
         wide, wide_logits: a few images that are wider than high, and their logits.
         files: encoded images, a list of bytes.
-        file_logits: float32 (len(files), classes), of the files preprocessed as `kr.data` does.
+        file_pixels, file_logits: the files preprocessed by `kr.data`, uint8, and their logits.
         labels: int (n,): of the data set, or else the original's own answers.
         x_adv: float32 (n, resolution, resolution, 3): adversarial images for the original, at the first resolution.
         robust: booleans (n,): images that the original still classifies correctly as `x_adv`.
@@ -61,6 +61,7 @@ class Reference:
     wide: np.ndarray
     wide_logits: np.ndarray
     files: list[bytes]
+    file_pixels: np.ndarray
     file_logits: np.ndarray
     labels: np.ndarray
     x_adv: np.ndarray
@@ -95,6 +96,7 @@ class Reference:
             wide=wide,
             wide_logits=predict(model, wide.astype(np.float32) / 255),
             files=files,
+            file_pixels=decoded,
             file_logits=predict(model, decoded.astype(np.float32) / 255),
             labels=labels,
             x_adv=x_adv,

@@ -13,15 +13,15 @@ def write(model, path, metadata, dtype="float32"):
     """Write the SavedModel folder `path`; signatures as in `keras_robust.export.export`."""
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    logits, serve, encoded = signatures(model, metadata)
+    functions = signatures(model, metadata)
     with tempfile.TemporaryDirectory() as folder:
         module.documents = [tf.saved_model.Asset(str(file)) for file in card.write_documents(folder, metadata)]
-        tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "logits": logits, "jpeg": encoded})
+        tf.saved_model.save(module, str(path), signatures=functions)
     (Path(path) / card.MODEL_CARD).write_text(card.model_card(metadata))
 
 
 def signatures(model, metadata):
-    """The functions `logits`, `serve` and `encoded`, not yet traced."""
+    """The functions by the names of their signatures, not yet traced."""
     sizes, names = metadata["input"], tf.constant(metadata["class_names"])
 
     def checked(images):
@@ -44,13 +44,18 @@ def signatures(model, metadata):
     def serve(images):
         return outputs(tf.cast(checked(images), tf.float32) / 255)
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="images")])
-    def encoded(images):
-        preprocessing = (sizes[name] for name in ("resolution", "crop_ratio", "interpolation"))
-        pixels = decoding.decode_and_preprocess(images, *preprocessing)
-        return outputs(tf.cast(checked(pixels), tf.float32) / 255)
+    files = tf.TensorSpec((None,), tf.string, name="images")
 
-    return logits, serve, encoded
+    @tf.function(input_signature=[files])
+    def preprocess(images):
+        preprocessing = (sizes[name] for name in ("resolution", "crop_ratio", "interpolation"))
+        return {"images": checked(decoding.decode_and_preprocess(images, *preprocessing))}
+
+    @tf.function(input_signature=[files])
+    def encoded(images):
+        return serve(preprocess(images)["images"])
+
+    return {"serving_default": serve, "logits": logits, "jpeg": encoded, "preprocess": preprocess}
 
 
 def _checks(images, sizes):

@@ -112,6 +112,8 @@ def test_encoded_files(exported, convnext, tmp_path):
         files.append((tmp_path / f"{index}.jpg").read_bytes())
     pixels = np.stack([kr.data.resize_and_crop(kr.data.decode(tmp_path / f"{i}.jpg"), 32) for i in range(3)])
     expected = softmax(convnext(pixels.astype("float32") / 255, training=False).numpy())
+    preprocessed = exported[2].signatures["preprocess"](images=tf.constant(files))["images"]
+    assert np.abs(preprocessed.numpy().astype(int) - pixels).max() <= 1
     outputs = exported[2].signatures["jpeg"](images=tf.constant(files))
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=0.01)
     assert outputs["top5_names"].shape == (3, 5)
