@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "data": {"data", "checks", "random"},
     "training": {"training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", *FOUNDATION},
-    "evaluation": {"evaluation", "attacks", "data", "models", "weights", *FOUNDATION},
+    "evaluation": {"evaluation", "attacks", "data", "export", "models", "weights", *FOUNDATION},
 }
 
 

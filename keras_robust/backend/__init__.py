@@ -10,6 +10,8 @@ The module of the active Keras backend is the only one that is imported. Each on
     compiles; other callables run as they are.
 `concrete(x)`
     Whether a tensor holds values now, rather than standing for those of a compiled function.
+`on_host(function, x, width)`
+    `function`, from a numpy array (n, ...) to a float32 one (n, width), inside of what is compiled; no gradient.
 `TrainStep`
     A mixin before `keras.Model` with the backend's `train_step` and `test_step`, which call
     `self.attack_batch(frozen, step, data)` and `self.measure(frozen, data)`.
@@ -27,6 +29,6 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 
 _active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
-concrete = _active.concrete
+concrete, on_host = _active.concrete, _active.on_host
 
-__all__ = ["TrainStep", "compile", "concrete", "input_gradient"]
+__all__ = ["TrainStep", "compile", "concrete", "input_gradient", "on_host"]

@@ -4,6 +4,7 @@ import weakref
 
 import jax
 import keras
+import numpy
 
 
 def input_gradient(function, x):
@@ -38,6 +39,11 @@ def compile(function, model):
 
 def concrete(x):
     return not isinstance(x, jax.core.Tracer)
+
+
+def on_host(function, x, width):
+    result = jax.ShapeDtypeStruct((x.shape[0], width), "float32")
+    return jax.pure_callback(lambda x: function(numpy.asarray(x)), result, x)
 
 
 class TrainStep:

@@ -2,7 +2,7 @@
 
 from keras_robust.evaluation.assembly import merge
 from keras_robust.evaluation.datasets import open_dataset
-from keras_robust.evaluation.documents import write, write_comparison
+from keras_robust.evaluation.documents import write, write_comparison, write_figure
 from keras_robust.evaluation.formats import FORMATS, Format, load_model
 from keras_robust.evaluation.report import Picture, Report, Result
 from keras_robust.evaluation.robustness import evaluate
@@ -30,4 +30,5 @@ __all__ = [
     "wilson_interval",
     "write",
     "write_comparison",
+    "write_figure",
 ]

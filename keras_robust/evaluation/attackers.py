@@ -61,15 +61,14 @@ class BlackBox(Run):
 
     def __init__(self, autoattack, model, surrogate=None):
         super().__init__(autoattack, model)
-        self._strong = model  # a Run keeps a weak reference only
-        self._surrogate = surrogate
+        self._settings, self._surrogate = autoattack, surrogate
 
     def doubts(self, x, y):
         yield from sanity.of_outputs(self.logits, x)
         yield NOT_DIFFERENTIABLE.format(stages=" and ".join(self.attacks(self.logits(x[:1]).shape[1])))
 
     def attacks(self, num_classes):
-        settings = self._autoattack
+        settings = self._settings
         attacks = {"square": ensemble(settings.threat, "standard", settings.seed, num_classes)["square"]}
         if self._surrogate is None:
             return attacks
@@ -78,7 +77,7 @@ class BlackBox(Run):
     def attack(self, name, x, y, targets, index):
         if name != "transfer":
             return super().attack(name, x, y, targets, index)
-        attack, size = self.attacks(targets.shape[1] + 1)[name], self._autoattack.batch_size
+        attack, size = self.attacks(targets.shape[1] + 1)[name], self._settings.batch_size
         x_adv = []
         for start in range(0, len(x), size):
             part = x[start : start + size]

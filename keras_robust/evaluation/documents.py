@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
+from keras_robust.evaluation.figure import figure
 from keras_robust.evaluation.html import page
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.state import write_text
@@ -34,4 +35,22 @@ def write_comparison(reports: Mapping[str, Report], out: str | PathLike) -> Path
     write_text(out / "report.md", markdown(reports))
     path = out / "report.html"
     write_text(path, page(reports))
+    return path
+
+
+def write_figure(reports: Mapping[str, Report], path: str | PathLike) -> Path:
+    """Write accuracy against resolution and against multiply-adds, a line per model, as an SVG; returns its path.
+
+    Args:
+        reports: one per model, by the name to show.
+        path: of the file.
+
+    Raises:
+        ValueError: no report has two resolutions.
+    """
+    if len({resolution for report in reports.values() for resolution in report.resolutions}) < 2:
+        raise ValueError("reports must be of at least two resolutions together.")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, figure(reports))
     return path

@@ -1,5 +1,7 @@
 """Models by file format or name: what an evaluation can load, and whether it gives gradients."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -7,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_robust import models, weights
+from keras_robust import backend, models, weights
+from keras_robust.export import load as load_artefact
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,31 @@ class SavedModel(keras.layers.Layer):
             raise ValueError(f"{path} cannot be used as a SavedModel: {errors[-1]}")
         self.endpoint = endpoint
 
-    def call(self, x):
+    def call(self, x, training=False):
         outputs = self._inner(x)
         if isinstance(outputs, dict):
             if len(outputs) > 1 and "logits" not in outputs:
                 raise ValueError(f"the signature {self.endpoint!r} must have the output 'logits'; it has {[*outputs]}.")
             outputs = outputs.get("logits", next(iter(outputs.values())))
         return outputs
+
+
+class Served(keras.layers.Layer):
+    """A model that `keras_robust.export` wrote, in the runtime of its format: logits without gradients."""
+
+    differentiable = False
+
+    def __init__(self, path):
+        super().__init__(name=Path(path).stem.replace(".", "_"))
+        try:
+            self._artefact = load_artefact(path)
+        except ImportError as error:
+            raise ValueError(f"its runtime is not installed: {error}") from error
+        self._num_classes = json.loads(self._artefact.documents()["metadata.json"])["num_classes"]
+        self.sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    def call(self, x, training=False):
+        return backend.on_host(lambda images: np.asarray(self._artefact(images), np.float32), x, self._num_classes)
 
 
 def _keras_file(path):
@@ -76,6 +98,8 @@ FORMATS = {
     "saved_model": Format(
         "the folder of a SavedModel", lambda path: (Path(path) / "saved_model.pb").is_file(), SavedModel
     ),
+    "onnx": Format("a .onnx file", lambda path: Path(path).suffix == ".onnx", Served),
+    "litert": Format("a .tflite file", lambda path: Path(path).suffix == ".tflite", Served),
 }
 
 

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from keras_robust.evaluation import text
+from keras_robust.evaluation.figure import MOST_TICKS, Axis, columns, labels, lines, panel
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.statistics import Proportion
 from keras_robust.evaluation.style import STYLE
@@ -77,39 +78,27 @@ def _warnings(reports):
     return f"<aside class='warnings'><h2>Warnings</h2><ul>{''.join(items)}</ul></aside>" if items else ""
 
 
-def _columns(report, resolution):
-    """(label, `Proportion`) of a report at a resolution: clean, under each threat model, under all."""
-    cells = [("no attack", report[report.threats[0], resolution].clean)]
-    cells += [(str(threat), report[threat, resolution].robust_share) for threat in report.threats]
-    return [*cells, (text.ALL, report.union(resolution))] if len(report.threats) > 1 else cells
-
-
-def _labels(reports):
-    """Of all columns: what was done to the images, over all reports."""
-    return list(dict.fromkeys(label for r in reports.values() for label, _ in _columns(r, r.resolutions[0])))
-
-
 def _tiles(report):
     resolution = report.resolutions[0]
     tiles = "".join(
         f"<div class='tile'><span>{escape(label)}</span><b>{100 * share.value:.1f}<i> %</i></b>"
         f"<small>{100 * share.interval[0]:.1f}–{100 * share.interval[1]:.1f}</small></div>"
-        for label, share in _columns(report, resolution)
+        for label, share in columns(report, resolution)
     )
     return f"<p class='at'>Accuracy at {resolution} px, with 95 % intervals</p><div class='tiles'>{tiles}</div>"
 
 
 def _accuracies(reports):
     several = len(reports) > 1
-    labels = _labels(reports)
+    names = labels(reports)
     rows = []
     for style, (name, report) in enumerate(reports.items()):
         for resolution in report.resolutions:
-            cells = dict(_columns(report, resolution))
-            shares = [_share(cells[label], style % 6) if label in cells else "" for label in labels]
+            cells = dict(columns(report, resolution))
+            shares = [_share(cells[label], style % 6) if label in cells else "" for label in names]
             rows.append([*([f"{key(style)} {escape(name)}"] if several else []), f"{resolution} px", *shares])
-    header = [*(["model"] if several else []), "resolution", *map(escape, labels)]
-    figure = _by_resolution(reports, labels)
+    header = [*(["model"] if several else []), "resolution", *map(escape, names)]
+    figure = _by_resolution(reports, names)
     return _section("Accuracy by threat model and resolution", _table(header, rows, 2 if several else 1), figure)
 
 
@@ -122,54 +111,33 @@ def _charts(parts):
     return f"<div class='charts'>{''.join(f'<figure>{part}</figure>' for part in parts)}</div>"
 
 
-def _series(reports, label, x_of):
-    """A line per model: the accuracies called `label` against `x_of(report, resolution)`."""
-    lines = []
-    for style, (name, report) in enumerate(reports.items()):
-        points = []
-        for resolution in report.resolutions:
-            share, x = dict(_columns(report, resolution)).get(label), x_of(report, resolution)
-            if share is not None and x is not None:
-                points.append((x, share))
-        if points:
-            lines.append(Series(name, style, sorted(points, key=lambda point: point[0])))
-    return lines
+def _by_resolution(reports, names):
+    axis = Axis(reports, cost=False)
+    if axis.n_places > 1:
+        return _panels(reports, names, axis)
+    groups = [
+        (label, [(line.name, line.style, line.points[0][1]) for line in lines(reports, label, axis)]) for label in names
+    ]
+    legend = _legend(reports) if len(reports) > 1 else ""
+    return legend + _charts([bars(f"Accuracy (%) at {axis.ticks[0]} px", groups)])
 
 
-def _by_resolution(reports, labels):
-    resolutions = sorted({resolution for report in reports.values() for resolution in report.resolutions})
-    if len(resolutions) == 1:
-        groups = []
-        for label in labels:
-            lines = _series(reports, label, lambda _, resolution: resolution)
-            groups.append((label, [(line.name, line.style, line.points[0][1]) for line in lines]))
-        legend = _legend(reports) if len(reports) > 1 else ""
-        return legend + _charts([bars(f"Accuracy (%) at {resolutions[0]} px", groups)])
-    return _panels(reports, labels, lambda _, resolution: resolution, "resolution (pixels)", _thinned(resolutions))
-
-
-def _panels(reports, labels, x_of, axis, ticks):
-    """Accuracies against `x_of(report, resolution)`: a panel per threat model or, of one model alone, per norm."""
+def _panels(reports, names, axis):
+    """Accuracies along an axis: a panel per threat model or, of one model alone, per norm."""
     if len(reports) > 1:
-        panels = [chart(f"{label}: accuracy (%)", _series(reports, label, x_of), axis, ticks) for label in labels]
+        panels = [panel(f"{label}: accuracy (%)", lines(reports, label, axis), axis) for label in names]
         return _legend(reports) + _charts(panels)
     (report,) = reports.values()
     panels = []
     for norm in dict.fromkeys(threat.norm for threat in report.threats):
         shown = ["no attack", *(str(threat) for threat in report.threats if threat.norm == norm)]
-        lines = [
+        drawn = [
             Series(label, style, line.points)
             for style, label in enumerate(shown)
-            for line in _series(reports, label, x_of)
+            for line in lines(reports, label, axis)
         ]
-        panels.append(chart(f"{norm}: accuracy (%)", lines, axis, ticks) + _legend(shown))
+        panels.append(panel(f"{norm}: accuracy (%)", drawn, axis) + _legend(shown))
     return _charts(panels)
-
-
-def _thinned(values, most=7):
-    """Ticks at some of the values."""
-    step = -(-len(values) // most)
-    return [(value, f"{value:g}") for value in values[::step]]
 
 
 def _curves(reports):
@@ -196,9 +164,13 @@ def _curves(reports):
             ]
             ticks = sorted({0.0, *(t.eps * scale for t in threats if t.norm == norm)})
             where = f", {shown[0]} px" if several or len(shown) == 1 else ""
-            panels.append(chart(f"{norm}{where}: accuracy (%)", lines, unit, _thinned(ticks)))
+            panels.append(chart(f"{norm}{where}: accuracy (%)", lines, unit, _ticks(ticks)))
     names = list(reports) if several else [f"{resolution} px" for resolution in resolutions]
     return _section("Robustness curves", _legend(names) if len(names) > 1 else "", _charts(panels))
+
+
+def _ticks(values):
+    return [(value, f"{value:g}") for value in values[:: -(-len(values) // MOST_TICKS)]]
 
 
 def _curve(report, norm, resolution, scale):
@@ -215,18 +187,10 @@ def _cost(reports):
         for resolution in report.resolutions
     ]
     header = [*(["model"] if several else []), "resolution", "multiply-adds per image"]
-    costs = [cost for report in reports.values() for cost in report.multiply_adds.values() if cost]
+    axis = Axis(reports, cost=True)
     parts = [_table(header, rows, len(header) - 1)]
-    if len(set(costs)) > 1:
-        unit, name = (1e9, "10⁹") if max(costs) >= 1e9 else (1e6, "10⁶")
-        ticks = [(float(f"{max(costs) / unit * share:.2g}"), "") for share in (0, 0.25, 0.5, 0.75, 1)]
-        ticks = [(value, f"{value:g}") for value, _ in ticks]
-
-        def x_of(report, resolution):
-            return report.multiply_adds[resolution] / unit if report.multiply_adds.get(resolution) else None
-
-        labels = _labels(reports)
-        parts.append(_panels(reports, labels, x_of, f"multiply-adds ({name})", ticks))
+    if axis.n_places > 1:
+        parts.append(_panels(reports, labels(reports), axis))
     return _section("Cost", *parts)
 
 

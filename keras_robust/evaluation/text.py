@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from keras_robust.attacks.autoattack import NOT_COVERED
+from keras_robust.evaluation.figure import ALL
 from keras_robust.evaluation.report import RADII_NOTE, Report
 from keras_robust.evaluation.statistics import Paired
 
-ALL = "all threat models"
 INTERVALS = (
     "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
     "what a stronger attack would."

@@ -69,9 +69,40 @@ def test_what_is_no_model(tmp_path):
     for model, message in (
         (tmp_path / "m.keras", "m.keras cannot be read as a .keras file"),
         (tmp_path / "absent.keras", "there is no file"),
-        (tmp_path, "model must be a .keras file, the folder of a SavedModel, or the name of a preset"),
+        (tmp_path, "model must be a .keras file, .*, or the name of a preset"),
         ("convnext_tiny_300ep", "weights must be the path of a file"),
         (3, "model must be a callable"),
     ):
         with pytest.raises(ValueError, match=message):
             load_model(model)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("litert", ".tflite")])
+def test_exported_models_are_black_boxes(model, tmp_path, form, suffix):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("exported on TensorFlow")
+    pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}[form])
+    path = tmp_path / f"m{suffix}"
+    kr.export.export(model, path, form, resolution=32, verify=False, verbose=False)
+    loaded = load_model(path)
+    assert loaded.differentiable is False
+    assert len(loaded.sha256) == 64
+    x = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
+    np.testing.assert_allclose(logits(loaded, x), logits(model, x), atol=1e-5)
+
+
+class OnHost(keras.layers.Layer):
+    def __init__(self, function, width):
+        super().__init__()
+        self.function, self.width = function, width
+
+    def call(self, x, training=False):
+        return kr.backend.on_host(self.function, x, self.width)
+
+
+def test_numpy_in_the_middle_of_an_attack():
+    outside = OnHost(lambda x: np.stack([x.mean((1, 2, 3)) - 0.5, 0 * x[:, 0, 0, 0]], 1).astype("float32"), 2)
+    np.testing.assert_allclose(logits(outside)[:, 0], X.mean((1, 2, 3)) - 0.5, atol=1e-6)
+    square = kr.attacks.Square(kr.ThreatModel("Linf", 0.3), n_queries=30)
+    x_adv = square(outside, X, np.array([0, 1]))
+    assert (logits(outside, x_adv).argmax(1) != [0, 1]).any()

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
@@ -215,3 +216,14 @@ def test_imagenet_without_the_list_is_said():
     assert any("RobustBench" in note for note in notes(other))
     other.settings["images"]["list"] = "ids.txt"
     assert not any("RobustBench" in note for note in notes(other))
+
+
+def test_figure_of_several_models(tmp_path):
+    path = kr.evaluation.write_figure({"a": report(100), "b <c>": report(90)}, tmp_path / "figures" / "figure.svg")
+    svg = ElementTree.parse(path).getroot()
+    drawn = [each for each in svg if each.get("class") == "chart"]
+    assert len(drawn) == 2 * 5  # pixels and multiply-adds; no attack, three threat models, all
+    assert "multiply-adds (10⁹)" in "".join(drawn[-1].itertext())
+    one = report(100, resolutions=(32,))
+    with pytest.raises(ValueError, match="at least two resolutions"):
+        kr.evaluation.write_figure({"a": one}, tmp_path / "f.svg")
