@@ -1,9 +1,24 @@
 """Adversarial training: inside `model.fit`, and of whole recipes."""
 
+from keras_robust.training import settings
 from keras_robust.training.adversarial import AdversarialModel
 from keras_robust.training.callbacks import AdversarialTensorBoard
+from keras_robust.training.checkpoints import CheckpointError
+from keras_robust.training.guards import Preempted, TrainingBroken
 from keras_robust.training.objectives import MART, TRADES, Standard
 from keras_robust.training.optimizer import adamw, undecayed
+from keras_robust.training.recipe import (
+    AttackPart,
+    CheckpointPart,
+    DataPart,
+    EvaluationPart,
+    GuardPart,
+    ModelPart,
+    Recipe,
+    StartPart,
+    TrainingPart,
+)
+from keras_robust.training.run import load_run, train
 from keras_robust.training.schedules import WarmupCosine
 
 __all__ = [
@@ -11,8 +26,23 @@ __all__ = [
     "TRADES",
     "AdversarialModel",
     "AdversarialTensorBoard",
+    "AttackPart",
+    "CheckpointError",
+    "CheckpointPart",
+    "DataPart",
+    "EvaluationPart",
+    "GuardPart",
+    "ModelPart",
+    "Preempted",
+    "Recipe",
     "Standard",
+    "StartPart",
+    "TrainingBroken",
+    "TrainingPart",
     "WarmupCosine",
     "adamw",
+    "load_run",
+    "settings",
+    "train",
     "undecayed",
 ]

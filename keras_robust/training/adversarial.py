@@ -40,9 +40,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         ema_decay: None or the decay d in [0, 1) of moving averages of all weights, batch-norm statistics included:
             average = d average + (1 - d) weight after every update, from the weights at the start of training. See
             `averaged_weights`.
-        diagnostics: also log `attack_gain`, the rise of the loss by the attack from its first point (not for attacks
-            that return the last point, whose loss nobody computes), and `zero_gradients`, the share of images whose
-            gradient at that point is zero everywhere, so that the attack stands still.
+        diagnostics: also log, in training and validation, `attack_gain`, the rise of the loss by the attack (in
+            training from its first point on, and not for attacks that return the last point, whose loss nobody
+            computes), and `zero_gradients`, the share of images whose gradient at the first point is zero everywhere,
+            so that the attack stands still.
         seed: of the augmentation and of the choice among attacks.
 
     Raises:
@@ -110,10 +111,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self.bad_images = keras.metrics.Sum(name="bad_images")
         self.bad_labels = keras.metrics.Sum(name="bad_labels")
-        self.measures_gain = self.diagnostics and bool(attacks) and all(a.returns != "last" for a in attacks)
-        self.attack_gain = keras.metrics.Mean(name="attack_gain") if self.measures_gain else None
-        watched = self.diagnostics and bool(attacks)
-        self.zero_gradients = keras.metrics.Mean(name="zero_gradients") if watched else None
+        self.attack_gain = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
+        self.zero_gradients = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
         self.built = True
 
     def _state(self, name, shape, dtype):
@@ -230,9 +229,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             )
             if not self.diagnostics:
                 return (ops.stop_gradient(x_adv),)
-            moves = ops.any(ops.not_equal(first[1], 0.0), axis=tuple(range(1, len(x.shape))))
             gain = first[0] if loss is None else loss - first[0]
-            return ops.stop_gradient(x_adv), gain, 1.0 - ops.cast(moves, "float32")
+            return ops.stop_gradient(x_adv), gain, _is_zero(first[1])
 
         if len(self.attacks) == 1:
             x_adv, *seen = attacked(self.attacks[0])
@@ -241,9 +239,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             word = random.example_keys(self.seed, update, ops.full((1,), -1, dtype="int32"))[0][0]
             chosen = ops.bitwise_and(word, 0x7FFFFFFF) % len(self.attacks)
             x_adv, *seen = ops.switch(chosen, [lambda attack=attack: attacked(attack) for attack in self.attacks])
-        for metric, values in zip((self.attack_gain, self.zero_gradients), seen):
-            if metric is not None:
-                metric.update_state(values)
+        if self.diagnostics:
+            self._diagnose(*seen)
         return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
 
     def update_averages(self):
@@ -283,9 +280,25 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         x, y, labels = self._accepted(x, y)
         attack = self.validation_attack
         keys = random.example_keys(attack.seed, 0, ops.arange(ops.shape(x)[0], dtype="int32"))
-        x_adv, _ = attack.perturb(frozen, x, labels, keys, loss_scale=loss_scale(self.model, attack.loss))
-        robust = ops.logical_and(losses.correct(frozen(x), labels), losses.correct(frozen(x_adv), labels))
+        first = []
+        x_adv, _ = attack.perturb(
+            frozen,
+            x,
+            labels,
+            keys,
+            loss_scale=loss_scale(self.model, attack.loss),
+            observe=lambda loss, gradient: first.append(gradient),
+        )
+        clean, adversarial = frozen(x), frozen(x_adv)
+        robust = ops.logical_and(losses.correct(clean, labels), losses.correct(adversarial, labels))
         self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
+        if self.diagnostics:
+            gain = losses.cross_entropy(adversarial, labels) - losses.cross_entropy(clean, labels)
+            self._diagnose(gain, _is_zero(first[0]))
+
+    def _diagnose(self, gain, zero):
+        self.attack_gain.update_state(gain)
+        self.zero_gradients.update_state(zero)
 
     def averages(self):
         """The optimizer's moving averages of the weights."""
@@ -302,8 +315,13 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
 
     def training_logs(self, logs):
-        """Robust accuracy is a matter of validation."""
-        return {name: value for name, value in logs.items() if name != self.robust_accuracy.name}
+        """Without what only validation measures, or nobody."""
+        hidden = {self.robust_accuracy.name}
+        if not self.attacks:
+            hidden |= {"attack_gain", "zero_gradients"}
+        elif any(attack.returns == "last" for attack in self.attacks):
+            hidden.add("attack_gain")
+        return {name: value for name, value in logs.items() if name not in hidden}
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -379,3 +397,8 @@ def _default_validation(attacks):
     if not attacks or not isinstance(attacks[0], Attack):
         return None
     return APGD(attacks[0].threat, n_iter=10, returns="misclassified")
+
+
+def _is_zero(gradient):
+    """Whether each example's gradient is zero in all entries: 1.0 or 0.0, shape (batch,)."""
+    return ops.cast(ops.all(ops.equal(gradient, 0.0), axis=tuple(range(1, len(gradient.shape)))), "float32")

@@ -1,7 +1,5 @@
 """TensorBoard without TensorFlow: training curves and pictures of the attack at work, on every backend."""
 
-import io
-import time
 from os import PathLike
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 from keras_robust.attacks.base import Attack
 from keras_robust.data import attack_sheet
 from keras_robust.training.adversarial import AdversarialModel
+from keras_robust.training.events import EventWriter, tensorboard
 
 
 class AdversarialTensorBoard(keras.callbacks.Callback):
@@ -53,8 +52,8 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
         self.images = images
         self.labels = labels
         self.enlarge = enlarge
-        _tensorboard()  # a missing package should stop the run here, not at the end of its first epoch
-        self._writers: dict[str, _EventWriter] = {}
+        tensorboard()  # a missing package should stop the run here, not at the end of its first epoch
+        self._writers: dict[str, EventWriter] = {}
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
@@ -75,46 +74,5 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
 
     def _writer(self, run):
         if run not in self._writers:
-            self._writers[run] = _EventWriter(self.log_dir / run)
+            self._writers[run] = EventWriter(self.log_dir / run)
         return self._writers[run]
-
-
-class _EventWriter:
-    """One TensorBoard event file: a sequence of checksummed protocol buffers."""
-
-    def __init__(self, folder):
-        self._event, self._summary, record_writer = _tensorboard()
-        folder.mkdir(parents=True, exist_ok=True)
-        # Nanoseconds: a second `fit` in the same folder adds a file and must not truncate the first.
-        self._file = (folder / f"events.out.tfevents.{time.time_ns()}.keras_robust").open("wb")
-        self._records = record_writer(self._file)
-        self._write(file_version="brain.Event:2")
-
-    def scalar(self, tag, value, step):
-        self._write(step=step, summary=self._summary(value=[{"tag": tag, "simple_value": value}]))
-
-    def image(self, tag, pixels, step):
-        from PIL import Image  # a requirement of tensorboard itself
-
-        png = io.BytesIO()
-        Image.fromarray(pixels).save(png, "PNG")
-        height, width = pixels.shape[:2]
-        picture = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": png.getvalue()}
-        self._write(step=step, summary=self._summary(value=[{"tag": tag, "image": picture}]))
-
-    def close(self):
-        self._file.close()
-
-    def _write(self, **fields):
-        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-        self._file.flush()
-
-
-def _tensorboard():
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError as error:
-        raise ImportError("TensorBoard logs are written by tensorboard: pip install tensorboard") from error
-    return Event, Summary, RecordWriter

@@ -66,6 +66,7 @@ def adamw(model, learning_rate, weight_decay=0.05, betas=(0.9, 0.95), epsilon=1e
         beta_2=betas[1],
         epsilon=epsilon,
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+        name="adamw",
     )
     optimizer.exclude_from_weight_decay(var_list=undecayed(model))
     return optimizer

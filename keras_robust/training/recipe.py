@@ -41,7 +41,8 @@ class StartPart:
     Attributes:
         weights: None for random ones; a run's folder (its best averaged weights are taken) or a file that
             `kr.weights.load` reads.
-        new: of "stem" and "head" what stays random: a ConvStem in place of the checkpoint's PatchStem, say.
+        new: of "stem" and "head" what is not taken from there but stays random: a ConvStem in place of the
+            checkpoint's PatchStem, say.
         train_only: None, or "stem": everything else stays as it is.
     """
 
@@ -54,10 +55,10 @@ class StartPart:
             check_choice("start.new", part, PARTS)
         if self.train_only is not None:
             check_choice("start.train_only", self.train_only, PARTS)
-        if self.weights is None and (self.new or self.train_only):
+        if self.weights is None and self.train_only:
             raise ValueError(
-                "start.new and start.train_only need start.weights: everything is new and random without; "
-                f"received new={self.new!r}, train_only={self.train_only!r} and no weights."
+                "start.train_only needs start.weights, or all but that part would stay random; "
+                f"received {self.train_only!r} and no weights."
             )
 
 
@@ -66,7 +67,8 @@ class DataPart:
     """Images for training and validation.
 
     Attributes:
-        source: what `kr.data.source` takes: "photo-crops", a folder, a tar, a data set's name.
+        source: what `kr.data.source` takes: "photo_crops", a folder, a tar, an .npz, "tfds:imagenet2012".
+        data_dir, download: of "tfds:" data sets; nothing is downloaded unasked.
         policy: "heavy" or "basic" augmentation (Singh et al. 2023); any that `kr.data.TrainPipeline` knows.
         resolution: height and width in training, pixels.
         schedule: progressive resolution: pairs (first epoch, resolution), from the first of them on in place of
@@ -76,7 +78,9 @@ class DataPart:
         skip_corrupt: count and skip images that cannot be decoded, rather than stop.
     """
 
-    source: str = "photo-crops"
+    source: str = "photo_crops"
+    data_dir: str | None = None
+    download: bool = False
     policy: str = "heavy"
     resolution: int = 224
     schedule: tuple[tuple[int, int], ...] = ()
