@@ -91,27 +91,27 @@ def sharpness(image, magnitude):
 
 def rotate(image, magnitude):
     """By +-30 m / 10 degrees about the centre."""
-    return _warp(image, "rotate", 3.0 * magnitude)
+    return _warp(image, "rotate", magnitude)
 
 
 def shear_x(image, magnitude):
     """Rows are shifted by +-0.3 m / 10 of their height in the image."""
-    return _warp(image, "shear_x", 0.03 * magnitude)
+    return _warp(image, "shear_x", magnitude)
 
 
 def shear_y(image, magnitude):
     """Columns are shifted by +-0.3 m / 10 of their place in the image."""
-    return _warp(image, "shear_y", 0.03 * magnitude)
+    return _warp(image, "shear_y", magnitude)
 
 
 def translate_x(image, magnitude):
     """Shifted sideways by +-0.45 m / 10 of the width."""
-    return _warp(image, "translate_x", 0.045 * magnitude)
+    return _warp(image, "translate_x", magnitude)
 
 
 def translate_y(image, magnitude):
     """Shifted up or down by +-0.45 m / 10 of the height."""
-    return _warp(image, "translate_y", 0.045 * magnitude)
+    return _warp(image, "translate_y", magnitude)
 
 
 FUNCTIONS = {
@@ -131,13 +131,13 @@ FUNCTIONS = {
     "TranslateX": translate_x,
     "TranslateY": translate_y,
 }
-# From the argument and the size of the image to Pillow's (a, b, c, d, e, f): the pixel at (x, y) of the result is that
-# at (a x + b y + c, d x + e y + f).
+# From the magnitude, of 1, and the size of the image to Pillow's (a, b, c, d, e, f): the pixel at (x, y) of the result
+# is that at (a x + b y + c, d x + e y + f).
 _AFFINE = {
-    "shear_x": lambda value, width, height: (1, value, 0, 0, 1, 0),
-    "shear_y": lambda value, width, height: (1, 0, 0, value, 1, 0),
-    "translate_x": lambda value, width, height: (1, 0, value * width, 0, 1, 0),
-    "translate_y": lambda value, width, height: (1, 0, 0, 0, 1, value * height),
+    "shear_x": lambda m, width, height: (1, 0.3 * m, 0, 0, 1, 0),
+    "shear_y": lambda m, width, height: (1, 0, 0, 0.3 * m, 1, 0),
+    "translate_x": lambda m, width, height: (1, 0, 0.45 * m * width, 0, 1, 0),
+    "translate_y": lambda m, width, height: (1, 0, 0, 0, 1, 0.45 * m * height),
 }
 
 
@@ -153,17 +153,17 @@ def _resize_and_flip(crop, resolution, flip):
     return np.asarray(image.transpose(images.Transpose.FLIP_LEFT_RIGHT) if flip else image)
 
 
-def _warp(image, kind, value):
-    def warp(image, value):
+def _warp(image, kind, magnitude):
+    def warp(image, magnitude):
         images, _ = pillow()
-        picture = images.fromarray(image)
+        picture, m = images.fromarray(image), float(magnitude) / 10.0
         bicubic, black = images.Resampling.BICUBIC, (0, 0, 0)
         if kind == "rotate":
-            return np.asarray(picture.rotate(float(value), bicubic, fillcolor=black))
-        matrix = _AFFINE[kind](float(value), *picture.size)
+            return np.asarray(picture.rotate(30.0 * m, bicubic, fillcolor=black))
+        matrix = _AFFINE[kind](m, *picture.size)
         return np.asarray(picture.transform(picture.size, images.Transform.AFFINE, matrix, bicubic, fillcolor=black))
 
-    return tf.ensure_shape(tf.numpy_function(warp, [image, value], tf.uint8, stateful=False), image.shape)
+    return tf.ensure_shape(tf.numpy_function(warp, [image, magnitude], tf.uint8, stateful=False), image.shape)
 
 
 def _look_up(image, table):
@@ -180,6 +180,7 @@ def _luma(image):
 
 def _blend(degenerate, image, magnitude):
     """`degenerate` and the image, the latter with weight 1 + 0.9 m / 10, at least 0.1, truncated to 8 bits."""
-    factor = tf.maximum(1.0 + 0.09 * magnitude, 0.1)
+    # In double precision up to here, as in Python: truncation shows the last bit of the factor.
+    factor = tf.cast(tf.maximum(1.0 + 0.9 * tf.cast(magnitude, tf.float64) / 10.0, 0.1), tf.float32)
     blended = degenerate + factor * (tf.cast(image, tf.float32) - degenerate)
     return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)

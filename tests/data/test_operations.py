@@ -1,0 +1,82 @@
+"""Each operation of RandAugment against Pillow, through Pillow's own interface."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from keras_robust.data.policy import OPERATIONS
+from tests.data import files
+
+tf = pytest.importorskip("tensorflow")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the input pipeline is TensorFlow's whatever the backend", allow_module_level=True)
+
+from keras_robust.data.operations import FUNCTIONS
+
+SIZE = (64, 64)
+
+
+def enhance(kind):
+    return lambda image, m: kind(image).enhance(max(0.1, 1.0 + 0.9 * m / 10))
+
+
+def affine(matrix):
+    def apply(image, m):
+        return image.transform(image.size, Image.Transform.AFFINE, matrix(m / 10), Image.Resampling.BICUBIC)
+
+    return apply
+
+
+def solarize_add(image, m):
+    added = min(128, int(110 * abs(m) / 10))
+    return image.point([min(255, value + added) if value < 128 else value for value in range(256)] * 3)
+
+
+def posterize(image, m):
+    """No bits are black; Pillow says so up to release 12, and refuses to do it since."""
+    bits = 4 - int(4 * abs(m) / 10)
+    return ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)
+
+
+# As in the published pipelines: magnitude m out of 10 with the sign of the operation.
+PILLOW = {
+    "AutoContrast": lambda image, m: ImageOps.autocontrast(image),
+    "Equalize": lambda image, m: ImageOps.equalize(image),
+    "Invert": lambda image, m: ImageOps.invert(image),
+    "Rotate": lambda image, m: image.rotate(30 * m / 10, Image.Resampling.BICUBIC, fillcolor=(0, 0, 0)),
+    "Posterize": posterize,
+    "Solarize": lambda image, m: ImageOps.solarize(image, 256 - int(256 * abs(m) / 10)),
+    "SolarizeAdd": solarize_add,
+    "Color": enhance(ImageEnhance.Color),
+    "Contrast": enhance(ImageEnhance.Contrast),
+    "Brightness": enhance(ImageEnhance.Brightness),
+    "Sharpness": enhance(ImageEnhance.Sharpness),
+    "ShearX": affine(lambda m: (1, 0.3 * m, 0, 0, 1, 0)),
+    "ShearY": affine(lambda m: (1, 0, 0, 0.3 * m, 1, 0)),
+    "TranslateX": affine(lambda m: (1, 0, 0.45 * m * SIZE[0], 0, 1, 0)),
+    "TranslateY": affine(lambda m: (1, 0, 0, 0, 1, 0.45 * m * SIZE[1])),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twenty photographs' crops, two of each; a flat one, and one of two colours, where histograms degenerate."""
+    crops = [np.asarray(Image.fromarray(np.ascontiguousarray(crop)).resize(SIZE)) for crop in files.photographs(20)[0]]
+    flat = np.full((*SIZE, 3), (0, 200, 255), np.uint8)
+    two = flat.copy()
+    two[:9] = (17, 3, 254)
+    return [*crops, flat, two]
+
+
+def test_all_operations_are_compared():
+    assert set(PILLOW) == set(FUNCTIONS) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_is_that_of_pillow_to_the_bit(name, images):
+    operation = tf.function(FUNCTIONS[name])
+    for magnitude in np.float32((9.0, -9.0, 7.3, -8.61, 10.0, -10.0, 0.0)):
+        for image in images:
+            expected = np.asarray(PILLOW[name](Image.fromarray(image), float(magnitude)))
+            np.testing.assert_array_equal(operation(tf.constant(image), tf.constant(magnitude)), expected)
