@@ -12,8 +12,7 @@ tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the input pipeline is TensorFlow's whatever the backend", allow_module_level=True)
 
-from keras_robust.data.operations import FUNCTIONS
-
+FUNCTIONS = pytest.importorskip("keras_robust.data.operations").FUNCTIONS
 SIZE = (64, 64)
 
 

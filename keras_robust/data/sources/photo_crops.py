@@ -66,6 +66,10 @@ class PhotoCrops(Source):
         left, top, right, bottom = self.boxes[index]
         return self._photos[self.labels[index]][top:bottom, left:right]
 
+    def photo(self, label: int) -> np.ndarray:
+        """The whole photograph of a class, uint8 of shape (height, width, 3)."""
+        return self._photos[label]
+
     @cached_property
     def _photos(self):
         return [self._read(*photo) for photo in PHOTOS.values()]
