@@ -35,7 +35,9 @@ def parser():
     )
     what = parser.add_argument_group("what is evaluated")
     what.add_argument(
-        "--model", required=True, help=".keras file, SavedModel folder, or name of a preset or architecture"
+        "--model",
+        required=True,
+        help=".keras, .onnx or .tflite file, SavedModel folder, or name of a preset or architecture",
     )
     what.add_argument("--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5")
     what.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")

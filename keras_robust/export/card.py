@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 from pathlib import Path
 
 import keras
@@ -43,13 +44,18 @@ def versions():
 
 
 def robustness_rows(report):
-    """The cells of a `kr.evaluation.Report`, or rows of its JSON, as rows of `ROW`; none without a report.
+    """Rows of `ROW`: of a `kr.evaluation.Report`, of its report.json, or of rows of that; none without a report.
 
     Raises:
-        ValueError: a row lacks one of them.
+        ValueError: a row lacks one of them, or the file is no report.
     """
     if report is None:
         return []
+    if isinstance(report, (str, PathLike)):
+        try:
+            report = json.loads(Path(report).read_text())["results"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"report must be the report.json of an evaluation; received {str(report)!r}.") from error
     if hasattr(report, "results"):
         report = [
             {

@@ -1,5 +1,6 @@
 """From a trained model to an artefact that another team can serve."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -92,7 +93,7 @@ def export(
         class_names: one string for each class; "0", "1", ... if not given.
         preset: name of the published checkpoint that the weights are; gives the next five where they are not given.
         threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
-        report: the model's robustness: a `kr.evaluation.Report`, or the rows of its JSON.
+        report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
         resolution: side of the images in evaluation, in pixels; the native one of a ViT, or 224, if not given.
         crop_ratio, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
         dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
@@ -107,6 +108,7 @@ def export(
 
     Raises:
         ValueError: an argument is not as described.
+        ImportError: TensorFlow, or what else the format is written or run by, is not installed.
         ExportError: a check failed, or the artefact does not run; the message names the checks.
 
     Example:
@@ -119,13 +121,15 @@ def export(
     metadata = _metadata(
         model, format, dtype, row, class_names, preset, threat, report, resolution, crop_ratio, interpolation
     )
+    if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")
     settings = Settings() if verify is True else verify or None
     if not isinstance(settings, Settings | None):
         raise ValueError(f"verify must be True, False or a kr.export.Settings; received {verify!r}.")
     attack_threat = ThreatModel(*(metadata["threat"] or dict(zip(("norm", "eps"), DEFAULT_THREAT))).values())
     reference = None
     if settings is not None:
-        reference = Reference.of(model, metadata["input"], attack_threat, settings, dataset)
+        reference = Reference.of(model, metadata["input"], metadata["class_names"], attack_threat, settings, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         aside = Path(folder) / path.name

@@ -68,12 +68,13 @@ class Reference:
     robust: np.ndarray
 
     @classmethod
-    def of(cls, model, sizes, threat, settings, dataset=None):
+    def of(cls, model, sizes, class_names, threat, settings, dataset=None):
         """Ask the original.
 
         Args:
             model: in float32.
             sizes: "resolution", "crop_ratio", "interpolation", as in the metadata.
+            class_names: of the model's outputs.
             threat: the threat model of the attack.
             settings: a `Settings`.
             dataset: a `kr.data` source; crops of the bundled photographs if not given, with the original's own answers
@@ -85,7 +86,7 @@ class Reference:
         logits = {side: predict(model, images.astype(np.float32) / 255) for side, images in pixels.items()}
         x = pixels[sizes["resolution"]].astype(np.float32) / 255
         own = logits[sizes["resolution"]].argmax(1)
-        labels = own if dataset is None else np.asarray(source.labels)
+        labels = own if dataset is None else outputs_of(source, class_names)[source.labels]
         x_adv = attacked(model, threat, x, labels, settings.n_iter)
         wide = pixels[max(pixels)][:4, : sizes["resolution"]]
         files = [_encode(source.image(i), *ENCODINGS[i % len(ENCODINGS)]) for i in range(min(N_FILES, len(source)))]
@@ -124,6 +125,23 @@ class Reference:
                 plain[kind] = {int(side): arrays[f"{kind}/{side}"] for side in sides}
         files = [(folder / f"{number}.image").read_bytes() for number in range(len(plain["file_logits"]))]
         return cls(files=files, **plain)
+
+
+def outputs_of(source, class_names):
+    """The model's output for each class of a data set: by name, or by place where the names are others.
+
+    Raises:
+        ValueError: neither is possible.
+    """
+    places = {name: output for output, name in enumerate(class_names)}
+    if all(name in places for name in source.class_names):
+        return np.array([places[name] for name in source.class_names])
+    if len(source.class_names) == len(class_names):
+        return np.arange(len(class_names))
+    raise ValueError(
+        f"dataset must have the classes of the model, or some of class_names; it has {len(source.class_names)} "
+        f"({', '.join(source.class_names[:3])}, ...), the model {len(class_names)} ({', '.join(class_names[:3])}, ...)."
+    )
 
 
 def resolutions(resolution):

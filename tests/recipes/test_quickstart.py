@@ -86,9 +86,10 @@ def test_whole_recipe_on_a_folder(quickstart, folder, tmp_path, monkeypatch, cap
         import tensorflow as tf
 
         saved_model = tf.saved_model.load(str(out / "saved_model"))
-        np.testing.assert_allclose(saved_model.serve(x), logits, atol=1e-5)
-    else:
-        assert not (out / "saved_model").exists()
+        np.testing.assert_allclose(saved_model.signatures["logits"](images=x)["logits"], logits, atol=1e-5)
+    verification = json.loads((out / "saved_model" / "verification.json").read_text())
+    assert verification["passed"]
+    assert "| 48 | L1 12 |" in (out / "saved_model" / "model_card.md").read_text()
     last = capsys.readouterr().out.split("Done in")[-1]
     for name in (
         "report.html",

@@ -1,0 +1,152 @@
+"""Export a robust model to serve it, and verify that what is served is what was evaluated."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+EXAMPLES = """\
+examples:
+  python tools/export.py robust.keras serving/flowers/1 --classes names.txt --resolution 64 --threat Linf:4/255 \\
+      --report runs/robust/report.json
+  python tools/export.py runs/mine flowers.onnx --run-weights ema
+  python tools/export.py robust.keras flowers.tflite --dtype float16 --data photos/
+  python tools/export.py convnext_tiny_convstem_300ep serving/imagenet/1 --weights robust.pt
+
+The format follows from the path: a folder is a SavedModel, .onnx ONNX, .tflite LiteRT, .keras Keras. Exit status: 0 for
+an artefact that passed every check, 1 where one failed (its name is printed, nothing is written), 2 for bad arguments.
+Then: python recipes/serve.py serving/flowers/1
+"""
+SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".keras": "keras"}
+
+
+def parser():
+    parser = argparse.ArgumentParser(
+        prog="export.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help=".keras file, folder of a training run, or name of a preset or architecture")
+    parser.add_argument("out", type=Path, help="path of the artefact")
+    source = parser.add_argument_group("the model")
+    source.add_argument(
+        "--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5"
+    )
+    source.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
+    source.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")
+    source.add_argument("--mean", type=float, nargs=3, help="per channel, of an architecture that normalises")
+    source.add_argument("--std", type=float, nargs=3, help="per channel, of an architecture that normalises")
+    source.add_argument(
+        "--run-weights",
+        choices=("best", "ema", "last"),
+        default="best",
+        help="of a training run: most robust in validation (default), latest averages, or latest raw weights",
+    )
+    known = parser.add_argument_group("what is known about it; a preset and a training run say most of it themselves")
+    known.add_argument(
+        "--classes", type=Path, help="names of the outputs, one per line, columns by tabs: the last is taken"
+    )
+    known.add_argument(
+        "--threat", metavar="NORM:EPS", help="of the training, as Linf:4/255; verification attacks under it"
+    )
+    known.add_argument("--report", type=Path, help="report.json of tools/evaluate.py: goes into the model card")
+    known.add_argument("--resolution", type=int, help="of the evaluation, in pixels (default: 224, or a ViT's own)")
+    known.add_argument("--crop-ratio", type=float, help="crop over resized shorter side (default: 0.875)")
+    known.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of weights (float16: LiteRT)")
+    how.add_argument("--data", help="images to verify on, as for evaluate.py (default: crops of bundled photographs)")
+    how.add_argument("--n-examples", type=int, default=100, help="images to verify on (default: 100)")
+    how.add_argument("--no-verify", action="store_true", help="write without any check")
+    how.add_argument("--overwrite", action="store_true", help="replace what is at the path")
+    how.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: KERAS_BACKEND or tensorflow")
+    return parser
+
+
+def run(options):
+    import keras_robust as kr
+
+    given = {"threat": options.threat and threat(options.threat), "resolution": options.resolution}
+    facts = {name: fact for name, fact in given.items() if fact is not None}
+    if (Path(options.model) / "recipe.json").is_file():
+        model = kr.training.load_run(options.model, options.run_weights)
+        facts = {
+            **facts_of_run(Path(options.model)),
+            **{name: fact for name, fact in facts.items() if fact is not None},
+        }
+    else:
+        normalization = None if options.mean is None else (options.mean, options.std)
+        model = kr.evaluation.load_model(
+            options.model, options.weights, options.num_classes, options.input_size, normalization
+        )
+    names = options.classes and [names[-1] for names in kr.evaluation.read_class_names(options.classes)]
+    kr.export.export(
+        model,
+        options.out,
+        SUFFIXES.get(options.out.suffix, "tf_saved_model"),
+        dtype=options.dtype,
+        class_names=names,
+        preset=options.model if options.model in kr.models.presets() else None,
+        report=options.report,
+        crop_ratio=options.crop_ratio,
+        interpolation=options.interpolation,
+        dataset=None if options.data is None else kr.evaluation.open_dataset(options.data),
+        verify=False if options.no_verify else kr.export.Settings(n_examples=options.n_examples),
+        overwrite=options.overwrite,
+        **facts,
+    )
+    print(f"{options.out}: {'written, not verified' if options.no_verify else 'written and verified'}")
+
+
+def facts_of_run(folder):
+    """Threat model and resolution of a training run."""
+    import keras_robust as kr
+    from keras_robust.training import settings
+
+    recipe = settings.from_json((folder / "recipe.json").read_text())
+    trained = None if recipe.attack.kind == "none" else kr.ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
+    resolution = recipe.evaluation.resolution or recipe.data.resolution_at(recipe.training.epochs)
+    return {"threat": trained, "resolution": resolution}
+
+
+def threat(text):
+    """The threat model of "Linf:4/255" and the like.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    import keras_robust as kr
+
+    norm, _, radius = text.partition(":")
+    numerator, slash, denominator = radius.partition("/")
+    try:
+        eps = float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"--threat must be NORM:EPS, as Linf:4/255; received {text!r}") from None
+    return kr.ThreatModel(norm, eps)
+
+
+def main(arguments=None):
+    command = parser()
+    options = command.parse_args(arguments)
+    if (options.mean is None) != (options.std is None):
+        command.error("--mean and --std go together")
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    import keras_robust as kr
+    from keras_robust.training.checkpoints import CheckpointError
+
+    try:
+        run(options)
+    except kr.export.ExportError as error:
+        print(f"export.py: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ImportError, CheckpointError, json.JSONDecodeError) as error:
+        print(f"export.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
