@@ -137,9 +137,7 @@ def _loader(tf, pipeline, crop):
     def read(index):
         if paths is not None:
             return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
-        content, label = tf.numpy_function(
-            lambda index: (source.encoded(index), source.label(index)), [index], (tf.string, tf.int64), stateful=False
-        )
+        content, label = tf.numpy_function(source.encoded_with_label, [index], (tf.string, tf.int64), stateful=False)
         return tf.ensure_shape(content, ()), tf.ensure_shape(label, ())
 
     @plain

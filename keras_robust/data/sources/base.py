@@ -67,7 +67,7 @@ class Source:
         """`n` of the images, drawn without replacement; the same ones for the same seed, all of them if n >= len."""
         order = list(range(len(self)))
         random.Random(seed).shuffle(order)
-        return _Subset(self, order[:n])
+        return (_EncodedSubset if isinstance(self, EncodedSource) else _Subset)(self, order[:n])
 
 
 class EncodedSource(Source):
@@ -79,6 +79,10 @@ class EncodedSource(Source):
 
     def image(self, index):
         return decode(self.encoded(index), self.name(index))
+
+    def encoded_with_label(self, index: int) -> tuple[bytes, int]:
+        """Content and label, read once where they lie together."""
+        return self.encoded(index), self.label(index)
 
 
 class _Subset(Source):
@@ -93,3 +97,8 @@ class _Subset(Source):
 
     def name(self, index):
         return self._source.name(self._indices[index])
+
+
+class _EncodedSubset(_Subset, EncodedSource):
+    def encoded(self, index):
+        return self._source.encoded(self._indices[index])

@@ -1,0 +1,145 @@
+"""Data sets of TensorFlow Datasets, read at random from the files that it has prepared."""
+
+import os
+import struct
+import weakref
+from functools import cached_property
+
+import numpy as np
+
+from keras_robust.data.sources.base import EncodedSource
+
+# What other data sets call the validation split.
+ALIASES = {"val": ("val", "validation")}
+
+
+class DataSet(EncodedSource):
+    """A classification data set of TensorFlow Datasets (TFDS): `imagenet2012`, `imagenette`, `cifar10`, ...
+
+    The prepared files are indexed and read an image at a time, whichever of TFDS' formats they are in (TFRecord or
+    ArrayRecord), so that training can be resumed and sharded as from a folder of files. TFDS' test split never stands
+    in for a missing validation split.
+
+    Args:
+        name: as TFDS knows it, with a configuration and a version where needed: "imagenette/full-size-v2".
+        split: "train", "val" or "test", or one of the data set's own names.
+        data_dir: where the prepared files are; TFDS' default if not given.
+        download: download and prepare the data set if that has not been done.
+
+    Attributes:
+        labels: read from all of the files when first asked for, which takes a while for a large data set; training does
+            not need them in advance.
+
+    Raises:
+        ValueError: an unknown name or split, a data set that is not there (and `download` is False), or one that is
+            not of images with labels.
+        ImportError: TFDS is not installed.
+    """
+
+    def __init__(self, name: str, split: str | None, data_dir=None, download: bool = False):
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise ImportError(
+                "tfds: data sets are read by TensorFlow Datasets: pip install 'keras-robust[tensorflow]'"
+            ) from error
+        try:
+            builder = tfds.builder(name, data_dir=data_dir)
+        except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+            raise ValueError(f"path_or_name: TFDS has no data set {name!r}: {str(error).splitlines()[0]}") from error
+        if download:
+            builder.download_and_prepare()
+        elif not builder.is_prepared():
+            raise ValueError(
+                f"{name!r} has not been prepared in {builder.data_path}. Pass download=True (--download in tools) to "
+                f"download {builder.info.download_size} and prepare it, or data_dir= where it is."
+            )
+        info = builder.info
+        self._image, self._label, self.class_names = _features(name, info.features, info.supervised_keys)
+        self._split = _split(name, split, info.splits)
+        self._name, self._count = name, info.splits[self._split].num_examples
+        self._records = _records(info.splits[self._split].filepaths, str(getattr(info.file_format, "value", "")))
+        if len(self._records) != self._count:
+            raise ValueError(
+                f"{name!r} must hold {self._count:,} examples in {self._split}; its files hold {len(self._records):,}: "
+                "they are incomplete, prepare it anew."
+            )
+
+    def __len__(self):
+        return self._count
+
+    @cached_property
+    def labels(self):
+        return np.array([self.label(index) for index in range(len(self))], np.int64)
+
+    def name(self, index):
+        return f"tfds:{self._name}/{self._split}: example {index}"
+
+    def encoded(self, index):
+        return self._example(index)[self._image].bytes_list.value[0]
+
+    def label(self, index):
+        return int(self._example(index)[self._label].int64_list.value[0])
+
+    def encoded_with_label(self, index):
+        example = self._example(index)
+        return example[self._image].bytes_list.value[0], int(example[self._label].int64_list.value[0])
+
+    def _example(self, index):
+        from tensorflow.train import Example
+
+        return Example.FromString(self._records[int(index)]).features.feature
+
+
+class _TFRecords:
+    """Random access to TFRecord files: each record is its length in 8 bytes, 4 of checksum, the data, 4 of checksum."""
+
+    def __init__(self, paths):
+        places = []
+        self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
+        weakref.finalize(self, lambda descriptors: [os.close(each) for each in descriptors], self._descriptors)
+        for number, (path, descriptor) in enumerate(zip(paths, self._descriptors)):
+            offset, end = 0, os.fstat(descriptor).st_size
+            while offset < end:
+                header = os.pread(descriptor, 8, offset)
+                (size,) = struct.unpack("<Q", header) if len(header) == 8 else (end,)
+                if offset + 16 + size > end:
+                    raise ValueError(f"{path} ends within a record: it is truncated, or no TFRecord file.")
+                places.append((number, offset + 12, size))
+                offset += 16 + size
+        self._places = np.array(places, np.int64).reshape(-1, 3)
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, index):
+        number, offset, size = (int(value) for value in self._places[index])
+        return os.pread(self._descriptors[number], size, offset)
+
+
+def _records(paths, file_format):
+    paths = [os.fspath(path) for path in paths]
+    if file_format == "tfrecord":
+        return _TFRecords(paths)
+    if file_format == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return ArrayRecordDataSource(paths)
+    raise ValueError(f"files must be in the format tfrecord or array_record; received {file_format!r}.")
+
+
+def _split(name, split, splits):
+    for candidate in ALIASES.get(split, (split,)):
+        if candidate in splits:
+            return candidate
+    raise ValueError(f"split must be one that {name!r} has, {', '.join(map(repr, splits))}; received {split!r}.")
+
+
+def _features(name, features, supervised_keys):
+    """The names of image and label, and those of the classes."""
+    if supervised_keys is not None and len(supervised_keys) == 2:
+        image, label = supervised_keys
+        names = getattr(features[label], "names", None) if isinstance(label, str) else None
+        if isinstance(image, str) and type(features[image]).__name__ == "Image" and names:
+            return image, label, tuple(names)
+    raise ValueError(f"{name!r} must be a data set of images with one class each; its features are {features}.")
