@@ -48,7 +48,7 @@ def test_archive_is_the_folder_that_was_packed(folder, tmp_path, name, mode, ins
     for index in (11, 0, 5):
         np.testing.assert_array_equal(source.image(index), plain.image(index))
         assert source.name(index).endswith(plain.name(index)[-9:])
-    with pytest.raises(ValueError, match="split must be one that .* has, 'train'; received 'val'"):
+    with pytest.raises(ValueError, match=r"split must be one that .* has, 'train'; received 'val'"):
         data.source(tmp_path / name, "val")
 
 
@@ -100,7 +100,7 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unpacks to more than 1,000 bytes"):
         data.source(pack(tmp_path / "a.tar.gz", members, "w:gz"), None)
     monkeypatch.setattr(tar, "MAX_MEMBER_BYTES", 500)
-    with pytest.raises(ValueError, match="at most 500 bytes; 'a/1.png' has 600"):
+    with pytest.raises(ValueError, match=r"at most 500 bytes; 'a/1\.png' has 600"):
         data.source(pack(tmp_path / "a.tar", members), None)
 
 
