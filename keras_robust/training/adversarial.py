@@ -160,6 +160,12 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             ):
                 inner.learning_rate = PerUpdate(schedule, accumulated)
         super().compile(optimizer, loss, steps_per_execution=steps_per_execution, **options)
+        if self.augmentation is not None:
+            # Keras would build these on a batch as it comes, whose images may be of another size and type.
+            logits = keras.KerasTensor((1, self.model.output_shape[-1]))
+            for part in (self._compile_loss, self._compile_metrics):
+                if part is not None:
+                    part.build(logits, logits)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
