@@ -25,7 +25,7 @@ lint: $(VENV)/.test
 	$(bin)/mypy
 
 # On a CPU, XLA takes minutes for what the others run in seconds: there JAX runs what differs between backends.
-tests_jax := tests/attacks tests/data/test_device.py tests/training/test_adversarial.py tests/test_random.py \
+tests_jax := tests/attacks tests/data/test_device.py tests/training/test_adversarial.py tests/training/test_distribution.py tests/test_random.py \
 	tests/test_losses.py tests/models/test_cost.py tests/models/test_features.py tests/models/test_registry.py
 
 test-tensorflow test-torch test-jax: test-%: $(VENV)/.test

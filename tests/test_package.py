@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "checks": {"backend"},
     "precision": set(),
     "backend": set(),
-    "layers": {"layers", "backend", "checks"},
+    "layers": {"layers", "backend", "checks", "random"},
     "models": {"models", "layers", "checks", "weights"},
     "weights": {"weights", "layers", "checks"},
     "attacks": {"attacks", *FOUNDATION},

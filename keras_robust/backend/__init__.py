@@ -12,6 +12,9 @@ The module of the active Keras backend is the only one that is imported. Each on
     Whether a tensor holds values now, rather than standing for those of a compiled function.
 `on_host(function, x, width)`
     `function`, from a numpy array (n, ...) to a float32 one (n, width), inside of what is compiled; no gradient.
+`example_index(count)`
+    The positions in the global batch of the `count` examples at hand, int32 (count,): on TensorFlow each device sees
+    its own part of the batch.
 `TrainStep`
     A mixin before `keras.Model` with the backend's `train_step` and `test_step`, which call
     `self.attack_batch(frozen, step, data)` and `self.measure(frozen, data)`.
@@ -29,6 +32,6 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 
 _active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
-concrete, on_host = _active.concrete, _active.on_host
+concrete, example_index, on_host = _active.concrete, _active.example_index, _active.on_host
 
-__all__ = ["TrainStep", "compile", "concrete", "input_gradient", "on_host"]
+__all__ = ["TrainStep", "compile", "concrete", "example_index", "input_gradient", "on_host"]

@@ -4,7 +4,7 @@ import weakref
 
 import jax
 import keras
-import numpy
+import numpy as np
 
 
 def input_gradient(function, x):
@@ -43,7 +43,12 @@ def concrete(x):
 
 def on_host(function, x, width):
     result = jax.ShapeDtypeStruct((x.shape[0], width), "float32")
-    return jax.pure_callback(lambda x: function(numpy.asarray(x)), result, x)
+    return jax.pure_callback(lambda x: function(np.asarray(x)), result, x)
+
+
+def example_index(count):
+    # Traced code sees the global batch, whatever the number of devices and processes.
+    return jax.numpy.arange(count, dtype="int32")
 
 
 class TrainStep:
@@ -72,6 +77,14 @@ class TrainStep:
             average.assign(jax.numpy.copy(average.value))
         return history
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        distribution = keras.distribution.distribution()
+        if iterator is not None and distribution is not None:
+            # Keras looks at the first batch alone, fails at one of another size and does not transfer ahead.
+            batches = iterator.data_adapter.get_jax_iterator
+            iterator._get_iterator = lambda: _ahead(_placed(batch, distribution) for batch in batches())
+        return super()._symbolic_build(iterator, data_batch)
+
     def test_step(self, state, data):
         trainable, non_trainable, metrics = state
         frozen = _frozen(self, trainable, non_trainable)
@@ -97,3 +110,27 @@ class TrainStep:
 
 def _position(variable, variables):
     return next(i for i, candidate in enumerate(variables) if candidate is variable)
+
+
+def _placed(batch, distribution):
+    """The batch of this process on its devices: divided among them or, where they are too many, whole on each."""
+    mesh = distribution.device_mesh.backend_mesh
+    counts = {len(part) for part in jax.tree.leaves(batch)}
+    even = all(count % len(mesh.local_devices) == 0 for count in counts)
+    if not even and jax.process_count() > 1:
+        raise ValueError(
+            f"batch_size must be a multiple of the number of devices, {mesh.size}, and so must the last batch be: "
+            f"a process received {max(counts)} images for its {len(mesh.local_devices)} devices."
+        )
+    spec = jax.sharding.PartitionSpec(distribution.batch_dim_name if even else None)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch)
+
+
+def _ahead(batches):
+    """The same, one further begun: transfers to the devices run beside the step."""
+    waiting = next(batches, None)
+    while waiting is not None:
+        following = next(batches, None)
+        yield waiting
+        waiting = following

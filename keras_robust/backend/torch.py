@@ -37,6 +37,10 @@ def on_host(function, x, width):
     return torch.from_numpy(function(x.detach().cpu().numpy())).to(x.device)
 
 
+def example_index(count):
+    return torch.arange(count, dtype=torch.int32)
+
+
 class TrainStep:
     def train_step(self, data):
         with torch.no_grad():

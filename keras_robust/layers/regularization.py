@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_robust import backend, random
+
 
 @keras.saving.register_keras_serializable("keras_robust")
 class LayerScale(keras.layers.Layer):
@@ -41,8 +43,8 @@ class StochasticDepth(keras.layers.Layer):
     """Drop a residual branch at random, one draw per sample (Huang et al., "Deep Networks with Stochastic
     Depth", 2016).
 
-    In training each sample is set to zero with probability `rate` and divided by `1 - rate` otherwise. In inference
-    mode, and with `rate=0`, the input passes unchanged and nothing random is drawn.
+    In training each sample is set to zero with probability `rate` and divided by `1 - rate` otherwise, whatever the
+    number of devices. In inference mode, and with `rate=0`, the input passes unchanged and nothing random is drawn.
 
     Args:
         rate: probability of a drop, in [0, 1).
@@ -71,8 +73,9 @@ class StochasticDepth(keras.layers.Layer):
         if not training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
-        kept = keras.random.uniform(shape, seed=self.seed_generator) < keep
+        seed = self.seed_generator.next()
+        keys = random.example_keys(seed[0], seed[1], backend.example_index(ops.shape(x)[0]))
+        kept = random.uniform(keys, x[(slice(None),) + (slice(1),) * (len(x.shape) - 1)]) < keep
         return x * (ops.cast(kept, x.dtype) / keep)
 
     def compute_output_shape(self, input_shape):

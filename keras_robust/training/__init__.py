@@ -1,6 +1,6 @@
 """Adversarial training: inside `model.fit`, and of whole recipes."""
 
-from keras_robust.training import settings
+from keras_robust.training import distribution, settings
 from keras_robust.training.adversarial import AdversarialModel
 from keras_robust.training.callbacks import AdversarialTensorBoard
 from keras_robust.training.checkpoints import CheckpointError
@@ -41,6 +41,7 @@ __all__ = [
     "TrainingPart",
     "WarmupCosine",
     "adamw",
+    "distribution",
     "load_run",
     "settings",
     "train",

@@ -116,9 +116,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.built = True
 
     def _state(self, name, shape, dtype):
-        return self.add_weight(
-            shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name, aggregation="only_first_replica"
-        )
+        return self.add_weight(shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name)
 
     def call(self, x, training=None):
         if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
@@ -210,7 +208,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         per_update = self._micro_batches()
         update = counter // per_update
-        index = ops.arange(ops.shape(x)[0], dtype="int32")
+        index = backend.example_index(ops.shape(x)[0])
         index = index + ops.cast(counter % per_update, "int32") * ops.shape(x)[0]
         if self.augmentation is not None:
             x, y = self.augmentation(x, y, random.example_keys(self.seed, update, index))
@@ -285,7 +283,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, y, labels = self._accepted(x, y)
         attack = self.validation_attack
-        keys = random.example_keys(attack.seed, 0, ops.arange(ops.shape(x)[0], dtype="int32"))
+        keys = random.example_keys(attack.seed, 0, backend.example_index(ops.shape(x)[0]))
         first = []
         x_adv, _ = attack.perturb(
             frozen,

@@ -1,0 +1,135 @@
+"""Which processes train together, read from the variables that TensorFlow, Keras and SLURM launchers set."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The addresses ("host:port") of all processes in order, and the place of this one among them."""
+
+    addresses: tuple[str, ...]
+    index: int
+
+    def __post_init__(self):
+        if not 0 <= self.index < len(self.addresses):
+            raise ValueError(
+                f"the index of this process must lie in [0, {len(self.addresses) - 1}] for {len(self.addresses)} "
+                f"processes; received {self.index}."
+            )
+
+
+def from_tf_config():
+    """The cluster in TF_CONFIG, or None. Tasks are of type "chief" (at most one, then the first) and "worker".
+
+    Raises:
+        ValueError: TF_CONFIG is not of that form.
+    """
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+        jobs, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
+        chief, workers = list(jobs.get("chief", ())), list(jobs.get("worker", ()))
+        position = {"chief": index, "worker": len(chief) + index}[kind]
+        return Cluster((*chief, *workers), position)
+    except (KeyError, TypeError, ValueError) as error:
+        example = '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
+        raise ValueError(f"TF_CONFIG must be JSON such as {example}; received {text!r} ({error}).") from error
+
+
+def from_keras():
+    """The cluster in Keras' own variables KERAS_DISTRIBUTION_{JOB_ADDRESSES,NUM_PROCESSES,PROCESS_ID}, or None.
+
+    One address, of process 0, is enough.
+
+    Raises:
+        ValueError: one of the variables is missing or they contradict one another.
+    """
+    names = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
+    values = [os.environ.get(name) for name in names]
+    if not any(values):
+        return None
+    try:
+        addresses, count, index = str(values[0] or "").split(","), int(values[1] or ""), int(values[2] or "")
+        if not all(re.fullmatch(r".+:\d+", address) for address in addresses) or len(addresses) not in (1, count):
+            raise ValueError("one address, or one for each process")
+        return Cluster(tuple(addresses) if len(addresses) == count else tuple(addresses * count), index)
+    except ValueError as error:
+        received = ", ".join(f"{name}={value!r}" for name, value in zip(names, values))
+        raise ValueError(
+            f"{names[0]} must be the 'host:port' of process 0, {names[1]} how many processes there are and {names[2]} "
+            f"which one this is; received {received} ({error})."
+        ) from error
+
+
+def from_slurm():
+    """The cluster of a SLURM job step (`srun`) of several tasks, or None.
+
+    Where several tasks of a node see the same GPUs, each takes its share of them (CUDA_VISIBLE_DEVICES), so this must
+    run before a GPU is first used.
+
+    Raises:
+        ValueError: a variable that srun sets is missing or malformed.
+    """
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) <= 1:
+        return None
+    try:
+        hosts = _hosts(os.environ["SLURM_STEP_NODELIST"])
+        tasks = _repeated(os.environ["SLURM_STEP_TASKS_PER_NODE"])
+        index, local = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
+        job = int(os.environ["SLURM_JOB_ID"])
+        if len(hosts) != len(tasks):
+            raise ValueError(f"{len(hosts)} nodes, but task counts of {len(tasks)}")
+    except (KeyError, ValueError) as error:
+        received = {name: value for name, value in os.environ.items() if name.startswith("SLURM_STEP")}
+        raise ValueError(f"cannot read the SLURM step from {received}: {error}. Start with srun.") from error
+    _share_gpus(local, tasks[hosts.index(_host_of(index, hosts, tasks))])
+    # Jobs that share a node must not meet at one port.
+    first = 20000 + 16 * (job % 1000)
+    addresses = [f"{host}:{first + i}" for host, count in zip(hosts, tasks) for i in range(count)]
+    return Cluster(tuple(addresses), index)
+
+
+def _host_of(index, hosts, tasks):
+    return [host for host, count in zip(hosts, tasks) for _ in range(count)][index]
+
+
+def _hosts(text):
+    """The host names in SLURM's notation: "gpu[01-03,7],login" names gpu01, gpu02, gpu03, gpu7 and login."""
+    if not re.fullmatch(r"(?:[\w.-]+|\[[\d,-]+\]|,(?=.))+", text):
+        raise ValueError(f"malformed list of nodes {text!r}")
+    names = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        expanded = [""]
+        for literal, ranges in re.findall(r"([^\[\]]+)|\[([^\]]*)\]", part):
+            expanded = [head + tail for head in expanded for tail in (_numbers(ranges) if ranges else [literal])]
+        names += expanded
+    return names
+
+
+def _numbers(ranges):
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        yield from (str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1))
+
+
+def _repeated(text):
+    """SLURM's counts "2(x3),1" as [2, 2, 2, 1]."""
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise ValueError(f"malformed counts of tasks {text!r}")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def _share_gpus(local, tasks):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    share = len(visible) // tasks
+    if tasks > 1 and len(visible) > 1 and share:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[local * share : (local + 1) * share])

@@ -1,0 +1,67 @@
+"""How each backend spreads a training over devices and processes.
+
+The module of the active backend defines:
+
+`KINDS`
+    The names of its distributions, "single" first.
+`detect()`
+    The one that suits the environment and the devices of this machine.
+`start(kind)`
+    A `Distribution` of that kind; raises a ValueError where the environment does not have what it needs.
+"""
+
+import importlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import keras
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A training in one process, on one device. Subclasses spread it over more.
+
+    Attributes:
+        kind: its name among `KINDS`.
+        devices: how many devices share each global batch.
+        process, processes: the index of this process and how many there are.
+        hardware: what the devices are, for people.
+    """
+
+    kind: str = "single"
+    devices: int = 1
+    process: int = 0
+    processes: int = 1
+    hardware: str = "CPU"
+
+    @property
+    def shard(self):
+        """(index, count): the part of each global batch that this process reads."""
+        return self.process, self.processes
+
+    @property
+    def writes(self):
+        """Whether this process, and it alone, writes logs and checkpoints."""
+        return self.process == 0
+
+    def scope(self):
+        """The context in which model, optimizer and metrics are created, compiled and trained."""
+        return nullcontext()
+
+    def batches(self, dataset):
+        """What `fit` takes, from this process' parts of the global batches: a `tf.data.Dataset`, or a PyDataset on JAX.
+
+        With several processes of several devices each TensorFlow does not see how long the data set is: let it repeat
+        itself and give `fit` the steps of an epoch.
+        """
+        return dataset
+
+    def any(self, flag):
+        """Whether `flag` holds in any of the processes; all of them must ask at the same step."""
+        return bool(flag)
+
+    def stop(self):
+        """Leaves the group of processes, at the end of the program."""
+
+
+active = importlib.import_module(f"keras_robust.backend.distribution_{keras.backend.backend()}")

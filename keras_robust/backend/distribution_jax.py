@@ -1,0 +1,70 @@
+"""JAX: keras.distribution.DataParallel over the devices of all processes."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from keras_robust.backend import cluster
+from keras_robust.backend.distribution import Distribution
+
+KINDS = ("single", "data_parallel")
+
+
+def detect():
+    _join()
+    return "data_parallel" if jax.device_count() > 1 else "single"
+
+
+def start(kind):
+    if kind == "single":
+        return Distribution(hardware=_hardware())
+    _join()
+    # Each process reads its own part of every batch.
+    parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
+    return DataParallel(
+        kind, jax.device_count(), jax.process_index(), jax.process_count(), _hardware(), parallel=parallel
+    )
+
+
+@dataclass(frozen=True)
+class DataParallel(Distribution):
+    """One program over all devices: XLA divides the batch and adds up the gradients."""
+
+    parallel: Any = None
+
+    def scope(self):
+        return self.parallel.scope()
+
+    def any(self, flag):
+        if self.processes == 1:
+            return bool(flag)
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.process_allgather(np.asarray(bool(flag))).any())
+
+    def stop(self):
+        # Without it the processes wait for one another at the end, some of them for ever.
+        if self.processes > 1:
+            jax.distributed.shutdown()
+
+
+def _join():
+    """Joins the other processes, if there are any and it has not been done."""
+    if jax.distributed.is_initialized():
+        return
+    processes = cluster.from_keras() or cluster.from_slurm()
+    if processes is not None and len(processes.addresses) > 1:
+        # JAX' own reading of a SLURM step gives each process one GPU even where it has a whole node.
+        jax.distributed.initialize(
+            processes.addresses[0], len(processes.addresses), processes.index, cluster_detection_method="deactivate"
+        )
+    elif processes is None and importlib.util.find_spec("libtpu"):
+        jax.distributed.initialize()  # a TPU VM knows its neighbours; documented, never run
+
+
+def _hardware():
+    return jax.devices()[0].platform.upper()

@@ -1,0 +1,106 @@
+"""TensorFlow: the strategies of tf.distribute."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.backend import cluster
+from keras_robust.backend.distribution import Distribution
+
+KINDS = ("single", "mirrored", "multi_worker", "tpu")
+
+
+def detect():
+    processes = _cluster()
+    if processes is not None and len(processes.addresses) > 1:
+        return "multi_worker"
+    if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    return "mirrored" if len(_devices()) > 1 else "single"
+
+
+def start(kind):
+    if kind == "multi_worker":
+        return _multi_worker()
+    if kind == "tpu":
+        # Reviewed against TensorFlow's documentation, never run.
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
+        strategy = tf.distribute.TPUStrategy(resolver)
+        return Strategy(kind, strategy.num_replicas_in_sync, hardware="TPU", strategy=strategy)
+    devices = _devices()
+    hardware = devices[0].device_type
+    if kind == "single":
+        return Distribution(hardware=hardware)
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    return Strategy(kind, len(devices), hardware=hardware, strategy=strategy)
+
+
+def _multi_worker():
+    processes = _cluster()
+    if processes is None:
+        raise ValueError(
+            "distribution='multi_worker' needs to know the other processes: set TF_CONFIG, or start with srun."
+        )
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(processes.addresses)}),
+        task_type="worker",
+        task_id=processes.index,
+        rpc_layer="grpc",
+    )
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except RuntimeError as error:
+        raise ValueError(f"the distribution must be started before TensorFlow computes anything: {error}") from error
+    return Strategy(
+        "multi_worker",
+        strategy.num_replicas_in_sync,
+        processes.index,
+        len(processes.addresses),
+        "GPU" if tf.config.list_logical_devices("GPU") else "CPU",
+        strategy,
+    )
+
+
+@dataclass(frozen=True)
+class Strategy(Distribution):
+    """Replicas of the model that add up their gradients, under a `tf.distribute.Strategy`."""
+
+    strategy: Any = None
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def batches(self, dataset):
+        if self.processes == 1:
+            return dataset  # Keras divides it among the devices
+        parts = self.devices // self.processes
+
+        def part(batch, i):
+            count = tf.cast(tf.shape(keras.tree.flatten(batch)[0])[0], tf.int64)
+            first, last = i * count // parts, (i + 1) * count // parts
+            return keras.tree.map_structure(lambda tensor: tensor[first:last], batch)
+
+        def split(*batch):
+            return tf.data.Dataset.range(parts).map(lambda i: part(batch, i))
+
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: dataset.flat_map(split) if parts > 1 else dataset
+        )
+
+    def any(self, flag):
+        if self.processes == 1:
+            return bool(flag)
+        flags = self.strategy.experimental_distribute_values_from_function(lambda context: tf.constant(float(flag)))
+        return float(self.strategy.reduce("SUM", flags, axis=None)) > 0
+
+
+def _cluster():
+    return cluster.from_tf_config() or cluster.from_slurm()
+
+
+def _devices():
+    """The GPUs of this process or, without any, its CPU: one device, or as many as it has been divided into."""
+    return tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
