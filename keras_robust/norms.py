@@ -9,13 +9,22 @@ from keras_robust import random
 # as inside, and projecting twice would move them twice.
 RELATIVE_SLACK = 1e-6
 PIXEL_ROUNDING = 2.0**-24  # the spacing of float32 below 1
-BISECTIONS = 40
-NEWTON_STEPS = 50
+ROOT_STEPS = 50  # at most; about eight are needed
 
 
 def per_example(values, x):
     """Reshape `values` of shape (batch,) so that they broadcast against `x` of shape (batch, ...)."""
     return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
+
+
+def choose(condition, yes, no):
+    """`yes` for the examples where `condition` (batch,) holds, `no` elsewhere."""
+    if len(yes.shape) == 1:
+        return ops.where(condition, yes, no)
+    # Flat: on TensorFlow a selection that broadcasts over four axes takes six times as long.
+    shape = ops.shape(yes)
+    flat = (ops.reshape(values, (shape[0], -1)) for values in (yes, no))
+    return ops.reshape(ops.where(condition[:, None], *flat), shape)
 
 
 def _pixels(values):
@@ -74,8 +83,7 @@ class Norm:
         (Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", section 3.)
         """
         sign = -ops.sign(normal) * per_example(ops.sign(gap), x)
-        room = ops.where(sign > 0.0, 1.0 - x, x)
-        return sign * self.cheapest(ops.abs(normal), room, ops.abs(gap))
+        return sign * self.cheapest(ops.abs(normal), _room(x, sign), ops.abs(gap))
 
     def cheapest(self, gain, room, needed):
         """Sizes 0 <= c <= room of least norm with sum(gain * c) = needed per example; `room` if that is too little."""
@@ -83,7 +91,7 @@ class Norm:
 
     def project(self, x_adv, x, eps):
         """Euclidean projection onto ball and box; points inside come back unchanged to the last bit."""
-        return ops.where(per_example(self.contains(x_adv, x, eps), x), x_adv, self.nearest(x_adv, x, eps))
+        return choose(self.contains(x_adv, x, eps), x_adv, self.nearest(x_adv, x, eps))
 
 
 class Linf(Norm):
@@ -105,7 +113,7 @@ class Linf(Norm):
         return _clip_to_box(ops.clip(x_adv, x - eps, x + eps))
 
     def cheapest(self, gain, room, needed):
-        return _fill(gain, ops.ones_like(gain), room, needed)
+        return ops.minimum(per_example(_filling(gain, ops.ones_like(gain), room, needed), gain), room)
 
     def project(self, x_adv, x, eps):
         # Clipping leaves points inside alone by itself.
@@ -138,24 +146,18 @@ class L2(Norm):
         return _clip_to_box(x + scaled)
 
     def cheapest(self, gain, room, needed):
-        return _fill(gain, gain, room, needed)
+        return ops.minimum(per_example(_filling(gain, gain, room, needed), gain) * gain, room)
 
     def nearest(self, x_adv, x, eps):
-        # The Karush-Kuhn-Tucker conditions give |z - x| = min(t |x_adv - x|, room) with one t in [0, 1] per example.
-        distance, room, sign = _distance_and_room(x_adv, x)
-
-        def change(t):
-            return ops.minimum(per_example(t, x) * distance, room)
-
-        def closed_form(t):
-            full = per_example(t, x) * distance >= room
-            rest = ops.maximum(eps * eps - _flat_sum(ops.where(full, room * room, 0.0)), 0.0)
-            slope = _flat_sum(ops.where(full, 0.0, distance * distance))
-            return ops.sqrt(rest / ops.maximum(slope, _tiny(x))), slope > 0.0
-
-        one = ops.ones_like(distance[:, 0, 0, 0])
-        t = _solve(lambda t: self.size(change(t)) <= eps, closed_form, 0.0 * one, one)
-        return _step_within(self, x, change(t), sign, eps)
+        # The Karush-Kuhn-Tucker conditions give |z - x| = min(t |x_adv - x|, room) with one t in [0, 1] per example:
+        # a sum of squares min(t^2 distance^2, room^2) that is to be eps^2.
+        delta = x_adv - x
+        sign, square = ops.sign(delta), delta * delta
+        room = _room(x, sign)
+        needed = eps * eps + 0.0 * square[:, 0, 0, 0]
+        factor = _filling(ops.ones_like(square), square, room * room, needed, most=1.0)
+        change = ops.minimum(per_example(ops.sqrt(factor), x) * ops.abs(delta), room)
+        return _step_within(self, x, change, sign, eps)
 
 
 class L1(Norm):
@@ -191,40 +193,54 @@ class L1(Norm):
         return self.project(x + random.normal(keys, x), x, eps)
 
     def cheapest(self, gain, room, needed):
-        # A fractional knapsack: the entries of largest gain in full, those at the threshold in part.
+        # A fractional knapsack: the entries of largest gain in full, those at the threshold in part. The mean of the
+        # entries between two bounds of the threshold is its next bound, until all of them are equal.
         weight = gain * room
 
-        def halve(_, bracket):
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            enough = _flat_sum(ops.where(gain > per_example(middle, gain), weight, 0.0)) >= needed
-            return ops.where(enough, middle, low), ops.where(enough, high, middle)
+        def held(bound):
+            return _flat_sum(_where(gain > per_example(bound, gain), gain) * weight)
+
+        def undecided(low, high):
+            between = ops.logical_and(gain > per_example(low, gain), gain <= per_example(high, gain))
+            return _where(between, gain)
+
+        def go_on(low, high, spread):
+            return ops.any(spread)
+
+        def narrow(low, high, spread):
+            between = undecided(low, high)
+            count = ops.maximum(_flat_sum(between), 1.0)
+            # Rounding must not carry the mean of a few neighbouring floats out of the bracket.
+            middle = ops.clip(_flat_sum(between * gain) / count, low, high)
+            enough = held(middle) >= needed
+            low_now, high_now = ops.where(enough, middle, low), ops.where(enough, high, middle)
+            moved = ops.logical_or(low_now > low, high_now < high)
+            return ops.where(spread, low_now, low), ops.where(spread, high_now, high), ops.logical_and(spread, moved)
 
         top = ops.max(gain, axis=_pixels(gain))
-        low, high = ops.fori_loop(0, BISECTIONS, halve, (0.0 * top, top))
-        full = gain > per_example(high, gain)
-        partly = ops.logical_and(gain > per_example(low, gain), ops.logical_not(full))
-        rest = needed - _flat_sum(ops.where(full, weight, 0.0))
-        share = rest / ops.maximum(_flat_sum(ops.where(partly, weight, 0.0)), _tiny(gain))
-        return room * ops.where(full, 1.0, ops.where(partly, per_example(ops.clip(share, 0.0, 1.0), gain), 0.0))
+        start = (0.0 * top - 1.0, top, top >= 0.0)
+        low, high, _ = ops.while_loop(go_on, narrow, start, maximum_iterations=ROOT_STEPS)
+        full, partly = _where(gain > per_example(high, gain), gain), undecided(low, high)
+        share = (needed - _flat_sum(full * weight)) / ops.maximum(_flat_sum(partly * weight), _tiny(gain))
+        return room * (full + partly * per_example(ops.clip(share, 0.0, 1.0), gain))
 
     def nearest(self, x_adv, x, eps):
         # The Karush-Kuhn-Tucker conditions give |z - x| = clip(|x_adv - x| - t, 0, room) with one t >= 0 per example.
-        distance, room, sign = _distance_and_room(x_adv, x)
+        delta = x_adv - x
+        distance, sign = ops.abs(delta), ops.sign(delta)
+        room = _room(x, sign)
 
         def change(t):
-            return ops.clip(distance - per_example(t, x), 0.0, room)
+            return ops.minimum(ops.maximum(distance - per_example(t, x), 0.0), room)
 
-        def closed_form(t):
-            above = distance - per_example(t, x)
-            full = above >= room
-            free = ops.logical_and(above > 0.0, ops.logical_not(full))
-            count = _flat_sum(ops.cast(free, x.dtype))
-            excess = _flat_sum(ops.where(full, room, ops.where(free, distance, 0.0))) - eps
-            return ops.maximum(excess / ops.maximum(count, 1.0), 0.0), count > 0.0
-
-        top = ops.max(distance, axis=_pixels(x))
-        t = _solve(lambda t: self.size(change(t)) <= eps, closed_form, top, 0.0 * top)
+        t = _threshold(lambda t: _flat_sum(change(t)) - eps, ops.max(distance, axis=_pixels(x)))
+        # With the entries known that stop at the box or at zero, the threshold has a closed form.
+        above = distance - per_example(t, x)
+        full = _where(above >= room, x)
+        free = _where(above > 0.0, x) * (1.0 - full)
+        count = _flat_sum(free)
+        exact = ops.maximum((_flat_sum(full * room + free * distance) - eps) / ops.maximum(count, 1.0), 0.0)
+        t = ops.where(ops.logical_and(t > 0.0, count > 0.0), exact, t)
         return _step_within(self, x, change(t), sign, eps)
 
 
@@ -232,68 +248,90 @@ def _tiny(x):
     return float(np.finfo(np.float32).tiny) if x.dtype != "float64" else float(np.finfo(np.float64).tiny)
 
 
-def _distance_and_room(x_adv, x):
-    """How far each entry wants to move, how far the box lets it, and in which direction."""
-    delta = x_adv - x
-    return ops.abs(delta), ops.where(delta > 0.0, 1.0 - x, x), ops.sign(delta)
+def _where(condition, like):
+    """1 where it holds, 0 elsewhere, in the dtype of `like`: multiplying by it is faster than selecting."""
+    return ops.cast(condition, like.dtype)
 
 
-def _fill(gain, speed, room, needed):
-    """Sizes min(t * speed, room), with the one t >= 0 per example at which sum(gain * sizes) = needed.
+def _room(x, sign):
+    """How far the box lets each entry move in the direction `sign`."""
+    along = sign * x
+    return ops.maximum(sign - along, -along)
+
+
+def _filling(gain, speed, room, needed, most=float("inf")):
+    """The one t >= 0 per example, (batch,), at which sum(gain * min(t * speed, room)) = needed, and at most `most`.
 
     The sum is concave in t and linear between the points where an entry's room is used up: Newton's method from t = 0
-    never overshoots and ends after finitely many steps, seldom more than ten. `room` where that is not enough.
+    never overshoots and ends after finitely many steps, seldom more than ten. Where all the room is not enough, the t
+    that uses it up. An example that is done stands still, whatever the others of its batch still need.
     """
 
-    def sizes(t):
-        return ops.minimum(per_example(t, gain) * speed, room)
+    def look(t):
+        moved = per_example(t, gain) * speed
+        slope = _flat_sum(_where(moved < room, gain) * gain * speed)
+        rest = needed - _flat_sum(gain * ops.minimum(moved, room))
+        return rest, slope, ops.logical_and(ops.logical_and(rest > 1e-6 * needed, slope > 0.0), t < most)
 
-    def missing(t):
-        return needed - _flat_sum(gain * sizes(t))
+    def go_on(t, rest, slope, going):
+        return ops.any(going)
 
-    def go_on(t, missing, slope):
-        return ops.any(ops.logical_and(missing > 1e-6 * needed, slope > 0.0))
-
-    def newton(t, rest, slope):
-        t = t + ops.where(slope > 0.0, ops.maximum(rest, 0.0) / ops.maximum(slope, _tiny(gain)), 0.0)
-        return t, missing(t), remaining(t)
-
-    def remaining(t):
-        free = per_example(t, gain) * speed < room
-        return _flat_sum(ops.where(free, gain * speed, 0.0))
+    def newton(t, rest, slope, going):
+        ahead = t + ops.maximum(rest, 0.0) / ops.maximum(slope, _tiny(gain))
+        t = ops.where(going, ops.minimum(ahead, most), t)
+        rest, slope, still = look(t)
+        return t, rest, slope, ops.logical_and(going, still)
 
     zero = 0.0 * needed
-    start = (zero, needed, remaining(zero))
-    t, _, _ = ops.while_loop(go_on, newton, start, maximum_iterations=NEWTON_STEPS)
-    return sizes(t)
+    t, *_ = ops.while_loop(go_on, newton, (zero, *look(zero)), maximum_iterations=ROOT_STEPS)
+    return t
 
 
-def _solve(feasible, closed_form, inside, outside):
-    """The multiplier between `inside` (feasible) and `outside` at which the ball is just reached, shape (batch,).
+def _threshold(excess, top):
+    """The t in [0, top] per example, (batch,), where the falling function `excess` crosses zero; 0 if it is negative.
 
-    Bisection finds which entries stop at the box; with these known the multiplier has a closed form, which removes
-    what bisection leaves. Where the box alone keeps the point in the ball the answer is `outside`.
+    By false position with the Illinois rule: the value at an end that stays twice in a row is halved. An example that
+    is done stands still, whatever the others of its batch still need.
     """
 
-    def halve(_, bracket):
-        inside, outside = bracket
-        middle = 0.5 * (inside + outside)
-        good = feasible(middle)
-        return ops.where(good, middle, inside), ops.where(good, outside, middle)
+    def go_on(t, low, high, at_low, at_high, side, going):
+        return ops.any(going)
 
-    low, high = ops.fori_loop(0, BISECTIONS, halve, (inside, outside))
-    exact, defined = closed_form(0.5 * (low + high))
-    exact = ops.clip(exact, ops.minimum(inside, outside), ops.maximum(inside, outside))
-    return ops.where(feasible(outside), outside, ops.where(defined, exact, low))
+    def narrow(t, low, high, at_low, at_high, side, going):
+        ahead = low + (high - low) * at_low / ops.maximum(at_low - at_high, _tiny(low))
+        ahead = ops.where(ops.logical_and(ahead > low, ahead < high), ahead, 0.5 * (low + high))
+        value = excess(ahead)
+        raised = ops.logical_and(going, value > 0.0)
+        lowered = ops.logical_and(going, value <= 0.0)
+        tight = ops.logical_or(ahead <= low, ahead >= high)
+        done = ops.logical_or(tight, ops.abs(value) <= 1e-6 * radius)
+        halved_low = ops.where(ops.logical_and(lowered, side < 0.0), 0.5 * at_low, at_low)
+        halved_high = ops.where(ops.logical_and(raised, side > 0.0), 0.5 * at_high, at_high)
+        return (
+            ops.where(going, ahead, t),
+            ops.where(raised, ahead, low),
+            ops.where(lowered, ahead, high),
+            ops.where(raised, value, halved_low),
+            ops.where(lowered, value, halved_high),
+            ops.where(raised, 1.0, ops.where(lowered, -1.0, side)),
+            ops.logical_and(going, ops.logical_not(done)),
+        )
+
+    zero = 0.0 * top
+    at_zero, at_top = excess(zero), excess(top)
+    radius = -at_top  # nothing moves beyond the top
+    start = (zero, zero, top, at_zero, at_top, zero, at_zero > 0.0)
+    t, *_ = ops.while_loop(go_on, narrow, start, maximum_iterations=ROOT_STEPS)
+    return t
 
 
 def _step_within(norm, x, change, sign, eps):
     """`x` moved by at most `change` in each entry and at most `eps` in all, exactly `x` for eps = 0."""
     change = change * per_example(ops.minimum(eps / ops.maximum(norm.size(change), _tiny(x)), 1.0), x)
+    change = change * _where(change > PIXEL_ROUNDING, x)
     z = _clip_to_box(x + sign * change)
     # The sum may have been rounded away from x; over many pixels that would add up.
-    towards_x = ops.where(change > PIXEL_ROUNDING, z - sign * PIXEL_ROUNDING, x)
-    return ops.where(ops.abs(z - x) > change, towards_x, z)
+    return z - sign * PIXEL_ROUNDING * _where(ops.abs(z - x) > change, x)
 
 
 NORMS = {"Linf": Linf(), "L2": L2(), "L1": L1()}

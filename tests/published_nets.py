@@ -1,4 +1,4 @@
-"""Small robust nets that others published, in plain torch and in keras.ops, where their weights are at hand.
+"""Small robust nets that others published, in plain torch and in Keras, where their weights are at hand.
 
 Set KERAS_ROBUST_SHARED_DATA to the folder that holds `robust-checkpoints`; by default `../shared/data`.
 """
@@ -6,9 +6,9 @@ Set KERAS_ROBUST_SHARED_DATA to the folder that holds `robust-checkpoints`; by d
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from keras import ops
 
 FOLDER = Path(os.environ.get("KERAS_ROBUST_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NETS = ("mnist-madrycnn-tiny", "cifar10-resnet2b", "cifar10-oval-base")
@@ -36,31 +36,33 @@ def weights(name):
 
 
 class _Keras:
-    """Layers in keras.ops on NHWC tensors; dense weights reordered from channel-first flattening."""
+    """Layers of Keras on NHWC tensors; dense weights in the order of channel-first flattening."""
+
+    relu = staticmethod(keras.layers.ReLU())
 
     def __init__(self, tensors):
-        self.tensors = {key: ops.convert_to_tensor(self._laid_out(value)) for key, value in tensors.items()}
-
-    @staticmethod
-    def _laid_out(value):
-        return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T.copy() if value.ndim == 2 else value
+        self.tensors = tensors
 
     def conv(self, x, name, stride, padding):
-        x = ops.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        kernel = self.tensors[f"{name}.weight"]
-        return ops.conv(x, kernel, stride, "valid", data_format="channels_last") + self.tensors[f"{name}.bias"]
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        if padding:
+            x = keras.layers.ZeroPadding2D(padding)(x)
+        layer = keras.layers.Conv2D(len(bias), weight.shape[2], stride)
+        x = layer(x)
+        layer.set_weights([weight.transpose(2, 3, 1, 0), bias])
+        return x
 
     def dense(self, x, name):
-        return ops.matmul(x, self.tensors[f"{name}.weight"]) + self.tensors[f"{name}.bias"]
+        layer = keras.layers.Dense(len(self.tensors[f"{name}.bias"]))
+        x = layer(x)
+        layer.set_weights([self.tensors[f"{name}.weight"].T, self.tensors[f"{name}.bias"]])
+        return x
 
     def normalise(self, x, mean, std):
-        return (x - ops.convert_to_tensor(mean, "float32")) / ops.convert_to_tensor(std, "float32")
+        return keras.layers.Rescaling([1 / s for s in std], [-m / s for m, s in zip(mean, std)])(x)
 
-    relu = staticmethod(ops.relu)
-
-    @staticmethod
-    def flatten(x):
-        return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (ops.shape(x)[0], -1))
+    def flatten(self, x):
+        return keras.layers.Flatten()(keras.layers.Permute((3, 1, 2))(x))
 
 
 class _Torch:
@@ -97,17 +99,16 @@ def _forward(name, net, x):
         x = net.relu(net.conv(net.relu(net.conv(x, "layer1.0.conv1", 2, 1)), "layer1.0.conv2", 1, 1) + shortcut)
         x = net.relu(net.conv(net.relu(net.conv(x, "layer1.1.conv1", 1, 1)), "layer1.1.conv2", 1, 1) + x)
         return net.dense(net.relu(net.dense(net.flatten(x), "linear1")), "linear2")
-    kernel, padding = (5, 2) if name.startswith("mnist") else (4, 1)
-    assert net.tensors["0.weight"].shape[2 if isinstance(net, _Torch) else 0] == kernel
+    padding = 2 if name.startswith("mnist") else 1
     x = net.relu(net.conv(x, "0", 2, padding))
     x = net.relu(net.conv(x, "2", 2, padding))
     return net.dense(net.relu(net.dense(net.flatten(x), "5")), "7")
 
 
 def keras_net(name):
-    """A callable from NHWC images to logits in keras.ops."""
-    net = _Keras(weights(name))
-    return lambda x: _forward(name, net, x)
+    """A Keras model from NHWC images to logits."""
+    x = keras.Input((28, 28, 1) if name.startswith("mnist") else (32, 32, 3))
+    return keras.Model(x, _forward(name, _Keras(weights(name)), x))
 
 
 def torch_net(name):

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.base import CHUNK, Attack, Found, choose, repeat
+from keras_robust.attacks.base import CHUNK, Attack, Found, no_point_yet, repeat
 from keras_robust.checks import check_choice, check_count
-from keras_robust.norms import per_example
+from keras_robust.norms import choose, per_example
 
 # Name -> stages of a run: radius as a multiple of eps, and share of the iterations.
 SCHEDULES = {
@@ -219,11 +219,9 @@ class APGD(Attack):
         x = self.start(problem)
         if self._plan.staged:
             x = problem.norm.project(x, problem.x, self._plan.at(self._plan.reach, 0) * problem.eps)
-        loss = ops.full_like(x[:, 0, 0, 0], -float("inf"))
-        found = Found(x, loss, ops.ones_like(loss, dtype="bool")).state()
-        rule = self._rule(problem, 1.0)
-        control = rule.initial(loss, x, self._plan.staged, problem.eps)
-        return State(x, x, found, ops.zeros_like(x), found, control)
+        found = no_point_yet(x)
+        control = self._rule(problem, 1.0).initial(found.loss, x, self._plan.staged, problem.eps)
+        return State(x, x, found.state(), ops.zeros_like(x), found.state(), control)
 
     def advance(self, problem, i, state):
         plan = self._plan
@@ -264,13 +262,12 @@ class APGD(Attack):
 
     def run(self, problem):
         state = self.advance(problem, 0, self.begin(problem))
-        state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, State(*state)), state)
+        state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, state), state)
         # The last point needs no gradient.
-        x = state[0]
-        return Found(*state[4]).merge(Found(x, *problem.value(x)), self.returns)
+        return Found(*state.answer).merge(Found(state.x, *problem.value(state.x)), self.returns)
 
     def outcome(self, problem, state):
-        return Found(*state[4])
+        return Found(*state.answer)
 
     def _arguments(self):
         return {**super()._arguments(), "n_iter": self.n_iter, "schedule": self.schedule}

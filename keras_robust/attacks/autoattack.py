@@ -9,66 +9,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import losses
+from keras_robust import backend, losses
 from keras_robust.attacks import sanity
-from keras_robust.attacks.apgd import APGD
-from keras_robust.attacks.fab import FAB
-from keras_robust.attacks.lanes import Lanes, lane_count
-from keras_robust.attacks.square import Square
+from keras_robust.attacks.lanes import Attempts, Lanes, lane_count
+from keras_robust.attacks.versions import ATTACKS, FALLBACKS, VERSIONS, ensemble
 from keras_robust.checks import check_batch, check_choice, check_count
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 
-_APGD = {"n_iter": 100, "random_start": True, "returns": "misclassified"}
-# Name -> attack and its settings (Croce & Hein 2020, section 5; Croce & Hein 2021, section 5, for L1).
-ATTACKS: dict[str, tuple[type, dict]] = {
-    "apgd-ce": (APGD, {**_APGD, "loss": "ce"}),
-    "apgd-dlr": (APGD, {**_APGD, "loss": "dlr"}),
-    "apgd-t": (APGD, {**_APGD, "loss": "targeted-dlr", "n_target_classes": 9}),
-    "fab": (FAB, {"n_iter": 100}),
-    "fab-t": (FAB, {"n_iter": 100, "targeted": True, "n_target_classes": 9}),
-    "square": (Square, {"n_queries": 5000, "p_init": 0.8}),
-}
-# What L1 changes, in every version.
-L1 = {
-    "apgd-ce": {"schedule": "shrinking", "n_restarts": 5},
-    "apgd-dlr": {"schedule": "shrinking"},
-    "apgd-t": {"schedule": "shrinking", "n_target_classes": 5},
-}
-# Version -> the attacks in the order run, and what it changes of their settings.
-VERSIONS: dict[str, dict[str, dict]] = {
-    "standard": {"apgd-ce": {}, "apgd-t": {}, "fab-t": {}, "square": {}},
-    "short": {"apgd-ce": {}, "apgd-t": {}},
-    "plus": {
-        "apgd-ce": {"n_restarts": 5},
-        "apgd-dlr": {"n_restarts": 5},
-        "fab": {"n_restarts": 5},
-        "square": {},
-        "apgd-t": {"n_target_classes": 9},
-        "fab-t": {},
-    },
-    "rand": {"apgd-ce": {"eot_iter": 20, "n_restarts": 1}, "apgd-dlr": {"eot_iter": 20, "n_restarts": 1}},
-}
-# Losses for models with too few classes for the difference of logits ratio: name -> (classes needed, instead).
-FALLBACKS = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
+RELATIVE_SLACK = 2e-6  # of a computed L2 or L1 norm
+ROUNDING = 2.0**-24  # of x + eps to a float, which is where the ball of Linf ends
 
 NOT_COVERED = (
     "AutoAttack is a test for deterministic, differentiable classifiers. Defences that adapt at test time, randomise "
     "or purify their input, or hide their gradients need adaptive attacks written for them."
 )
-
-
-def ensemble(threat, version="standard", seed=0, num_classes=None):
-    """The attacks of a version under a threat model, by name, in the order run."""
-    attacks = {}
-    for name, changes in VERSIONS[check_choice("version", version, tuple(VERSIONS))].items():
-        kind, settings = ATTACKS[name]
-        settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" else {}), **changes}
-        needed, instead = FALLBACKS.get(settings.get("loss"), (0, None))
-        if num_classes is not None and num_classes < needed:
-            settings["loss"] = instead
-        attacks[name] = kind(threat, seed=seed, **settings)
-    return attacks
 
 
 @dataclass(frozen=True)
@@ -80,8 +35,8 @@ class AutoAttackResult:
             succeeded, else the image itself.
         correct: name -> booleans (n,): images still classified correctly, at first ("clean") and after each attack.
         broken_by: the attack that broke each image, "clean" where it was misclassified all along, "" where none did.
-        size: norm of each perturbation, float32 (n,), 0 where no attack succeeded.
-        evaluations: name -> evaluations of the model spent on each image (gradient steps or queries), int (n,).
+        size: norm of each perturbation, float64 (n,), 0 where no attack succeeded.
+        evaluations: name -> gradients (Square: queries) that the attack took on each image until it succeeded, int (n,).
         unconfirmed: name -> successes that the uncompiled model in float32 did not confirm, and that do not count.
         warnings: reasons to doubt the robust accuracy.
     """
@@ -113,21 +68,25 @@ class AutoAttack:
 
     Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
     attacks"; for L1 with the settings of Croce & Hein 2021, "Mind the box". Every success is confirmed by the
-    uncompiled model. Random draws are keyed by seed, attack and the image's place in the data set.
+    uncompiled model in float32.
+
+    Random draws are keyed by seed, attack and the image's place in the data set, so that what becomes of an image does
+    not depend on the images beside it. At one batch size the result is the same to the last bit (PyTorch rounds rows
+    of a batch by their position: there but for ties); at another batch size the same images are broken, but for ties.
 
     Args:
         threat: the `ThreatModel`.
         version: "standard" (APGD on cross-entropy, targeted APGD, targeted FAB, Square), "short" (the first two),
             "plus" (six attacks, five restarts) or "rand" (gradients averaged over 20 samples of a random output).
-        batch_size: the most images, or targets of images, attacked at a time.
+        batch_size: the most images attacked at a time, which bounds the memory.
         seed: of all random draws, in [0, 2**31).
 
     Raises:
         ValueError: an argument is not accepted.
 
     Calling it, `autoattack(model, x, y)`, with images (n, height, width, channels) in [0, 1] and class indices (n,),
-    numpy or tensors, gives an `AutoAttackResult`. `model` maps images to logits; the result holds warnings about
-    what looks like a defence that AutoAttack cannot judge.
+    numpy or tensors, gives an `AutoAttackResult`. `model` is a Keras model or any other callable from images to
+    logits; the result holds warnings about what looks like a defence that AutoAttack cannot judge.
 
     Example:
         >>> result = AutoAttack(ThreatModel("Linf", 4 / 255), version="short")(model, x, y)
@@ -151,7 +110,7 @@ class AutoAttack:
         logits = run.logits(x)
         doubts = [*run.doubts(x[: self.batch_size], y[: self.batch_size])]
         targets = ops.convert_to_numpy(losses.targets(ops.convert_to_tensor(logits), ops.convert_to_tensor(y)))
-        correct = {"clean": (logits.argmax(1) == y) & ~np.isnan(logits).any(1)}
+        correct = {"clean": correctly_classified(logits, y)}
         broken_by = np.where(correct["clean"], "", "clean").astype(object)
         x_adv, evaluations, unconfirmed = x.copy(), {}, {}
         for name in run.attacks(logits.shape[1]):
@@ -170,31 +129,37 @@ class AutoAttack:
         doubts += sanity.of_result({name: float(np.mean(each)) for name, each in correct.items()})
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
-        size = np.concatenate([self.threat.size(x_adv[i : i + 1] - x[i : i + 1]) for i in range(len(x))])
+        size = distance(self.threat.norm, x_adv, x)
         return AutoAttackResult(x_adv, correct, broken_by.astype(str), size, evaluations, unconfirmed, tuple(doubts))
 
     def on(self, model):
-        """This evaluation of one model, in float32, with what is compiled for it."""
-        try:
-            run = self._runs.get(model)
-            if run is None:
-                run = self._runs[model] = Run(self, model)
-        except TypeError:  # a callable that cannot be weakly referenced or hashed
-            run = Run(self, model)
+        """This evaluation of one model, in float32, with what is compiled for it: a `Run`.
+
+        That of a Keras model is kept and follows its weights; any other callable gets a new one each time, for what
+        it refers to may have changed.
+        """
+        if not isinstance(model, keras.Layer):
+            return Run(self, model)
+        run = self._runs.get(model)
+        if run is None:
+            run = self._runs[model] = Run(self, model)
         run.follow(model)
         return run
 
 
 class Run:
-    """AutoAttack's attacks on one model, compiled once per batch shape."""
+    """AutoAttack's attacks on one model, each compiled once per batch shape."""
 
     def __init__(self, autoattack, model):
-        self._autoattack = autoattack
+        self._threat, self._version = autoattack.threat, autoattack.version
+        self._batch_size, self._seed = autoattack.batch_size, autoattack.seed
         self._lanes: dict[str, Lanes] = {}
-        # Only a copy may be kept: the run is forgotten when the model is.
+        self._trace = None
+        # Of a Keras model only a copy may be kept: the run is forgotten when the model is.
         copy = as_float32(model) if isinstance(model, keras.Model) else model
         self._copy = None if copy is model else copy
-        self._model = weakref.ref(model) if self._copy is None else lambda: self._copy
+        kept = copy if copy is not model or not isinstance(model, keras.Layer) else None
+        self._model = weakref.ref(model) if kept is None else lambda: kept
 
     def follow(self, model):
         """Take over the weights that `model` has now."""
@@ -202,38 +167,78 @@ class Run:
             self._copy.set_weights(model.get_weights())
 
     def doubts(self, x, y):
-        """What speaks against judging this model by AutoAttack, from a few images."""
-        yield from sanity.of_model(self._model(), self.logits, x, y)
-        losses_used = {attack.loss for attack in ensemble(self._autoattack.threat, self._autoattack.version).values()}
+        """What speaks against judging this model by AutoAttack, from a few images: sentences."""
+        yield from sanity.of_model(self._model(), self.logits, x, y, expect_random=self._version == "rand")
+        used = {attack.loss for attack in ensemble(self._threat, self._version).values()}
         num_classes = self.logits(x[:1]).shape[1]
-        yield from sanity.of_classes(num_classes, {k: v for k, v in FALLBACKS.items() if k in losses_used})
+        yield from sanity.of_classes(num_classes, {loss: FALLBACKS[loss] for loss in FALLBACKS if loss in used})
 
     def attacks(self, num_classes):
         """The attacks by name, in the order run."""
-        settings = self._autoattack
-        return ensemble(settings.threat, settings.version, settings.seed, num_classes)
+        return ensemble(self._threat, self._version, self._seed, num_classes)
 
-    def attack(self, name, x, y, targets, index):
-        """Attack images that the model classifies correctly; see `Lanes.run`."""
-        model, settings = self._model(), self._autoattack
+    def attack(self, name, x, y, targets, index) -> Attempts:
+        """Attack images that the model classifies correctly.
+
+        Args:
+            name: one of `attacks`.
+            x: images, float32 (n, height, width, channels), numpy.
+            y: their classes (n,).
+            targets: the other classes (n, classes - 1), that of the highest logit first (`losses.targets`).
+            index: places of the images in the data set (n,), by which random draws are keyed.
+
+        Returns:
+            `Attempts`: x_adv, broken, evaluations, unconfirmed.
+        """
         if name not in self._lanes:
-            attacks = self.attacks(targets.shape[1] + 1)
-            self._lanes[name] = Lanes(attacks[name], model, stream=1 + list(attacks).index(name))
-
-        def confirm(candidates, labels):
-            return self.logits(candidates).argmax(1) != labels
-
-        return self._lanes[name].run(x, y, targets, index.astype(np.int32), settings.batch_size, confirm)
+            attack = self.attacks(targets.shape[1] + 1)[name]
+            trace = self._can_trace(x[:1])
+            self._lanes[name] = Lanes(attack, self._model(), 1 + list(ATTACKS).index(name), trace)
+        return self._lanes[name].run(x, y, targets, index.astype(np.int32), self._batch_size, self._confirm)
 
     def logits(self, x):
-        """Logits of the uncompiled model, float32 (n, classes), in batches of one size."""
-        size, model = self._autoattack.batch_size, self._model()
-        parts = []
+        """Logits of the uncompiled model, float32 numpy (n, classes), in batches of few sizes (see `lane_count`)."""
+        model, parts = self._model(), []
+        size = lane_count(len(x), self._batch_size)
         for start in range(0, len(x), size):
             part = x[start : start + size]
             missing = lane_count(len(part), size) - len(part)
             padded = ops.convert_to_tensor(np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge"))
             logits = model(padded, training=False) if isinstance(model, keras.Layer) else model(padded)
-            logits = ops.cast(logits, "float32")
-            parts.append(ops.convert_to_numpy(logits)[: len(part)])
+            parts.append(ops.convert_to_numpy(ops.cast(logits, "float32"))[: len(part)])
         return np.concatenate(parts)
+
+    def _confirm(self, x_adv, x, y):
+        """Whether points are misclassified by the uncompiled model and, in float64, in the threat model: (n,)."""
+        eps = self._threat.eps
+        slack = ROUNDING if self._threat.norm == "Linf" else RELATIVE_SLACK * eps
+        inside = (distance(self._threat.norm, x_adv, x) <= eps + slack) & (x_adv >= 0).all((1, 2, 3))
+        return inside & (x_adv <= 1).all((1, 2, 3)) & ~correctly_classified(self.logits(x_adv), y)
+
+    def _can_trace(self, x):
+        """Whether a callable that is no Keras model can be compiled, and then still gives the same logits."""
+        if self._trace is None:
+            model = self._model()
+            self._trace = False
+            if not isinstance(model, keras.Layer):
+                plain = self.logits(x)
+                try:
+                    compiled = backend.compile(lambda frozen, x: ops.cast(frozen(x), "float32"), model, trace=True)
+                    traced = [ops.convert_to_numpy(compiled(ops.convert_to_tensor(x))) for _ in range(2)]
+                except Exception:  # whatever a function of someone else's may raise: it runs as it is
+                    return False
+                alike = [np.allclose(plain, each, rtol=1e-3, atol=1e-4) for each in (*traced, self.logits(x))]
+                self._trace = all(alike)
+        return self._trace
+
+
+def correctly_classified(logits, y):
+    """Whether the largest logit is the class's, numpy (n,); NaN is not correct."""
+    return (logits.argmax(1) == y) & ~np.isnan(logits).any(1)
+
+
+def distance(norm, x_adv, x):
+    """Norm of each perturbation, computed in float64, numpy (n,)."""
+    orders = {"Linf": np.inf, "L2": 2, "L1": 1}
+    flat = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
+    return np.linalg.norm(flat, orders[norm], axis=1)

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_robust import backend, losses, random
 from keras_robust.checks import check_batch, check_bool, check_choice, check_count
-from keras_robust.norms import Norm, per_example
+from keras_robust.norms import Norm, choose
 from keras_robust.threat import ThreatModel
 
 RETURNS = ("highest_loss", "misclassified", "last")
@@ -27,11 +27,6 @@ def repeat(first, last, body, state):
     for i in range(first, last):
         state = body(i, state)
     return state
-
-
-def choose(condition, yes, no):
-    """`yes` for the examples where `condition` (batch,) holds, `no` elsewhere."""
-    return ops.where(per_example(condition, yes), yes, no)
 
 
 @dataclass(frozen=True)
@@ -125,6 +120,12 @@ class Found:
         return self.x, self.loss, self.correct
 
 
+def no_point_yet(x):
+    """The `Found` of a run that has not evaluated anything."""
+    loss = ops.full_like(x[:, 0, 0, 0], -float("inf"))
+    return Found(x, loss, ops.ones_like(loss, dtype="bool"))
+
+
 class Attack:
     """Searches the threat model's ball around each image for a point that the model gets wrong.
 
@@ -209,14 +210,13 @@ class Attack:
         """One run: a `Found`, or for returns="last" one whose loss and correctness are None."""
         raise NotImplementedError
 
-    # A run in pieces: here in a single one.
+    # A run in pieces, so that an evaluation can stop it early: here in a single one.
     evaluations = 1
     chunk = 1  # evaluations between two looks at which images are done
 
     def begin(self, problem):
         """State of a run before its first evaluation of the model: nested tuples of tensors (batch, ...)."""
-        loss = ops.full_like(problem.x[:, 0, 0, 0], -float("inf"))
-        return Found(problem.x, loss, ops.ones_like(loss, dtype="bool")).state()
+        return no_point_yet(problem.x).state()
 
     def advance(self, problem, i, state):
         """The state after evaluation `i`, an int or int32 of shape (batch,) where each image has a place of its own.
@@ -225,13 +225,28 @@ class Attack:
         """
         return self.run(problem).state()
 
-    def iterate(self, problem, i, state, count):
-        """The state after `count` evaluations from `i` on."""
-        return repeat(0, count, lambda k, state: self.advance(problem, i + k, state), state)
-
     def outcome(self, problem, state):
         """The `Found` of a state."""
         return Found(*state)
+
+    def fooled(self, problem, state):
+        """Whether the outcome of a state is misclassified, (batch,)."""
+        return ops.logical_not(self.outcome(problem, state).correct)
+
+    def steps(self, problem, i, count):
+        """What does evaluations i, i + 1, ..., i + count - 1 in turn: a function (k, state) -> state."""
+        return lambda k, state: self.advance(problem, i + k, state)
+
+    def iterate(self, problem, i, state, count):
+        """The state after `count` evaluations from `i` on, and how many of these came before success, int32 (batch,)."""
+        step = self.steps(problem, i, count)
+
+        def body(k, carry):
+            state, in_vain = carry
+            state = step(k, state)
+            return state, in_vain + ops.cast(ops.logical_not(self.fooled(problem, state)), "int32")
+
+        return repeat(0, count, body, (state, ops.zeros_like(problem.x[:, 0, 0, 0], dtype="int32")))
 
     def __call__(self, model, x, y):
         as_numpy = isinstance(x, np.ndarray)

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from keras_robust import losses
-from keras_robust.attacks.base import CHUNK, Attack, Found, choose, repeat
+from keras_robust.attacks.base import CHUNK, Attack, Found
 from keras_robust.checks import check_count
-from keras_robust.norms import per_example
+from keras_robust.norms import choose, per_example
 
 LARGEST_SHARE = 0.1  # of the way from the image's projection that a step may take (alpha_max)
 OVERSHOOT = 1.05  # of the steps to the linearised boundary (eta)
@@ -125,8 +125,11 @@ class FAB(Attack):
 
     def run(self, problem):
         state = self.advance(problem, 0, self.begin(problem))
-        state = repeat(1, self.n_iter, lambda i, state: self.advance(problem, i, State(*state)), state)
-        return self.outcome(problem, State(*state))
+        state, _ = self.iterate(problem, 1, state, self.n_iter - 1)
+        return self.outcome(problem, state)
+
+    def fooled(self, problem, state):
+        return state.distance <= problem.eps
 
     def outcome(self, problem, state):
         _, nearest, distance, loss = state

@@ -7,11 +7,24 @@ from keras import ops, tree
 
 from keras_robust import backend, random
 from keras_robust.attacks.base import loss_scale
-from keras_robust.norms import per_example
+from keras_robust.norms import choose
 
 # A batch is refilled when this part of it is idle: a refill costs the random starts of a whole batch.
-IDLE_SHARE = 8
-SMALLEST_WIDTH = 8
+IDLE_SHARE = 1 / 8
+# Batches are multiples of this. On a CPU the rows of such batches come out alike to the last bit, however many there
+# are (measured on TensorFlow, oneDNN, for batches of 16 to 192; batches of 8, 13, 50 or 100 differ).
+GRANULE = 16
+
+
+def lane_count(needed, largest):
+    """Lanes of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
+
+    Where each shape is a compilation, as many as allowed. Else the next multiple of `GRANULE`, so that few idle lanes
+    are computed; the largest one is a multiple too if it is larger than that.
+    """
+    if needed == 0 or backend.COMPILES_EACH_SHAPE or largest <= GRANULE:
+        return largest if needed else 0
+    return min(largest // GRANULE, -(-needed // GRANULE)) * GRANULE
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,8 @@ class Attempts:
     """What became of a batch of images: the misclassified point of each, and the evaluations of the model it took.
 
     `x_adv` float32 (n, height, width, channels), the image itself where no run succeeded; `broken` booleans (n,);
-    `evaluations` int (n,); `unconfirmed` int: points that the compiled model misclassifies and the uncompiled does not.
+    `evaluations` int (n,): gradients (Square: queries) until the first misclassified point, over all runs;
+    `unconfirmed` int: runs that ended on a point that the compiled model misclassifies and the uncompiled does not.
     """
 
     x_adv: np.ndarray
@@ -31,103 +45,94 @@ class Attempts:
 class Lanes:
     """Runs one attack on one model.
 
+    What becomes of an image depends on the seed, its index and the number of lanes, not on the images beside it.
+
     Args:
         attack: the `Attack`.
         model: a Keras model or any other callable from images to logits.
         stream: number of this attack in the evaluation; its random draws are keyed by (attack.seed, stream, image).
+        trace: compile the model although it is no Keras model, see `backend.compile`.
     """
 
-    def __init__(self, attack, model, stream=0):
+    def __init__(self, attack, model, stream=0, trace=False):
         self.attack, self.stream = attack, stream
         self._scale = loss_scale(model, attack.loss)
-        self._begin = backend.compile(self._begin_lanes, model)
-        self._advance = backend.compile(self._advance_lanes, model)
+        self._begin = backend.compile(self._begin_lanes, model, trace)
+        self._advance = backend.compile(self._advance_lanes, model, trace)
         self._structure = None
 
     def run(self, x, y, targets, index, batch_size, confirm):
-        """Attack a batch of images.
+        """Attack images that the model classifies correctly.
 
         Args:
             x: float32 (n, height, width, channels).
             y: int32 (n,).
             targets: int32 (n, classes - 1), the classes to aim at, in order.
             index: int32 (n,), places of the images in the data set.
-            batch_size: the most lanes; fewer, by powers of two, when fewer are needed.
-            confirm: function of candidates and labels: whether the uncompiled model misclassifies them.
+            batch_size: the most lanes, see `lane_count`.
+            confirm: function of points, images and labels: whether the points are in the threat model and misclassified
+                by the uncompiled model.
 
         Returns:
             `Attempts`.
         """
         attack = self.attack
         n_attempts = attack.n_restarts * attack.n_targets(targets.shape[1] + 1)
-        # All images meet their first target before any meets its second.
-        pending = [(image, number) for number in range(n_attempts) for image in range(len(x))][::-1]
-        x_adv, broken = x.copy(), np.zeros(len(x), bool)
-        evaluations, unconfirmed = np.zeros(len(x), np.int64), 0
-        image = number = done = np.zeros(0, np.int32)  # of each lane; image -1: idle
-        state = None
+        x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
+        evaluations, unconfirmed = np.zeros((len(x), n_attempts), np.int64), 0
+        # All images meet their first target before any meets its second. Of two runs at one image the earlier counts:
+        # it goes on when a later one succeeds, so that the outcome does not depend on which lanes were free.
+        waiting = [(image, number) for number in range(n_attempts) for image in range(len(x))][::-1]
+        lanes = _Assignment(lane_count(len(waiting), batch_size))
+        state = inputs = None
         while True:
-            active = (image >= 0) & (done < attack.evaluations)
-            active[active] = ~broken[image[active]]
-            while pending and broken[pending[-1][0]]:
-                pending.pop()
-            width = lane_count(int(active.sum()) + len(pending), batch_size)
+            lanes.release(winner, attack.evaluations)
+            waiting = [(image, number) for image, number in waiting if number < winner[image]]
+            width = lane_count(int(lanes.busy.sum()) + len(waiting), batch_size)
             if not width:
-                return Attempts(x_adv, broken, evaluations, unconfirmed)
-            image = np.where(active, image, -1)
-            if state is None or width < len(image):
-                keep = np.flatnonzero(active)
-                spare = np.flatnonzero(~active)[: max(0, width - len(keep))]
-                keep = np.concatenate([keep, spare]).astype(np.int32)
-                if state is None:
-                    image, number, done = np.full(width, -1), np.zeros(width, int), np.zeros(width, int)
-                else:
-                    image, number, done = image[keep], number[keep], done[keep]
-                    state = [ops.take(leaf, ops.convert_to_tensor(keep), axis=0) for leaf in state]
+                used = np.arange(n_attempts) <= winner[:, None]
+                return Attempts(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
+            if width < len(lanes):
+                kept = lanes.narrow(width)
+                state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
                 inputs = None
-            idle = np.flatnonzero(image < 0)
-            if state is None or (pending and len(idle) >= max(1, len(image) // IDLE_SHARE)):
-                fresh = []
-                for lane in idle:
-                    while pending and broken[pending[-1][0]]:
-                        pending.pop()
-                    if not pending:
-                        break
-                    image[lane], number[lane] = pending.pop()
-                    done[lane] = 0
-                    fresh.append(lane)
-                inputs = self._inputs(x, y, targets, index, image, number)
-                state = self._fill(state, inputs, np.isin(np.arange(len(image)), fresh))
-            elif inputs is None:
-                inputs = self._inputs(x, y, targets, index, image, number)
-            *state, candidates, fooled = self._advance(*inputs, ops.convert_to_tensor(done.astype("int32")), *state)
-            live = image >= 0
-            np.add.at(evaluations, image[live], np.minimum(attack.chunk, attack.evaluations - done[live]))
-            done = done + attack.chunk
-            fooled = np.flatnonzero(ops.convert_to_numpy(fooled) & live)
+            idle = np.flatnonzero(~lanes.busy)
+            refill = waiting and len(idle) >= max(1, IDLE_SHARE * len(lanes))
+            if refill:
+                for lane in idle[: len(waiting)]:
+                    lanes.assign(lane, *waiting.pop())
+            if refill or inputs is None:
+                inputs = self._inputs(x, y, targets, index, lanes)
+            if refill:
+                state = self._fill(state, inputs, lanes.done == 0)
+            done = ops.convert_to_tensor(lanes.done.astype("int32"))
+            *state, candidates, fooled, in_vain = self._advance(*inputs, done, *state)
+            fooled, in_vain = ops.convert_to_numpy(fooled), ops.convert_to_numpy(in_vain)
+            busy = np.flatnonzero(lanes.busy)
+            left = np.minimum(attack.chunk, attack.evaluations - lanes.done[busy])
+            evaluations[lanes.image[busy], lanes.number[busy]] += np.minimum(in_vain[busy] + 1, left)
+            lanes.done += attack.chunk
+            fooled = np.flatnonzero(fooled & lanes.busy)
             if len(fooled):
-                candidates = ops.convert_to_numpy(candidates)[fooled]
-                who = image[fooled]
-                confirmed = confirm(candidates, y[who])
-                unconfirmed += int((~confirmed).sum())
-                x_adv[who[confirmed]] = candidates[confirmed]
-                broken[who[confirmed]] = True
-                # A lane whose find was not confirmed has nothing better to go on with.
-                done[fooled] = attack.evaluations
+                points, image, number = ops.convert_to_numpy(candidates)[fooled], lanes.image[fooled], lanes.number[fooled]
+                confirmed = confirm(points, x[image], y[image])
+                for i in np.flatnonzero(confirmed):
+                    if number[i] < winner[image[i]]:
+                        x_adv[image[i]], winner[image[i]] = points[i], number[i]
+                unconfirmed += int((~confirmed & (lanes.done[fooled] >= attack.evaluations)).sum())
 
-    def _inputs(self, x, y, targets, index, image, number):
-        place = np.maximum(image, 0)
-        attack = self.attack
-        column = np.minimum(number // attack.n_restarts, targets.shape[1] - 1)
-        arrays = (x[place], y[place], targets[place, column], index[place], number)
-        return [ops.convert_to_tensor(arrays[0])] + [ops.convert_to_tensor(a.astype("int32")) for a in arrays[1:]]
+    def _inputs(self, x, y, targets, index, lanes):
+        attack, image = self.attack, np.maximum(lanes.image, 0)
+        column = np.minimum(lanes.number // attack.n_restarts, targets.shape[1] - 1)
+        numbers = (y[image], targets[image, column], index[image], lanes.number)
+        return [ops.convert_to_tensor(x[image]), *(ops.convert_to_tensor(a.astype("int32")) for a in numbers)]
 
     def _fill(self, state, inputs, fresh):
         begun = self._begin(*inputs)
         if state is None:
             return list(begun)
         fresh = ops.convert_to_tensor(fresh)
-        return [ops.where(per_example(fresh, leaf), new, leaf) for new, leaf in zip(begun, state)]
+        return [choose(fresh, new, old) for new, old in zip(begun, state)]
 
     def _problem(self, model, x, y, target, index, number):
         attack = self.attack
@@ -143,16 +148,36 @@ class Lanes:
     def _advance_lanes(self, model, x, y, target, index, number, done, *state):
         problem = self._problem(model, x, y, target, index, number)
         state = tree.pack_sequence_as(self._structure, list(state))
-        state = self.attack.iterate(problem, done, state, self.attack.chunk)
+        state, in_vain = self.attack.iterate(problem, done, state, self.attack.chunk)
         found = self.attack.outcome(problem, state)
         inside = problem.norm.contains(found.x, x, problem.eps)
         fooled = ops.logical_and(ops.logical_not(found.correct), inside)
-        return (*tree.flatten(state), found.x, fooled)
+        return (*tree.flatten(state), found.x, fooled, in_vain)
 
 
-def lane_count(needed, largest):
-    """The smallest of largest, largest / 2, largest / 4 ... that holds `needed` lanes; 0 if none is needed."""
-    width = largest
-    while width // 2 >= max(needed, SMALLEST_WIDTH):
-        width //= 2
-    return width if needed else 0
+class _Assignment:
+    """Which run each lane holds: the place of its image in the call (-1: none), its number, evaluations done."""
+
+    def __init__(self, width):
+        self.image, self.number, self.done = np.full(width, -1), np.zeros(width, int), np.zeros(width, int)
+
+    def __len__(self):
+        return len(self.image)
+
+    @property
+    def busy(self):
+        return self.image >= 0
+
+    def assign(self, lane, image, number):
+        self.image[lane], self.number[lane], self.done[lane] = image, number, 0
+
+    def release(self, winner, evaluations):
+        """Free the lanes whose run is over: at its end, or because it or an earlier one of its image succeeded."""
+        self.image[(self.done >= evaluations) | (self.number >= winner[self.image])] = -1
+
+    def narrow(self, width):
+        """Keep `width` lanes, with all that are busy, in order; returns their numbers."""
+        spare = np.flatnonzero(~self.busy)[: width - int(self.busy.sum())]
+        kept = np.sort(np.concatenate([np.flatnonzero(self.busy), spare])).astype(np.int32)
+        self.image, self.number, self.done = self.image[kept], self.number[kept], self.done[kept]
+        return kept

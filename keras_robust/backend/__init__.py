@@ -4,10 +4,13 @@ The module of the active Keras backend is the only one that is imported. Each on
 
 `input_gradient(function, x)`
     `function(x)` returns (losses (batch,), aux); returns (losses, aux, gradient of the sum of the losses at x).
-`compile(function, model)`
+`compile(function, model, trace=False)`
     A callable of tensors that runs `function(frozen, *tensors)`, where `frozen(images)` gives the logits of `model` in
     inference mode, weights and states constant. Keras models are compiled once per input shape where the backend
-    compiles; other callables run as they are.
+    compiles; other callables run as they are, unless `trace` says that they can be compiled (which makes constants of
+    what they refer to).
+`COMPILES_EACH_SHAPE`
+    Whether another batch size is another compilation.
 `concrete(x)`
     Whether a tensor holds values now, rather than standing for those of a compiled function.
 `on_host(function, x, width)`
@@ -32,6 +35,15 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 
 _active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
+COMPILES_EACH_SHAPE = _active.COMPILES_EACH_SHAPE
 concrete, example_index, on_host = _active.concrete, _active.example_index, _active.on_host
 
-__all__ = ["TrainStep", "compile", "concrete", "example_index", "input_gradient", "on_host"]
+__all__ = [
+    "COMPILES_EACH_SHAPE",
+    "TrainStep",
+    "compile",
+    "concrete",
+    "example_index",
+    "input_gradient",
+    "on_host",
+]

@@ -20,9 +20,13 @@ def _frozen(layer, trainable, non_trainable):
     return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
 
 
-def compile(function, model):
+COMPILES_EACH_SHAPE = True
+
+
+def compile(function, model, trace=False):
     if not isinstance(model, keras.Layer):
-        return lambda *tensors: function(model, *tensors)
+        run = lambda *tensors: function(model, *tensors)  # noqa: E731
+        return jax.jit(run) if trace else run
     owner = weakref.ref(model)
 
     @jax.jit

@@ -19,13 +19,19 @@ def input_gradient(function, x):
 _forward: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def compile(function, model):
-    if not isinstance(model, keras.Layer):
+COMPILES_EACH_SHAPE = False
+
+
+def compile(function, model, trace=False):
+    if isinstance(model, keras.Layer):
+        if model not in _forward:
+            owner = weakref.ref(model)
+            _forward[model] = tf.function(lambda x: owner()(x, training=False), autograph=False)
+        frozen = _forward[model]
+    elif trace:
+        frozen = model
+    else:
         return lambda *tensors: function(model, *tensors)
-    if model not in _forward:
-        owner = weakref.ref(model)
-        _forward[model] = tf.function(lambda x: owner()(x, training=False), autograph=False)
-    frozen = _forward[model]
     compiled = tf.function(lambda *tensors: function(frozen, *tensors), autograph=False)
     open_shape = getattr(model, "input_shape", None)
 
@@ -33,7 +39,7 @@ def compile(function, model):
         # What the model leaves open, batch, height or width, stays open in the graph, which then serves every batch
         # and every resolution.
         sizes = tuple(images.shape)
-        model_shape = open_shape if isinstance(open_shape, tuple) and len(open_shape) == len(sizes) else sizes
+        model_shape = open_shape if isinstance(open_shape, tuple) and len(open_shape) == len(sizes) else (None, *sizes[1:])
         opened = [None if free is None else known for free, known in zip(model_shape, sizes)]
 
         def spec(tensor):

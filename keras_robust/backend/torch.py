@@ -21,7 +21,10 @@ def _frozen(layer):
     return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
 
 
-def compile(function, model):
+COMPILES_EACH_SHAPE = False
+
+
+def compile(function, model, trace=False):
     def run(*tensors):
         with torch.no_grad():
             return function(_frozen(model) if isinstance(model, keras.Layer) else model, *tensors)

@@ -1,0 +1,56 @@
+"""Which attacks make up each version of AutoAttack, and their settings: one table of data.
+
+Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
+section 5; for L1, Croce & Hein 2021, "Mind the box", section 5.
+"""
+
+from keras_robust.attacks.apgd import APGD
+from keras_robust.attacks.fab import FAB
+from keras_robust.attacks.square import Square
+from keras_robust.checks import check_choice
+
+_APGD = {"n_iter": 100, "random_start": True, "n_restarts": 1, "returns": "misclassified"}
+# Name -> attack and its settings under Linf and L2.
+ATTACKS: dict[str, tuple[type, dict]] = {
+    "apgd-ce": (APGD, {**_APGD, "loss": "ce"}),
+    "apgd-dlr": (APGD, {**_APGD, "loss": "dlr"}),
+    "apgd-t": (APGD, {**_APGD, "loss": "targeted-dlr", "n_target_classes": 9}),
+    "fab": (FAB, {"n_iter": 100, "n_restarts": 1}),
+    "fab-t": (FAB, {"n_iter": 100, "n_restarts": 1, "targeted": True, "n_target_classes": 9}),
+    "square": (Square, {"n_queries": 5000, "p_init": 0.8, "n_restarts": 1}),
+}
+# What L1 changes in them.
+L1 = {
+    "apgd-ce": {"schedule": "shrinking", "n_restarts": 5},
+    "apgd-dlr": {"schedule": "shrinking"},
+    "apgd-t": {"schedule": "shrinking", "n_target_classes": 5},
+}
+# Version -> the attacks in the order run, and what it changes in them.
+VERSIONS: dict[str, dict[str, dict]] = {
+    "standard": {"apgd-ce": {}, "apgd-t": {}, "fab-t": {}, "square": {}},
+    "short": {"apgd-ce": {}, "apgd-t": {}},
+    "plus": {
+        "apgd-ce": {"n_restarts": 5},
+        "apgd-dlr": {"n_restarts": 5},
+        "fab": {"n_restarts": 5},
+        "square": {},
+        "apgd-t": {"n_target_classes": 9},
+        "fab-t": {},
+    },
+    "rand": {"apgd-ce": {"eot_iter": 20, "n_restarts": 1}, "apgd-dlr": {"eot_iter": 20, "n_restarts": 1}},
+}
+# Losses for models with too few classes for the difference of logits ratio: name -> (classes needed, instead).
+FALLBACKS = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
+
+
+def ensemble(threat, version="standard", seed=0, num_classes=None):
+    """The attacks of a version under a threat model, by name, in the order run; for `num_classes` if given."""
+    attacks = {}
+    for name, changes in VERSIONS[check_choice("version", version, tuple(VERSIONS))].items():
+        kind, settings = ATTACKS[name]
+        settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" else {}), **changes}
+        needed, instead = FALLBACKS.get(settings.get("loss"), (0, None))
+        if num_classes is not None and num_classes < needed:
+            settings["loss"] = instead
+        attacks[name] = kind(threat, seed=seed, **settings)
+    return attacks
