@@ -36,7 +36,7 @@ class AutoAttackResult:
         correct: name -> booleans (n,): images still classified correctly, at first ("clean") and after each attack.
         broken_by: the attack that broke each image, "clean" where it was misclassified all along, "" where none did.
         size: norm of each perturbation, float64 (n,), 0 where no attack succeeded.
-        evaluations: name -> gradients (Square: queries) that the attack took on each image until it succeeded, int (n,).
+        evaluations: name -> gradients (Square: queries) that the attack took on each image, up to success; int (n,).
         unconfirmed: name -> successes that the uncompiled model in float32 did not confirm, and that do not count.
         warnings: reasons to doubt the robust accuracy.
     """

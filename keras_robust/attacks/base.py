@@ -75,10 +75,13 @@ class Problem:
 
         # The scale is a power of two and rounds nothing; no norm nor sign of a gradient depends on it.
         values, correct, gradient = backend.input_gradient(scaled, x)
-        for _ in range(self.eot_iter - 1):
-            again, correct, more = backend.input_gradient(scaled, x)
-            values, gradient = values + again, gradient + more
         if self.eot_iter > 1:
+
+            def add(_, total):
+                again, _, more = backend.input_gradient(scaled, x)
+                return total[0] + again, total[1] + more
+
+            values, gradient = repeat(1, self.eot_iter, add, (values, gradient))
             values, gradient = values / self.eot_iter, gradient / self.eot_iter
         values = values / self.loss_scale
         if start:
@@ -238,7 +241,7 @@ class Attack:
         return lambda k, state: self.advance(problem, i + k, state)
 
     def iterate(self, problem, i, state, count):
-        """The state after `count` evaluations from `i` on, and how many of these came before success, int32 (batch,)."""
+        """The state after `count` evaluations from `i` on; how many of these came before success, int32 (batch,)."""
         step = self.steps(problem, i, count)
 
         def body(k, carry):

@@ -14,16 +14,18 @@ from keras_robust.norms import choose, per_example
 LARGEST_SHARE = 0.1  # of the way from the image's projection that a step may take (alpha_max)
 OVERSHOOT = 1.05  # of the steps to the linearised boundary (eta)
 PULL_BACK = 0.9  # of a misclassified point's distance from the image: there the search goes on (beta)
+NO_POINT = -3e38  # instead of minus the distance, where there is no misclassified point in the ball
 SMALLEST_STEP = 1e-8  # so that the shares of two steps of length zero are defined
 
 
 class State(NamedTuple):
-    """A run between two iterations: where it is; the nearest misclassified point so far, its distance and its loss."""
+    """A run between two iterations: where it is; the nearest misclassified point so far and its distance; the margin at
+    the start, NaN where the attack could not begin."""
 
     x: Any
     nearest: Any
     distance: Any
-    loss: Any
+    margin: Any
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -48,7 +50,7 @@ class FAB(Attack):
 
     def __init__(self, threat, n_iter=100, targeted=False, n_restarts=1, seed=0, n_target_classes=9):
         loss = "targeted-margin" if targeted else "margin"
-        super().__init__(threat, loss, seed=seed, returns="misclassified", n_target_classes=n_target_classes)
+        super().__init__(threat, loss, seed=seed, n_target_classes=n_target_classes)
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.n_iter = check_count("n_iter", n_iter)
         self.chunk = CHUNK
@@ -63,16 +65,16 @@ class FAB(Attack):
 
     def begin(self, problem):
         x = self.start(problem)
-        infinite = ops.full_like(x[:, 0, 0, 0], float("inf"))
-        return State(x, problem.x, infinite, -infinite)
+        zero = ops.zeros_like(x[:, 0, 0, 0])
+        return State(x, problem.x, zero + float("inf"), zero)
 
     def advance(self, problem, i, state):
-        x, nearest, distance, found_loss = state
+        x, nearest, distance, margin = state
         image, norm = problem.x, problem.norm
         first = isinstance(i, int) and i == 0
         gap, gradient = self._boundary(problem, x, first)
-        if first:  # NaN where the attack could not begin
-            found_loss = gap
+        if first:
+            margin = gap
         gap_at_image = gap + ops.sum(gradient * (image - x), axis=tuple(range(1, len(x.shape))))
         # Both projections at once: half as many operations.
         steps = norm.to_hyperplane(
@@ -86,7 +88,7 @@ class FAB(Attack):
         x = (1.0 - share) * (x + OVERSHOOT * here) + share * (image + OVERSHOOT * from_image)
         x = ops.clip(x, 0.0, 1.0)
 
-        loss, correct = problem.value(x)
+        _, correct = problem.value(x)
         size = norm.size(x - image)
         fooled = ops.logical_not(correct)
         nearer = ops.logical_and(fooled, size < distance)
@@ -96,7 +98,7 @@ class FAB(Attack):
             choose(fooled, image + PULL_BACK * (x - image), x),
             choose(nearer, x, nearest),
             ops.where(nearer, size, distance),
-            ops.where(nearer, loss, found_loss),
+            margin,
         )
 
     def _boundary(self, problem, x, start):
@@ -135,8 +137,11 @@ class FAB(Attack):
         return state.distance <= problem.eps
 
     def outcome(self, problem, state):
-        _, nearest, distance, loss = state
+        _, nearest, distance, margin = state
         inside = ops.logical_and(distance < float("inf"), problem.norm.contains(nearest, problem.x, problem.eps))
+        # Of several runs the nearest point wins.
+        loss = ops.where(inside, -distance, NO_POINT)
+        loss = ops.where(ops.isnan(margin), margin, loss)
         return Found(choose(inside, nearest, problem.x), loss, ops.logical_not(inside))
 
     def _arguments(self):

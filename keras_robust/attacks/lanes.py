@@ -114,7 +114,11 @@ class Lanes:
             lanes.done += attack.chunk
             fooled = np.flatnonzero(fooled & lanes.busy)
             if len(fooled):
-                points, image, number = ops.convert_to_numpy(candidates)[fooled], lanes.image[fooled], lanes.number[fooled]
+                points, image, number = (
+                    ops.convert_to_numpy(candidates)[fooled],
+                    lanes.image[fooled],
+                    lanes.number[fooled],
+                )
                 confirmed = confirm(points, x[image], y[image])
                 for i in np.flatnonzero(confirmed):
                     if number[i] < winner[image[i]]:

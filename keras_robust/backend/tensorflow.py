@@ -39,7 +39,9 @@ def compile(function, model, trace=False):
         # What the model leaves open, batch, height or width, stays open in the graph, which then serves every batch
         # and every resolution.
         sizes = tuple(images.shape)
-        model_shape = open_shape if isinstance(open_shape, tuple) and len(open_shape) == len(sizes) else (None, *sizes[1:])
+        model_shape = (
+            open_shape if isinstance(open_shape, tuple) and len(open_shape) == len(sizes) else (None, *sizes[1:])
+        )
         opened = [None if free is None else known for free, known in zip(model_shape, sizes)]
 
         def spec(tensor):
