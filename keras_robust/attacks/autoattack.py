@@ -12,7 +12,7 @@ from keras import ops
 from keras_robust import backend, losses
 from keras_robust.attacks import sanity
 from keras_robust.attacks.lanes import Attempts, Lanes, lane_count
-from keras_robust.attacks.versions import ATTACKS, FALLBACKS, VERSIONS, ensemble
+from keras_robust.attacks.versions import FALLBACKS, VERSIONS, ensemble
 from keras_robust.checks import check_batch, check_choice, check_count
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
@@ -191,9 +191,9 @@ class Run:
             `Attempts`: x_adv, broken, evaluations, unconfirmed.
         """
         if name not in self._lanes:
-            attack = self.attacks(targets.shape[1] + 1)[name]
-            trace = self._can_trace(x[:1])
-            self._lanes[name] = Lanes(attack, self._model(), 1 + list(ATTACKS).index(name), trace)
+            attacks = self.attacks(targets.shape[1] + 1)
+            stream = 1 + list(attacks).index(name)
+            self._lanes[name] = Lanes(attacks[name], self._model(), stream, self._can_trace(x[:1]))
         return self._lanes[name].run(x, y, targets, index.astype(np.int32), self._batch_size, self._confirm)
 
     def logits(self, x):

@@ -18,7 +18,7 @@ def of_model(model, logits, x, y, expect_random=False):
         x, y: numpy images (n, height, width, channels) and classes (n,).
         expect_random: the evaluation is one for random outputs.
     """
-    yield from of_outputs(logits, x)
+    yield from of_outputs(logits, x, expect_random)
     zero, broken = _gradients(model, x, y)
     if zero:
         yield (
@@ -32,8 +32,8 @@ def of_model(model, logits, x, y, expect_random=False):
         )
 
 
-def of_outputs(logits, x):
-    """Doubts about a model from its outputs alone."""
+def of_outputs(logits, x, expect_random=False):
+    """Doubts about a model from its outputs alone; the arguments are those of `of_model`."""
     first, again = logits(x), logits(x)
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
     random = (np.linalg.norm(first - again, axis=1) > RANDOM_CHANGE * length).mean()

@@ -256,7 +256,7 @@ class Opaque:
 
 @on_tensorflow
 def test_black_box_meets_square_and_what_fools_its_surrogate(model, monkeypatch):
-    monkeypatch.setitem(kr.attacks.autoattack.ATTACKS, "square", (kr.attacks.Square, {"n_queries": 20}))
+    monkeypatch.setitem(kr.attacks.versions.ATTACKS, "square", (kr.attacks.Square, {"n_queries": 20}))
     report = run(Opaque(model), 6, attack="short", batch_size=6)
     assert report.results[0].stages == ("clean", "square")
     assert report.settings["model"] == {
