@@ -26,7 +26,8 @@ lint: $(VENV)/.test
 
 # On a CPU, XLA takes minutes for what the others run in seconds: there JAX runs what differs between backends.
 tests_jax := tests/attacks tests/data/test_device.py tests/training/test_adversarial.py tests/training/test_distribution.py tests/test_random.py \
-	tests/test_losses.py tests/models/test_cost.py tests/models/test_features.py tests/models/test_registry.py
+	tests/test_losses.py tests/models/test_cost.py tests/models/test_features.py tests/models/test_registry.py \
+	tests/weights/test_goldens.py
 
 test-tensorflow test-torch test-jax: test-%: $(VENV)/.test
 	@echo "== tests on the $* backend"

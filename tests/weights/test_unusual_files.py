@@ -12,7 +12,10 @@ import keras_robust as kr
 from . import tensors
 from .small import IMAGENET, assert_same, create, values, write
 
-pytestmark = pytest.mark.usefixtures("small_models")
+pytestmark = [
+    pytest.mark.usefixtures("small_models"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reading files does not depend on the backend"),
+]
 
 CLIPPED = (".pt", ".safetensors", ".keras", ".weights.h5")
 
@@ -122,7 +125,6 @@ def test_tensors_of_another_kind(change, message, tmp_path):
     assert_same(values(model), before)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="the backend is PyTorch")
 def test_without_pytorch(tmp_path, monkeypatch):
     for suffix in (".safetensors", ".pt"):
         write(tmp_path / f"w{suffix}", tensors.isotropic())
