@@ -24,10 +24,10 @@ lint: $(VENV)/.test
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-# On a CPU, XLA takes minutes for what the others run in seconds: there JAX runs what differs between backends.
-tests_jax := tests/attacks tests/data/test_device.py tests/training/test_adversarial.py tests/training/test_distribution.py tests/test_random.py \
-	tests/test_losses.py tests/models/test_cost.py tests/models/test_features.py tests/models/test_registry.py \
-	tests/weights/test_goldens.py
+# JAX leaves out what is numpy or TensorFlow alone (data, but for the augmentation inside the step) and what only puts
+# together the parts that run here (evaluation, export, recipes, tools): XLA takes minutes to compile that on a CPU.
+tests_jax := tests/attacks tests/layers tests/models tests/training tests/weights tests/data/test_device.py \
+	tests/test_losses.py tests/test_package.py tests/test_precision.py tests/test_random.py tests/test_threat.py
 
 test-tensorflow test-torch test-jax: test-%: $(VENV)/.test
 	@echo "== tests on the $* backend"

@@ -12,6 +12,7 @@ from keras_robust.attacks.base import Attack, loss_scale
 from keras_robust.checks import check_count, check_images, check_labels, check_logits_shape
 from keras_robust.training.inputs import check_loss, with_input_check
 from keras_robust.training.objectives import Standard
+from keras_robust.training.optimizer import of_any_backend
 from keras_robust.training.schedules import PerUpdate
 
 
@@ -137,10 +138,15 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         """Configures training as `keras.Model.compile` does; `loss` must take logits.
 
         Raises:
-            ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` on the PyTorch backend; gradient
-                accumulation together with `ema_overwrite_frequency`.
+            ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` or `jit_compile=True` on the PyTorch
+                backend; gradient accumulation together with `ema_overwrite_frequency`.
         """
         check_loss(loss)
+        if keras.backend.backend() == "torch" and options.get("jit_compile", "auto") is True:
+            raise ValueError(
+                "jit_compile must be False or 'auto' on the PyTorch backend, where compiling the step takes longer "
+                "than it saves; received True."
+            )
         if keras.backend.backend() == "torch" and steps_per_execution != 1:
             raise ValueError(f"steps_per_execution must be 1 on the PyTorch backend; received {steps_per_execution!r}.")
         optimizer = keras.optimizers.get(optimizer)
@@ -166,7 +172,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                     part.build(logits, logits)
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**keras.saving.deserialize_keras_object(of_any_backend(config)))
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options):

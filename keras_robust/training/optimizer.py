@@ -70,3 +70,18 @@ def adamw(model, learning_rate, weight_decay=0.05, betas=(0.9, 0.95), epsilon=1e
     )
     optimizer.exclude_from_weight_decay(var_list=undecayed(model))
     return optimizer
+
+
+def of_any_backend(config):
+    """A saved `compile` configuration whose optimizers are Keras' public classes.
+
+    On PyTorch, Keras 3.15 saves the classes of that backend, which on another backend load and then fail in `fit`.
+    """
+    if isinstance(config, (list, tuple)):
+        return [of_any_backend(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {name: of_any_backend(value) for name, value in config.items()}
+    if ".torch.optimizers." in str(config.get("module")):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config

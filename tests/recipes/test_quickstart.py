@@ -60,7 +60,7 @@ def test_whole_recipe_on_a_folder(quickstart, folder, tmp_path, monkeypatch, cap
     out = tmp_path / "out"
     options = f"--model convnext_test --epochs 1 --norm L2 --eps 1 --data {folder} --out {out}"
     monkeypatch.setattr(sys, "argv", [str(RECIPE), *options.split()])
-    monkeypatch.setattr(quickstart, "N_ITER", 5)
+    monkeypatch.setattr(quickstart, "N_ITER", 7)  # a loop, which is traced once
     quickstart.main(quickstart.arguments())
 
     for name in ("clean", "adversarial"):

@@ -1,5 +1,8 @@
 """AdversarialModel against Keras' own training step, against itself with other batch sizes, and through its life."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -212,6 +215,32 @@ def test_saves_and_goes_on(batch, tmp_path):
     assert int(again.counter) == 8
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a file as PyTorch writes it, read by another backend")
+def test_trains_on_after_a_change_of_backend(batch, tmp_path):
+    """Keras on PyTorch saves optimizers as classes of that backend, which no other can train with."""
+    trainer = kr.AdversarialModel(_plain(), _attack())
+    trainer.compile(keras.optimizers.AdamW(0.01), CROSS_ENTROPY(from_logits=True))
+    trainer.fit(*batch, verbose=0)
+    trainer.save(tmp_path / "trainer.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "trainer.keras") as source,
+        zipfile.ZipFile(tmp_path / "torch.keras", "w") as target,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["compile_config"]["optimizer"] |= {
+                    "module": "keras.src.backend.torch.optimizers.torch_adamw",
+                    "registered_name": "AdamW",
+                }
+                content = json.dumps(config)
+            target.writestr(name, content)
+    again = keras.saving.load_model(tmp_path / "torch.keras")
+    assert type(again.optimizer) is keras.optimizers.AdamW
+    assert np.isfinite(again.fit(*batch, verbose=0).history["loss"]).all()
+
+
 def test_callbacks_and_predict(batch, tmp_path):
     x, y = batch
     trainer = kr.AdversarialModel(_plain(), _attack())
@@ -253,6 +282,8 @@ def test_refused(batch, model):
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="steps_per_execution must be 1 on the PyTorch backend; received 2"):
             trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), steps_per_execution=2)
+        with pytest.raises(ValueError, match="jit_compile must be False or 'auto' on the PyTorch backend"):
+            trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), jit_compile=True)
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3)
     with pytest.raises(ValueError, match="ema_overwrite_frequency must be None"):
         trainer.compile(optimizer, CROSS_ENTROPY(from_logits=True))
