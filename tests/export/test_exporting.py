@@ -16,6 +16,9 @@ from tests.export.samples import QUICK, toy_model
 
 ROOT = Path(kr.__file__).parents[1]
 
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("test_formats.py runs every backend", allow_module_level=True)
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -77,8 +80,7 @@ def test_a_failed_check_leaves_what_was_there(toy, tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="written by TensorFlow")
-class TestOnTensorFlow:
+class TestSavedModel:
     def test_failed_checks_of_a_saved_model(self, toy, tmp_path, monkeypatch):
         sabotage(monkeypatch, lambda value: 0.5 * value)
         with pytest.raises(kr.export.ExportError) as caught:

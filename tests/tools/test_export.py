@@ -94,3 +94,23 @@ def test_bad_arguments(tool, saved, tmp_path, monkeypatch, capsys, arguments, me
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_training_run(tool, tmp_path):
+    """Raw weights and averages of a run differ; threat model and resolution are those of its recipe."""
+    from tests.training import tiny
+
+    source = tiny.images(tmp_path / "images.npz")
+    kr.training.train(tiny.recipe(source), tmp_path / "run", verbose=False)
+    x = np.random.default_rng(0).random((2, 16, 32, 3), np.float32)
+    logits = {}
+    for which, file in (("last", "model.keras"), ("ema", "model_ema.keras")):
+        out = tmp_path / f"{which}.keras"
+        assert tool.main([str(tmp_path / "run"), str(out), "--run-weights", which, "--no-verify"]) == 0
+        logits[which] = keras.models.load_model(out).predict(x, verbose=0)
+        expected = keras.models.load_model(tmp_path / "run" / file).predict(x, verbose=0)
+        np.testing.assert_allclose(logits[which], expected, atol=1e-6)
+        metadata = json.loads(kr.export.load(out).documents()["metadata.json"])
+        assert metadata["input"]["resolution"] == 16
+        assert metadata["threat"] == {"norm": "Linf", "eps": 4 / 255}
+    assert np.abs(logits["last"] - logits["ema"]).max() > 1e-4
