@@ -127,7 +127,7 @@ def _pixels(instances):
 
 
 def _plain(values):
-    return values.astype(str).tolist() if values.dtype == object else values.tolist()
+    return (np.char.decode(values.astype(bytes), "utf-8") if values.dtype == object else values).tolist()
 
 
 def _reason(error):
@@ -162,7 +162,7 @@ def main(arguments=None):
         accelerator="cpu",
         timeout=args.timeout,
         max_payload_size=args.max_bytes,
-        model_metadata=json.loads(metadata.read_text()),
+        model_metadata=json.loads(metadata.read_text(encoding="utf-8")),
     )
     server.run(host=args.host, port=args.port, num_api_servers=1, generate_client_file=False, log_level="warning")
 

@@ -76,7 +76,7 @@ class SavedModel(Artefact):
         return {name: value.numpy() for name, value in self._signatures[signature](images=images).items()}
 
     def documents(self):
-        return {file.name: file.read_text() for file in sorted((self.path / "assets").iterdir())}
+        return {file.name: file.read_text(encoding="utf-8") for file in sorted((self.path / "assets").iterdir())}
 
 
 class ONNX(Artefact):
@@ -181,7 +181,10 @@ def _answer(artefact, request, folder):
         outputs = {"logits": artefact(images)} if request["do"] == "logits" else artefact.predict(images)
     arrays = {name: value for name, value in outputs.items() if value.dtype != object}
     np.savez(folder / request["out"], **arrays)
-    return {"strings": {name: value.astype(str).tolist() for name, value in outputs.items() if value.dtype == object}}
+    texts = {
+        name: np.char.decode(value.astype(bytes), "utf-8") for name, value in outputs.items() if name not in arrays
+    }
+    return {"strings": {name: value.tolist() for name, value in texts.items()}}
 
 
 def _seconds(artefact, images):

@@ -28,7 +28,7 @@ def write_documents(folder, metadata):
     paths = []
     for name, text in documents(metadata).items():
         paths.append(Path(folder) / name)
-        paths[-1].write_text(text)
+        paths[-1].write_text(text, encoding="utf-8")
     return paths
 
 
@@ -53,7 +53,7 @@ def robustness_rows(report):
         return []
     if isinstance(report, (str, PathLike)):
         try:
-            report = json.loads(Path(report).read_text())["results"]
+            report = json.loads(Path(report).read_text(encoding="utf-8"))["results"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"report must be the report.json of an evaluation; received {str(report)!r}.") from error
     if hasattr(report, "results"):

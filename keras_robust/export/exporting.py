@@ -21,7 +21,7 @@ from keras_robust.export.formats import FORMATS, check_format
 from keras_robust.export.reference import Reference, Settings
 from keras_robust.export.verification import Verification
 from keras_robust.export.verification import verify as check_artefact
-from keras_robust.layers import CheckResolution
+from keras_robust.layers import CheckResolution, PositionEmbedding
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 
@@ -152,7 +152,7 @@ def export(
                 "n_examples": len(reference.labels),
             }
             _verification_path(aside).write_text(result.json(**facts, versions=metadata["versions"]))
-        _put(aside, path, overwrite)
+        _put(aside, path)
     return result
 
 
@@ -213,8 +213,10 @@ def _check_model(model):
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a keras.Model; received {type(model).__name__}.")
     shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
-        raise ValueError(f"model must take images of shape (batch, height, width, 3); its input is {shape}.")
+    if not isinstance(shape, tuple) or shape != (None, None, None, 3):
+        raise ValueError(
+            f"model must take images of any height and width, keras.Input((None, None, 3)); its input is {shape}."
+        )
     return as_float32(model)
 
 
@@ -225,8 +227,9 @@ def _metadata(model, format, dtype, row, names, preset, threat, report, resoluti
         resolution = resolution or published.resolution
         crop_ratio = crop_ratio or published.crop_ratio
         interpolation = interpolation or published.interpolation
-    count = class_count(model, np.zeros((1, *_native(model), 3), np.float32))
-    resolution = check_count("resolution", _native(model)[0] if resolution is None else resolution)
+    native = _native(model)
+    count = class_count(model, np.zeros((1, native, native, 3), np.float32))
+    resolution = check_count("resolution", native if resolution is None else resolution)
     crop_ratio = 0.875 if crop_ratio is None else crop_ratio
     if not isinstance(crop_ratio, (int, float)) or not 0 < crop_ratio <= 1:
         raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
@@ -261,12 +264,8 @@ def _metadata(model, format, dtype, row, names, preset, threat, report, resoluti
 
 
 def _native(model):
-    """Height and width to try a model at: those of its inputs, of a ViT's position embedding, or 224."""
-    sides = model.input_shape[1:3]
-    if None not in sides:
-        return sides
-    grids = [16 * layer.grid[0] for layer in model.layers if hasattr(layer, "grid")]
-    return (grids or [224])[0], (grids or [224])[0]
+    """The side of the images that a ViT's position embedding is learned on; 224 for other models."""
+    return next((16 * layer.grid[0] for layer in model.layers if isinstance(layer, PositionEmbedding)), 224)
 
 
 def _sizes(model):
@@ -289,12 +288,15 @@ def _verification_path(path):
     return path / VERIFICATION if path.is_dir() else path.with_name(f"{path.name}.{VERIFICATION}")
 
 
-def _put(aside, path, overwrite):
+def _put(aside, path):
     """Move what was written aside to its place."""
-    beside = _verification_path(aside)
-    if aside.is_file() and beside.exists():
-        os.replace(beside, _verification_path(path))
-    if path.is_dir():
+    if aside.is_file():
+        # No moment at which a verification lies beside a file that it is not of.
+        _verification_path(path).unlink(missing_ok=True)
+        os.replace(aside, path)
+        if _verification_path(aside).exists():
+            os.replace(_verification_path(aside), _verification_path(path))
+    elif path.is_dir():
         old = aside.with_name("old")
         os.rename(path, old)
         try:
@@ -303,7 +305,5 @@ def _put(aside, path, overwrite):
             os.rename(old, path)
             raise
         shutil.rmtree(old)
-    elif aside.is_dir():
-        os.rename(aside, path)
     else:
-        os.replace(aside, path)
+        os.rename(aside, path)

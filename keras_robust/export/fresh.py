@@ -30,10 +30,10 @@ class FreshProcess:
         self._folder = tempfile.TemporaryDirectory()
         self._errors = open(Path(self._folder.name) / "errors", "w+b")  # noqa: SIM115 (closed in __exit__)
         command = [sys.executable, artefact.__file__, form, str(Path(path).resolve()), self._folder.name]
-        environment = os.environ
+        environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         if form == "keras":  # this package's layers are in the file
             root = str(Path(artefact.__file__).parents[2])
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+            environment |= {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
             command.insert(1, "-P")  # not the folder of the script, whose modules are called onnx and the like
         else:
             command.insert(1, "-I")

@@ -17,7 +17,7 @@ def write(model, path, metadata, dtype="float32"):
     with tempfile.TemporaryDirectory() as folder:
         module.documents = [tf.saved_model.Asset(str(file)) for file in card.write_documents(folder, metadata)]
         tf.saved_model.save(module, str(path), signatures=functions)
-    (Path(path) / card.MODEL_CARD).write_text(card.model_card(metadata))
+    (Path(path) / card.MODEL_CARD).write_text(card.model_card(metadata), encoding="utf-8")
 
 
 def signatures(model, metadata):

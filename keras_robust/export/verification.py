@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 import keras
 import numpy as np
 
+from keras_robust.export.card import CLASS_NAMES
 from keras_robust.export.fresh import FreshProcess
 from keras_robust.export.reference import attacked, predict
 
@@ -125,6 +126,11 @@ def _compare(result, fresh, row, dtype, reference):
         wrong = (chosen != ordered) | (outputs["top5_probabilities"] != ordered)
         wrong[:, 0] |= outputs["classes"] != outputs["top5_classes"][:, 0]
         result.at_most("top-5 classes that are not the most probable ones", wrong.sum(), 0)
+    if "names" in outputs:
+        names = np.array(fresh.documents[CLASS_NAMES].splitlines())
+        wrong = (outputs["top5_names"] != names[outputs["top5_classes"]]).any(1)
+        wrong |= outputs["names"] != names[outputs["classes"]]
+        result.at_most("images with names that are not those of their classes", wrong.sum(), 0)
     if "jpeg" in row.signatures:
         outputs = fresh.predict_files(reference.files)
         apart = np.abs(outputs["images"].astype(int) - reference.file_pixels)

@@ -6,7 +6,7 @@ import keras_robust as kr
 
 # Few images and steps, and no bound on speed, which depends on what else the machine does.
 QUICK = kr.export.Settings(n_examples=12, n_iter=3, seconds=0.0, min_throughput=0.0)
-NAMES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]
+NAMES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnü"]
 THREAT = kr.ThreatModel("L2", 0.5)
 
 

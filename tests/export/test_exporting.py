@@ -38,7 +38,10 @@ if keras.backend.backend() != "tensorflow":
         ({"path": "x", "report": [{"norm": "L2"}]}, "report must be rows with norm, eps"),
         ({"path": "x", "verify": "yes"}, "verify must be True, False or a kr.export.Settings"),
         ({"path": "x", "model": np.sum}, "model must be a keras.Model"),
-        ({"path": "x", "model": keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])}, "must take images"),
+        (
+            {"path": "x", "model": keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])},
+            "must take images of any",
+        ),
     ],
 )
 def test_wrong_arguments(toy, tmp_path, monkeypatch, arguments, message):
@@ -73,11 +76,18 @@ def test_a_failed_check_leaves_what_was_there(toy, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="there is already"):
         kr.export.export(toy, path, **options)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert before.keys() == {"toy.keras", "toy.keras.verification.json"}
     sabotage(monkeypatch, lambda value: value * 1.001)
     with pytest.raises(kr.export.ExportError, match=r"differs from the original in: logits, 32 px") as caught:
         kr.export.export(toy, path, overwrite=True, **options)
     assert "logits, 32 px, 12 images: relative difference" in caught.value.verification.failed
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_unverified_file_has_no_verification_beside_it(toy, tmp_path):
+    (tmp_path / "toy.keras.verification.json").touch()
+    kr.export.export(toy, tmp_path / "toy.keras", "keras", verify=False)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.keras"]
 
 
 class TestSavedModel:

@@ -78,8 +78,10 @@ def test_serving_default(exported, convnext, images):
     np.testing.assert_array_equal(outputs["top5_classes"], order)
     np.testing.assert_array_equal(outputs["classes"], order[:, 0])
     np.testing.assert_allclose(outputs["top5_probabilities"], np.take_along_axis(expected, order, 1), atol=1e-5)
-    assert outputs["names"].astype(str).tolist() == [NAMES[i] for i in order[:, 0]]
-    assert outputs["top5_names"].astype(str).tolist() == [[NAMES[i] for i in row] for row in order]
+    assert [name.decode() for name in outputs["names"]] == [NAMES[i] for i in order[:, 0]]
+    assert [[name.decode() for name in row] for row in outputs["top5_names"]] == [
+        [NAMES[i] for i in row] for row in order
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_what_travels_inside(exported):
     assert metadata["evaluation"][0]["robust_accuracy"] == 0.621
     assert metadata["versions"]["tensorflow"] == tf.__version__
     card = documents["model_card.md"]
-    assert card == Path(path / "model_card.md").read_text()
+    assert card == Path(path / "model_card.md").read_text(encoding="utf-8")
     assert "| 32 | L2 0.5 | 500 | 90.0 | 62.1 | 57.8 to 66.2 |" in card
     assert "shorter side to 36 pixels (bicubic, antialiased), centre crop of 32" in card
 
