@@ -32,7 +32,7 @@ class Axis:
         self._cost = cost
         places = sorted({x for report in reports.values() for r in report.resolutions if (x := self._raw(report, r))})
         self.n_places = len(places)
-        self._unit, name = (1, "")
+        self._unit, name = 1.0, ""
         if cost and places:
             self._unit, name = (1e9, "10⁹") if places[-1] >= 1e9 else (1e6, "10⁶")
         self.label = f"multiply-adds ({name})" if cost else "resolution (pixels)"
