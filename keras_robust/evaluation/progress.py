@@ -14,7 +14,7 @@ class Progress:
 
     Args:
         cells: (resolution, threat model, attack's name) -> forward passes per image, at most.
-        n_images: images that each of them meets in this run.
+        n_images: resolution -> images that each attack meets in this run.
         workers: batches attacked at a time.
         verbose: whether to print.
 
@@ -49,7 +49,7 @@ class Progress:
 
     def seconds_left(self, cell):
         """Estimated seconds that one attack still takes, 0 while nothing is known."""
-        images_left = self._n_images - self._seen[cell]
+        images_left = self._n_images[cell[0]] - self._seen[cell]
         known = [other for other in self._work if self._timed[other]]
         same = [other for other in known if other[1:] == cell[1:]]
         best = [cell] if cell in known else same or known
@@ -67,11 +67,11 @@ class Progress:
     def _show(self, cell):
         resolution, threat, name = cell
         now = time.monotonic()
-        finished = all(self._seen[each] >= self._n_images for each in self._work)
+        finished = all(self._seen[each] >= self._n_images[each[0]] for each in self._work)
         if not self._terminal and not finished and now - self._printed < SECONDS_BETWEEN_LINES:
             return
         self._printed = now
-        total = self._n_images * sum(self._work.values())
+        total = sum(work * self._n_images[each[0]] for each, work in self._work.items())
         share = sum(self._work[each] * self._seen[each] for each in self._work) / total
         left = sum(self.seconds_left(each) for each in self._work)
         line = (

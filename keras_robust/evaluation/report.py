@@ -1,7 +1,6 @@
 """What an evaluation found: one model under threat models at resolutions, image by image, and its files."""
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_robust.attacks import sanity
-from keras_robust.evaluation.state import write_arrays, write_text
+from keras_robust.evaluation.state import read_arrays, write_arrays, write_text
 from keras_robust.evaluation.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
@@ -182,17 +181,19 @@ class Report:
         return list(dict.fromkeys(found))
 
     def save(self, folder: str | PathLike) -> Path:
-        """Write `report.json` and, beside it, `per_image.npz`; returns the path of the former."""
+        """Write `report.json` and, beside it, `per_image.npz` and `gallery.npz`; returns the path of the first."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_arrays(folder / "per_image.npz", self._arrays())
+        pictures = {str(number): picture.pixels for number, picture in enumerate(self.gallery)}
+        write_arrays(folder / "gallery.npz", pictures)
         path = folder / "report.json"
         write_text(path, json.dumps(self._summary(), indent=2, ensure_ascii=False) + "\n")
         return path
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Report":
-        """Read a `report.json` and the `per_image.npz` beside it.
+        """Read a `report.json` and the `per_image.npz` and `gallery.npz` beside it.
 
         Raises:
             ValueError: a file is missing, damaged or of another version of the schema.
@@ -204,10 +205,8 @@ class Report:
             if content.get("schema") != SCHEMA or content.get("schema_version") != SCHEMA_VERSION:
                 found = f"{content.get('schema')!r} version {content.get('schema_version')!r}"
                 raise ValueError(f"accepted is {SCHEMA!r} version {SCHEMA_VERSION}, received {found}")
-            with np.load(path.with_name("per_image.npz"), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return cls._from(content, arrays)
-        except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+            return cls._from(content, *(read_arrays(path.with_name(name)) for name in ("per_image.npz", "gallery.npz")))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read as a report: {error!r}") from error
 
     def _arrays(self):
@@ -217,8 +216,6 @@ class Report:
                 arrays[f"{number}/{name}"] = getattr(result, name)
             for name, evaluations in result.evaluations.items():
                 arrays[f"{number}/evaluations/{name}"] = evaluations
-        for number, picture in enumerate(self.gallery):
-            arrays[f"gallery/{number}"] = picture.pixels
         return arrays
 
     def _summary(self):
@@ -251,7 +248,7 @@ class Report:
         }
 
     @classmethod
-    def _from(cls, content, arrays):
+    def _from(cls, content, arrays, pictures):
         results = []
         for number, cell in enumerate(content["results"]):
             stages = tuple(cell["n_correct_after"])
@@ -272,7 +269,7 @@ class Report:
             Picture(
                 ThreatModel(entry["norm"], entry["eps"]),
                 entry["resolution"],
-                arrays[f"gallery/{number}"],
+                pictures[str(number)],
                 *(entry[name] for name in ("label", "prediction", "adversarial_prediction")),
             )
             for number, entry in enumerate(content["gallery"])

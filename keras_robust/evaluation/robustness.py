@@ -166,7 +166,9 @@ def evaluate(
         for attack, each in named[threat].items()
     }
     workers = [worker, *_more_workers(model, attackers_on, worker, len(tasks))]
-    n_images = sum(len(range(*plan.where(batch).indices(len(selection)))) for _, batch in tasks) // len(resolutions)
+    n_images = dict.fromkeys(resolutions, 0)
+    for resolution, batch in tasks:
+        n_images[resolution] += plan.where(batch).stop - plan.where(batch).start
     progress = Progress(passes, n_images, len(workers), verbose)
     try:
         run(workers, tasks, plan, state, progress)
@@ -193,18 +195,30 @@ class Worker:
         return Worker(model, attackers, self.dataset, self.selection, *self.preprocessing, device)
 
     def images(self, resolution, where):
-        """Images at a resolution, float32 (n, resolution, resolution, 3) in [0, 1]."""
-        images = [
-            resize_and_crop(self.dataset.image(index), resolution, *self.preprocessing)
-            for index in self.selection.index[where]
-        ]
-        return np.stack(images).astype(np.float32) / 255
+        """Images at a resolution, float32 (n, resolution, resolution, channels) in [0, 1].
+
+        Raises:
+            ValueError: the model takes grey images and there is one in colour.
+        """
+        images = np.stack(
+            [
+                resize_and_crop(self.dataset.image(index), resolution, *self.preprocessing)
+                for index in self.selection.index[where]
+            ]
+        )
+        if channels_of(self.model) == 1:
+            coloured = np.flatnonzero((images != images[..., :1]).any((1, 2, 3)))
+            if len(coloured):
+                name = self.selection.names[where][coloured[0]]
+                raise ValueError(f"the model takes images of one channel; {name} is in colour.")
+            images = images[..., :1]
+        return images.astype(np.float32) / 255
 
     def attack(self, plan, resolution, batch, state, progress):
         """All attacks of all threat models on one batch, as far as they are not done."""
         done = state.read(resolution, batch)
         finished = is_complete(plan, done)
-        where = plan.where(batch)
+        where, keep = plan.where(batch), batch == 0 and resolution == plan.resolutions[0]
         y = self.selection.labels[where].astype(np.int32)
         if not finished:
             x = self.images(resolution, where)
@@ -213,7 +227,7 @@ class Worker:
             targets = ops.convert_to_numpy(losses.targets(ops.convert_to_tensor(logits), ops.convert_to_tensor(y)))
             if "prediction" not in done:
                 done["prediction"] = np.where(np.isnan(logits).any(1), -1, logits.argmax(1)).astype(np.int32)
-                if batch == 0 and resolution == plan.resolutions[0]:
+                if keep:
                     done["doubts"] = np.array(list(first.doubts(x, y)), dtype=str)
         progress.clean(resolution, done["prediction"] == y)
         for place, (threat, attacks) in enumerate(zip(plan.threats, plan.attacks)):
@@ -222,12 +236,13 @@ class Worker:
                 key = f"{place}/{name}"
                 fresh = f"{key}/broken" not in done
                 if fresh:
-                    self._one_attack(threat, name, key, x, y, targets, where, remaining, place, batch, done)
+                    self._one_attack(threat, name, key, x, y, targets, where, remaining, place, keep, done)
                     state.write(resolution, batch, done)
                 remaining = remaining & ~done[f"{key}/broken"]
                 progress.done((resolution, threat, name), remaining, float(done[f"{key}/seconds"]), fresh)
 
-    def _one_attack(self, threat, name, key, x, y, targets, where, remaining, place, batch, done):
+    def _one_attack(self, threat, name, key, x, y, targets, where, remaining, place, keep, done):
+        """One attack on the images `remaining` of a batch, into its arrays `done`; `keep` some as pictures."""
         started = time.monotonic()
         broken, evaluations, unconfirmed = np.zeros(len(x), bool), np.zeros(len(x), np.int32), 0
         size = done.setdefault(f"{place}/size", np.zeros(len(x), np.float32))
@@ -242,7 +257,7 @@ class Worker:
                 x_adv = attempts.x_adv[attempts.broken]
                 answers[hit] = runner.logits(x_adv).argmax(1)
                 size[hit] = [float(threat.size(x_adv[i : i + 1] - x[j : j + 1])[0]) for i, j in enumerate(hit)]
-                if batch == 0:
+                if keep:
                     _keep_pictures(done, place, x, x_adv, hit)
         done[f"{key}/broken"], done[f"{key}/evaluations"] = broken, evaluations
         done[f"{key}/unconfirmed"] = np.int64(unconfirmed)
@@ -339,7 +354,8 @@ def _try_resolutions(model, resolutions, crop_ratio, interpolation):
     """The number of classes, from grey images of all resolutions, which the model must take."""
     grey = np.full((8, 8, 3), 128, np.uint8)
     for resolution in resolutions:
-        x = resize_and_crop(grey, resolution, crop_ratio, interpolation)[None].astype(np.float32) / 255
+        x = resize_and_crop(grey, resolution, crop_ratio, interpolation)[None, ..., : channels_of(model)]
+        x = x.astype(np.float32) / 255
         try:
             x = ops.convert_to_tensor(x)
             logits = model(x, training=False) if isinstance(model, keras.Layer) else model(x)
@@ -350,6 +366,12 @@ def _try_resolutions(model, resolutions, crop_ratio, interpolation):
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(f"model must return logits of shape (batch, classes), classes >= 2; received {shape}.")
     return shape[1]
+
+
+def channels_of(model) -> int:
+    """Channels of the images that a model takes: 3 where it does not say."""
+    shape = getattr(model, "input_shape", None)
+    return shape[-1] if isinstance(shape, tuple) and shape and shape[-1] else 3
 
 
 def _cost(model, resolution):

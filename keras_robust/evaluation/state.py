@@ -81,21 +81,20 @@ def read_settings(folder: Path) -> dict:
 
 
 def read_images(folder: Path) -> dict[str, np.ndarray]:
-    return _read_arrays(folder / IMAGES)
+    return read_arrays(folder / IMAGES)
 
 
 def read_batch(folder: Path, resolution: int, batch: int) -> dict[str, np.ndarray]:
-    return _read_arrays(_file(folder, resolution, batch))
+    path = _file(folder, resolution, batch)
+    return read_arrays(path) if path.exists() else {}
 
 
-def _read_arrays(path):
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        return {}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and what it held is done again.") from error
+        raise ValueError(f"{path} is missing or damaged ({error}): what it held must be done again.") from error
 
 
 def check_same(settings: Mapping, found: Mapping, what: str) -> None:

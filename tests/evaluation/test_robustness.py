@@ -16,7 +16,7 @@ from tests.evaluation.problem import Flat, linear_model
 
 ROOT = Path(kr.__file__).parents[1]
 LINF, L2 = kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)
-FILES = ("report.json", "per_image.npz", "report.md", "report.html")
+FILES = ("report.json", "per_image.npz", "gallery.npz", "report.md", "report.html")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 
 
@@ -98,22 +98,47 @@ def test_batch_size_does_not_matter(model):
 
 @on_tensorflow
 def test_preprocessing_reaches_the_model(model):
-    class Edge(Flat):
-        """What the model sees depends on how much of the border is cut off."""
+    class Framed(Flat):
+        """A white border of 4 px: a model that sees it finds every image brighter."""
 
         def image(self, index):
             image = super().image(index)
-            image[:2], image[-2:] = 0, 0
+            image[:4], image[-4:], image[:, :4], image[:, -4:] = 255, 255, 255, 255
             return image
 
-    def sees(**options):
-        return evaluate(model, Edge(40, side=32), [LINF], [8], attacks(), verbose=False, **options).settings
+    def predictions(**options):
+        fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
+        source = Framed(40, side=32)
+        report = evaluate(model, source, [LINF], [16], fgsm, verbose=False, **options)
+        assert report.settings["images"]["interpolation"] == options["interpolation"]
+        return report.results[0].prediction, source.margins()[report.images["index"]], report.images["label"]
 
-    whole, cut = sees(crop_ratio=1.0), sees(crop_ratio=0.5, interpolation="bilinear")
-    assert (cut["images"]["crop_ratio"], cut["images"]["interpolation"]) == (0.5, "bilinear")
-    assert whole["images"]["crop_ratio"] == 1.0
+    inside, margins, labels = predictions(crop_ratio=0.5, interpolation="bilinear")
+    np.testing.assert_array_equal(inside == labels, margins > 0)
+    whole, *_ = predictions(crop_ratio=1.0, interpolation="bicubic")
+    assert (whole >= inside).all()  # the border pushes all towards class 1
+    assert (whole > inside).any()
     with pytest.raises(ValueError, match="interpolation must be one of 'bicubic', 'bilinear'"):
-        sees(interpolation="nearest")
+        predictions(crop_ratio=0.5, interpolation="nearest")
+
+
+@on_tensorflow
+def test_grey_images_for_a_model_of_one_channel():
+    class Grey(Flat):
+        def image(self, index):
+            return super().image(index)[..., :1].repeat(3, axis=2)
+
+    inputs = keras.Input((8, 8, 1))
+    grey = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    grey.layers[-1].set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -0.5])])
+    fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
+    report = evaluate(grey, Grey(9), [LINF], [8], fgsm, verbose=False)
+    bright = Grey(9).colours[report.images["index"], 0] > 127.5
+    np.testing.assert_array_equal(report.results[0].prediction, bright)
+    with pytest.raises(ValueError, match=r"one channel; image [0-9]+ is in colour"):
+        evaluate(grey, Flat(9), [LINF], [8], fgsm, verbose=False)
+    with pytest.raises(ValueError, match="model cannot take images of 16 x 16"):
+        evaluate(grey, Grey(9), [LINF], [16], fgsm, verbose=False)
 
 
 @on_tensorflow
@@ -326,6 +351,6 @@ def test_report_is_read_back(model, tmp_path):
     report = run(model, threats=[LINF, L2], out=tmp_path)
     again = Report.load(tmp_path)
     again.save(tmp_path / "again")
-    for name in FILES[:2]:
+    for name in FILES[:3]:
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     np.testing.assert_array_equal(again[L2, 8].broken_by, report[L2, 8].broken_by)

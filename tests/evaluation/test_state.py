@@ -54,7 +54,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 def test_damaged_files_are_named(tmp_path):
     state = State(SETTINGS, tmp_path)
     (tmp_path / "state" / "32px-00000.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(ValueError, match=r"32px-00000\.npz is damaged"):
+    with pytest.raises(ValueError, match=r"32px-00000\.npz is missing or damaged"):
         state.read(32, 0)
     (tmp_path / "state" / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings\.json is not readable"):
