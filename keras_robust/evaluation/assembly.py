@@ -105,7 +105,7 @@ def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
 
     Args:
         folders: what the shards were given as `out`, the same for all or one each.
-        out: where to write `report.json`, `per_image.npz`, `report.md` and `report.html`.
+        out: where to write `report.json`, its two `.npz` files, `report.md` and `report.html`.
 
     Raises:
         ValueError: a folder holds no state or one of other settings, images or weights, or batches are missing.
