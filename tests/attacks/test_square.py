@@ -1,5 +1,6 @@
 """Square Attack: its changes against loops written from the publication, and in ball and box whatever the image."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -10,6 +11,8 @@ from keras_robust.attacks.square import PROPOSALS, areas
 from keras_robust.attacks.windows import Hills, start
 
 EPS = {"Linf": 0.1, "L2": 0.7, "L1": 6.0}
+# JAX compiles each loop anew.
+SHAPES = [(7, 9, 3), (28, 28, 1), (5, 5, 4), (12, 4, 3)][: 1 if keras.backend.backend() == "jax" else None]
 every_norm = pytest.mark.parametrize("norm", EPS)
 
 
@@ -56,7 +59,7 @@ def test_squares_shrink_as_published():
 
 
 @every_norm
-@pytest.mark.parametrize("shape", [(7, 9, 3), (28, 28, 1), (5, 5, 4), (12, 4, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_proposals_stay_in_ball_and_box(norm, shape):
     rng = np.random.default_rng(0)
     batch = 6
@@ -79,7 +82,8 @@ def test_proposals_stay_in_ball_and_box(norm, shape):
         assert attack.threat.contains(proposal, x).all()
         changed = (proposal != ops.convert_to_numpy(point)).any(-1)
         if k == 0:
-            assert norm == "L2" or not changed.any()
+            # The initial change alone; L2 stretches to the surface of the ball what the box has cut off.
+            assert norm == "L2" or np.abs(proposal - ops.convert_to_numpy(point)).max() < 1e-6
         elif norm == "Linf":  # one square for each image, no more
             length = ops.convert_to_numpy(side)[k]
             rows, columns = changed.any(2).sum(1), changed.any(1).sum(1)
