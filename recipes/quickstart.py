@@ -22,7 +22,9 @@ change of a flat background to unit size.
 """
 
 import argparse
+import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def arguments():
     parser.add_argument(
         "--backend", choices=("tensorflow", "jax", "torch"), help="default: KERAS_BACKEND or tensorflow"
     )
-    parser.add_argument("--epochs", type=int, default=6, help="adversarial epochs; clean ones before (default: 6)")
+    parser.add_argument("--epochs", type=count, default=6, help="adversarial epochs; clean ones before (default: 6)")
     parser.add_argument("--model", default="convnext_atto_convstem", help="a name of keras_robust.models.names()")
     parser.add_argument("--norm", choices=EPS, default="Linf", help="of the threat model in training (default: Linf)")
     parser.add_argument("--eps", type=radius, help="its radius, e.g. 8/255 (default: 4/255, for L2 0.5, for L1 12)")
@@ -54,7 +56,16 @@ def arguments():
 
 def radius(text):
     numerator, _, denominator = text.partition("/")
-    return float(numerator) / float(denominator or 1)
+    value = float(numerator) / (float(denominator or 1) or math.nan)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{text} is no radius")
+    return value
+
+
+def count(text):
+    if int(text) < 1:
+        raise ValueError(f"{text} is not positive")
+    return int(text)
 
 
 def main(args):
@@ -65,6 +76,9 @@ def main(args):
 
     start = time.time()
     keras.utils.set_random_seed(0)
+    eps = EPS if args.eps is None else {**EPS, args.norm: args.eps}
+    threat = kr.ThreatModel(args.norm, eps[args.norm])
+    architecture = kr.models.architecture(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
     warn_if_slow(args.model)
 
@@ -74,19 +88,19 @@ def main(args):
         for split in ("train", "val")
     )
     num_classes = len(train.class_names)
+    if num_classes < 2:
+        raise ValueError(f"--data must hold at least two classes; {args.data} holds {', '.join(train.class_names)}.")
     print(f"{len(train)} training and {len(val)} validation images in {num_classes} classes")
     kr.data.contact_sheet(train, args.out / "data.png")
     x, y = train.arrays(RESOLUTION, crop_ratio=1.0)
     batches = kr.data.OrientedBatches(x, y, min(BATCH_SIZE, len(train)))
-    x_val, y_val = val.sample(200).arrays(RESOLUTION, crop_ratio=1.0)
+    val = val.sample(200)  # all that is looked at: a file that cannot be read shows up now, not after the training
+    x_val, y_val = val.arrays(RESOLUTION, crop_ratio=1.0)
     x_val = x_val.astype("float32") / 255
     shown = np.unique(y_val, return_index=True)[1][:8]  # one image of each class
 
     # 2. Clean training, adversarial training from there, and the twin that goes on clean.
-    eps = EPS if args.eps is None else {**EPS, args.norm: args.eps}
-    threat = kr.ThreatModel(args.norm, eps[args.norm])
     monitor = kr.attacks.APGD(threat, n_iter=10, returns="misclassified")
-    architecture = kr.models.architecture(args.model)
 
     def create():
         # The published initial LayerScale, 1e-6, is for long trainings.
@@ -194,4 +208,11 @@ if __name__ == "__main__":
     args = arguments()
     if args.backend:
         os.environ["KERAS_BACKEND"] = args.backend
-    main(args)
+    try:
+        main(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"quickstart.py: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\nquickstart.py: interrupted; what was finished lies in {args.out}", file=sys.stderr)
+        sys.exit(130)

@@ -1,6 +1,9 @@
 import importlib.util
 import json
 import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +53,48 @@ def test_help_needs_no_backend(tmp_path):
 def test_radius_is_a_number_or_a_fraction(quickstart):
     assert quickstart.radius("8/255") == 8 / 255
     assert quickstart.radius("0.5") == 0.5
-    with pytest.raises(ValueError, match="could not convert"):
-        quickstart.radius("large")
+
+
+def _one_class(folder):
+    shutil.rmtree(folder / "dark")
+
+
+def _one_image_each(folder):
+    for path in folder.glob("*/*.png"):
+        if path.stem != "0":
+            path.unlink()
+
+
+def _corrupt(folder):
+    for path in sorted(folder.glob("bright/*.png")):
+        path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ("--eps large", None, "argument --eps: invalid radius value: 'large'"),
+        ("--eps -1", None, "argument --eps"),
+        ("--eps 1/0", None, "argument --eps: invalid radius value: '1/0'"),
+        ("--epochs 0", None, "argument --epochs: invalid count value: '0'"),
+        ("--model convnext_ato_convstem", None, "convnext_atto_convstem"),
+        ("--data nowhere", None, "nowhere"),
+        ("", _one_class, "--data must hold at least two classes; .* holds bright"),
+        ("", _one_image_each, "image"),
+        ("", _corrupt, "bright.*png"),
+    ],
+)
+def test_what_cannot_work_is_answered_on_one_line(options, change, message, folder, tmp_path, monkeypatch, capsys):
+    if change:
+        change(folder)
+        options += f" --data {folder}"
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), "--out", str(tmp_path / "out"), *options.split()])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("quickstart.py: ")
+    assert re.search(message, last)
 
 
 @pytest.mark.slow
