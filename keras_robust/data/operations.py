@@ -52,14 +52,15 @@ def posterize(image, magnitude):
 def solarize(image, magnitude):
     """Invert the values from 256 - int(256 m / 10) upwards."""
     threshold = 256 - tf.cast(256.0 * tf.abs(magnitude) / 10.0, tf.int32)
-    keep = (image < tf.cast(tf.minimum(threshold, 255), tf.uint8)) | (threshold > 255)
-    return tf.where(keep, image, 255 - image)
+    # 255 - v is v with all bits flipped. A threshold of 256, for m = 0, is beyond 8 bits.
+    bright = tf.cast(image >= tf.cast(tf.minimum(threshold, 255), tf.uint8), tf.uint8)
+    return tf.bitwise.bitwise_xor(image, bright * tf.where(threshold > 255, tf.constant(0, tf.uint8), 255))
 
 
 def solarize_add(image, magnitude):
     """Add min(128, int(110 m / 10)) to the values below 128."""
     added = tf.minimum(tf.cast(110.0 * tf.abs(magnitude) / 10.0, tf.int32), 128)
-    return tf.where(image < 128, image + tf.cast(added, tf.uint8), image)
+    return image + tf.cast(image < 128, tf.uint8) * tf.cast(added, tf.uint8)
 
 
 def color(image, magnitude):

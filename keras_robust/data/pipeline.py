@@ -15,6 +15,8 @@ from keras_robust.data.sources import EncodedSource, ImageFolder, Source
 
 # In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
 HEADER_BYTES = 16_384
+# What of `Plan.examples` is done last, when images are floats.
+_LATER = ("erase", "noise")
 # After as many unreadable images in a row something else is wrong.
 MAX_SKIPPED_IN_A_ROW = 100
 
@@ -101,26 +103,38 @@ class TrainPipeline:
         @plain
         def augment(image, label, drawn):
             example = {"images": crop.resize(image, drawn), "transformations": drawn}
-            if vary is not None:
-                example = vary(example)
-            return erase(example)["images"], label
+            image = (vary(example) if vary is not None else example)["images"]
+            return {"images": image, "labels": label, "transformations": {name: drawn[name] for name in _LATER}}
 
         @plain
-        def finish(batch, step):
-            images, labels = batch
-            labels = tf.one_hot(labels, self.num_classes)
-            labels = (1.0 - policy.label_smoothing) * labels + policy.label_smoothing / self.num_classes
-            if policy.mixes:
-                example = {"images": images, "labels": labels, "partners": tf.constant(plan.partners)}
-                example = mix({**example, "transformations": _from_numpy(tf, plan.mixtures, step)})
-                images, labels = (tf.gather(example[name], plan.own) for name in ("images", "labels"))
-            return tf.clip_by_value(images, 0.0, 1.0), labels
+        def pairs(batch, step):
+            """Each image of the batch with its partner and how to mix the two."""
+            mixture = _from_numpy(tf, plan.mixtures, step)
+            mixture, own = (tf.nest.map_structure(lambda x: tf.gather(x, plan.own), each) for each in (mixture, batch))
+            others = tf.nest.map_structure(lambda x: tf.gather(x, plan.partners[plan.own]), batch)
+            return tf.data.Dataset.from_tensor_slices((own, others, mixture))
+
+        # In floats a batch is too large for the allocator to use its memory again, and each operation on it would cost
+        # more for fresh pages than for arithmetic. So all but the last copy is done image by image.
+        @plain
+        def finish(own, other=None, mixture=None):
+            label = tf.one_hot(own["labels"], self.num_classes)
+            image = erase(own)["images"]
+            if other is not None:
+                image = mix.blend(image, erase(other)["images"], mixture)
+                label = mix.share(label, tf.one_hot(other["labels"], self.num_classes), mixture)
+            label = (1.0 - policy.label_smoothing) * label + policy.label_smoothing / self.num_classes
+            return tf.clip_by_value(image, 0.0, 1.0), label
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
         slots = steps.map(plain(lambda step: _from_numpy(tf, plan.examples, step))).unbatch()
         images = slots.interleave(load, cycle_length=self.workers, num_parallel_calls=self.workers)
-        images = images.map(augment, num_parallel_calls=self.workers).batch(len(plan.positions), drop_remainder=True)
-        batches = tf.data.Dataset.zip(images, steps).map(finish, num_parallel_calls=self.workers).prefetch(2)
+        images = images.map(augment, num_parallel_calls=self.workers)
+        if policy.mixes:
+            batches = images.batch(len(plan.positions), drop_remainder=True)
+            images = tf.data.Dataset.zip(batches, steps).flat_map(pairs)
+        images = images.map(finish, num_parallel_calls=self.workers)
+        batches = images.batch(self.batch_size // self.shard[1], drop_remainder=True).prefetch(2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = self.workers
         options.deterministic = True
