@@ -7,7 +7,8 @@ from pathlib import Path
 
 from keras_robust.training import cost, settings
 from keras_robust.training.checkpoints import CheckpointError
-from keras_robust.training.guards import TrainingBroken
+from keras_robust.training.distribution import KINDS, start
+from keras_robust.training.guards import Preempted, TrainingBroken
 from keras_robust.training.recipe import ModelPart, StartPart
 from keras_robust.training.run import train
 
@@ -57,7 +58,13 @@ def main(recipe, documentation, arguments=None):
         if not options.smoke:
             for warning in recipe.warns:
                 print(f"warning: {warning}", file=sys.stderr, flush=True)
-        train(recipe, options.out or Path("runs") / recipe.name)
+        distribution = start(options.distribution)
+        try:
+            train(recipe, options.out or Path("runs") / recipe.name, distribution)
+        except Preempted:
+            distribution.stop()  # all processes come here together
+            raise
+        distribution.stop()
     except (ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
     except TrainingBroken as error:
@@ -106,6 +113,7 @@ def _parser(recipes, documentation):
     parser.add_argument(
         "--out", type=Path, help="folder of the run (runs/ and the recipe's name); the same continues it"
     )
+    parser.add_argument("--distribution", default="auto", choices=KINDS, help="over devices and processes (auto)")
     parser.add_argument("--smoke", action="store_true", help="two minutes on a laptop, on photographs")
     parser.add_argument(
         "--set",

@@ -82,14 +82,17 @@ class _Stream(keras.utils.PyDataset):
 
 
 class ValidationFeed(keras.utils.PyDataset):
-    """The same validation images at every validation, 8-bit in memory, as float batches of one size.
+    """The same validation images at every validation, 8-bit in memory, as this process' part of float batches.
 
     `n_images` are drawn once; as many are left out as do not fill a batch, so that one compilation serves all.
     """
 
     def __init__(self, source, n_images, resolution, batch_size, num_classes, shard=(0, 1)):
         super().__init__()
-        self.batch_size = min(batch_size, n_images, len(source))
+        self.shard = shard
+        self.batch_size = min(batch_size, n_images, len(source)) // shard[1] * shard[1]
+        if self.batch_size == 0:
+            raise ValueError(f"evaluation.batch_size must be at least the {shard[1]} processes; received {batch_size}.")
         count = min(n_images, len(source)) // self.batch_size * self.batch_size
         chosen = source.sample(n_images)
         self.images, labels = chosen.arrays(resolution)
@@ -100,7 +103,9 @@ class ValidationFeed(keras.utils.PyDataset):
         return len(self.images) // self.batch_size
 
     def __getitem__(self, index):
-        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        own = self.batch_size // self.shard[1]
+        first = index * self.batch_size + self.shard[0] * own
+        part = slice(first, first + own)
         return self.images[part].astype("float32") / 255, self.labels[part]
 
     def first(self, count):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_robust import data
+from keras_robust.backend.distribution import Distribution
 from keras_robust.data.clock import InputClock
 from keras_robust.training import checkpoints, settings
 from keras_robust.training.board import Board
@@ -44,25 +45,7 @@ def train(recipe, out, distribution=None, verbose=True):
     Example:
         >>> kr.training.train(recipe, "runs/mine")
     """
-    return Run(recipe, out, distribution or SingleDevice(), verbose).finish()
-
-
-class SingleDevice:
-    """Training on one device in one process."""
-
-    devices = processes = 1
-    process = 0
-    shard = (0, 1)
-    writes = True
-
-    def scope(self):
-        return nullcontext()
-
-    def batches(self, dataset):
-        return dataset
-
-    def any(self, flag):
-        return bool(flag)
+    return Run(recipe, out, distribution or Distribution(), verbose).finish()
 
 
 class Run:
@@ -129,6 +112,7 @@ class Run:
             recipe.evaluation.resolution or recipe.data.resolution_at(epochs),
             recipe.evaluation.batch_size or recipe.data.batch_size,
             self.num_classes,
+            self.distribution.shard,
         )
         self.progress = Progress(epochs, self.steps_per_epoch, recipe.data.batch_size, self.stream)
         self.board = Board(self.out / "logs" if self.distribution.writes else None)
