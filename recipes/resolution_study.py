@@ -45,7 +45,7 @@ def arguments(given=None):
     parser.add_argument("--eps", type=float, nargs="+", default=[4, 6, 8], help="radii in 1/255 (default: 4 6 8)")
     parser.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
     parser.add_argument("--crop-ratio", type=float, default=0.875, help="(default: 0.875)")
-    parser.add_argument("--batch-size", type=int, default=100, help="(default: 100)")
+    parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/resolution_study"))
     parser.add_argument("--smoke", action="store_true", help="small: two models trained here, few images, weak attack")

@@ -75,7 +75,7 @@ def parser():
 
     run = parser.add_argument_group("how it runs")
     run.add_argument("--out", type=Path, required=True, help="folder of the report and of what is found so far")
-    run.add_argument("--batch-size", type=int, default=100, help="images attacked at a time (default: 100)")
+    run.add_argument("--batch-size", type=int, default=128, help="images attacked at a time (default: 128)")
     run.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, from 1")
     run.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: KERAS_BACKEND or tensorflow")
     run.add_argument("--quiet", action="store_true", help="no progress")

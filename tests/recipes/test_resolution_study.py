@@ -6,6 +6,8 @@ import keras
 import pytest
 
 import keras_robust as kr
+from keras_robust.models import registry
+from keras_robust.models.convnext import ConvNeXt
 from tests.evaluation.problem import linear_model
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "resolution_study.py"
@@ -65,3 +67,16 @@ def test_help_and_usage(study, capsys):
 def test_files_that_are_not_there(study, text):
     with pytest.raises((ValueError, FileNotFoundError), match="there is no file"):
         study.load(text, 10)
+
+
+@pytest.mark.slow
+def test_smoke_trains_its_models(study, quick, monkeypatch, tmp_path):
+    small = ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8))
+    monkeypatch.setitem(registry.ARCHITECTURES, "convnext_test", small)
+    train = study.train
+    monkeypatch.setattr(study, "SMOKE", ("convnext_test",))
+    monkeypatch.setattr(study, "train", lambda name: train(name, per_class=5))
+    study.main(study.arguments(["--smoke", "--n-examples", "8", "--out", str(tmp_path)]))
+    cells = json.loads((tmp_path / "convnext_test" / "report.json").read_text())["results"]
+    assert [cell["resolution"] for cell in cells[::3]] == [24, 32, 40, 48]
+    assert (tmp_path / "figure.svg").read_text().count('class="chart"') == 2 * 5
