@@ -71,7 +71,7 @@ def main(options):
     if options.smoke:
         models = {name: train(name) for name in SMOKE}
         attack = [kr.attacks.APGD(threats[0], n_iter=10, returns="misclassified")]
-        resolutions = [24, 32, 40, 48]
+        resolutions = [32, 40, 48, 56]
         settings = {**settings, "n_examples": options.n_examples or 40, "crop_ratio": 1.0, "batch_size": 40}
     else:
         models = dict(load(each, options.num_classes) for each in options.models)

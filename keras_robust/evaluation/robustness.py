@@ -1,6 +1,7 @@
 """How robust is a model: accuracy under attack, by threat model and resolution, image by image."""
 
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from os import PathLike
@@ -28,6 +29,7 @@ from keras_robust.models import multiply_adds, parameters
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in what Keras raises
 PACKAGES = ("keras", "numpy", "pillow", "tensorflow", "jax", "torch")
 
 
@@ -213,7 +215,7 @@ def _try_resolutions(model, resolutions, crop_ratio, interpolation):
             logits = model(x, training=False) if isinstance(model, keras.Layer) else model(x)
             shape = tuple(logits.shape)
         except Exception as error:  # whatever the framework raises where the graph does not fit
-            message = " ".join(str(error).split())[:300]
+            message = " ".join(COLOURS.sub("", str(error)).split())[:300]
             raise ValueError(f"model cannot take images of {resolution} x {resolution} pixels: {message}") from error
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(f"model must return logits of shape (batch, classes), classes >= 2; received {shape}.")

@@ -78,5 +78,5 @@ def test_smoke_trains_its_models(study, quick, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "train", lambda name: train(name, per_class=5))
     study.main(study.arguments(["--smoke", "--n-examples", "8", "--out", str(tmp_path)]))
     cells = json.loads((tmp_path / "convnext_test" / "report.json").read_text())["results"]
-    assert [cell["resolution"] for cell in cells[::3]] == [24, 32, 40, 48]
+    assert [cell["resolution"] for cell in cells[::3]] == [32, 40, 48, 56]
     assert (tmp_path / "figure.svg").read_text().count('class="chart"') == 2 * 5
