@@ -19,7 +19,7 @@ examples:
   python tools/load_test.py localhost:8501 flowers photo.jpg
   python tools/load_test.py localhost:8501 flowers photo.jpg --clients 1 8 32 --requests 256 --malformed
 """
-TIMEOUT = 60  # seconds for one answer
+TIMEOUT = 120  # seconds for one answer
 
 
 class Client:

@@ -90,6 +90,7 @@ def litserve(base):
     pytest.importorskip("litserve")
     port, log = free_port(), base.parent / "server.log"
     command = [sys.executable, str(ROOT / "recipes" / "serve.py"), str(base / "1"), "--port", str(port)]
+    command += ["--timeout", "120"]
     with running(command, port, log):
         client = load_test.Client(f"127.0.0.1:{port}", "insects")
         deadline = time.monotonic() + 120
