@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,3 +36,14 @@ def test_attack_sheet_shows_both_images_and_the_difference(channels):
 def test_attack_sheet_needs_matching_images():
     with pytest.raises(ValueError, match=r"received shapes \(1, 4, 4, 3\) and \(1, 5, 5, 3\)"):
         data.attack_sheet(np.zeros((1, 4, 4, 3)), np.zeros((1, 5, 5, 3)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the input pipeline is TensorFlow's")
+def test_contact_sheet_of_a_pipeline_shows_what_it_gives(tmp_path):
+    pytest.importorskip("tensorflow")
+    pipeline = data.TrainPipeline(data.photo_crops("train", per_class=4), "basic", 16, 20)
+    sheet = np.asarray(Image.open(data.contact_sheet(pipeline, tmp_path / "sheet.png", per_class=2, resolution=16)))
+    images, labels = next(iter(pipeline.dataset()))
+    label = int(labels.numpy()[0].argmax())
+    top, left = 4 + 20 * label, sheet.shape[1] - 2 * 20
+    np.testing.assert_array_equal(sheet[top : top + 16, left : left + 16], np.round(images.numpy()[0] * 255))
