@@ -50,3 +50,60 @@ def test_agrees_with_the_reference_implementation(name, norm, monkeypatch):
         # Where the last bit of a float decides a sign or a checkpoint, single images go their own way.
         agree = np.isclose(ops.convert_to_numpy(values), loss.detach().numpy(), rtol=1e-3, atol=1e-5)
         assert agree.mean() >= 0.9
+
+
+def _distances(norm, x_adv, x):
+    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+    return np.linalg.norm((x_adv.astype("float64") - x).reshape(len(x), -1), order, axis=1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_fab_finds_points_as_near_as_the_reference(norm, targeted):
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("pyautoattack.fab_pt", exc_type=ImportError)
+    name, count = "cifar10-resnet2b", 24
+    x, y = published_nets.images(name, count)
+    model, net = published_nets.keras_net(name), published_nets.torch_net(name)
+    right = ops.convert_to_numpy(model(ops.convert_to_tensor(x))).argmax(1) == y
+    x, y = x[right], y[right]
+    torch.set_num_threads(1)
+    images, labels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(y).long()
+    theirs = reference.FABAttack_PT(net, norm=norm, eps=1000.0, n_iter=20, device="cpu")
+    theirs.target_class = 2
+    points = theirs.attack_single_run(images, labels, is_targeted=targeted).numpy().transpose(0, 2, 3, 1)
+    attack = kr.attacks.FAB(kr.ThreatModel(norm, 1000.0), n_iter=20, targeted=targeted, n_target_classes=1)
+    ours, theirs = _distances(norm, attack(model, x, y), x), _distances(norm, points, x)
+    assert (ours > 0).all()
+    # The search is the same; rounding may send single images another way.
+    assert np.median(ours / theirs) == pytest.approx(1.0, abs=0.02)
+    assert (np.abs(ours / theirs - 1) < 0.05).mean() >= 0.75
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_square_breaks_as_many_as_the_reference(norm):
+    """Both are random: the difference in successes must be within 2.6 standard errors of a binomial one."""
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("pyautoattack.square", exc_type=ImportError)
+    name, count, eps = "cifar10-resnet2b", 60, {"Linf": 8 / 255, "L2": 0.8, "L1": 10.0}[norm]
+    x, y = published_nets.images(name, count)
+    model, net = published_nets.keras_net(name), published_nets.torch_net(name)
+    right = ops.convert_to_numpy(model(ops.convert_to_tensor(x))).argmax(1) == y
+    x, y = x[right], y[right]
+    torch.set_num_threads(1)
+    images, labels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(y).long()
+    broken = {"ours": [], "theirs": []}
+    for seed in range(2):
+        attack = kr.attacks.Square(kr.ThreatModel(norm, eps), n_queries=200, seed=seed)
+        logits = ops.convert_to_numpy(model(ops.convert_to_tensor(attack(model, x, y))))
+        broken["ours"].append((logits.argmax(1) != y).mean())
+        theirs = reference.SquareAttack(
+            net, norm=norm, eps=eps, n_queries=200, p_init=0.8, seed=seed, device="cpu", resc_schedule=False
+        )
+        with torch.no_grad():
+            broken["theirs"].append((net(theirs.perturb(images, labels)).argmax(1) != labels).float().mean().item())
+    ours, theirs = (float(np.mean(broken[key])) for key in ("ours", "theirs"))
+    # The same images under two seeds: of the binomial spread at most what images in the balance contribute.
+    spread = np.sqrt(max(theirs * (1 - theirs), 0.05) * 2 / (2 * len(x)))
+    assert abs(ours - theirs) <= 2.6 * spread, broken
+    assert 0.05 < ours < 0.95
