@@ -74,10 +74,12 @@ def test_fab_finds_points_as_near_as_the_reference(norm, targeted):
     points = theirs.attack_single_run(images, labels, is_targeted=targeted).numpy().transpose(0, 2, 3, 1)
     attack = kr.attacks.FAB(kr.ThreatModel(norm, 1000.0), n_iter=20, targeted=targeted, n_target_classes=1)
     ours, theirs = _distances(norm, attack(model, x, y), x), _distances(norm, points, x)
-    assert (ours > 0).all()
-    # The search is the same; rounding may send single images another way.
-    assert np.median(ours / theirs) == pytest.approx(1.0, abs=0.02)
-    assert (np.abs(ours / theirs - 1) < 0.05).mean() >= 0.75
+    # The search is the same, to the images for which it finds nothing; rounding may send single ones another way.
+    found = (ours > 0) & (theirs > 0)
+    assert ((ours > 0) != (theirs > 0)).sum() <= 1
+    assert found.sum() > 10
+    assert np.median(ours[found] / theirs[found]) == pytest.approx(1.0, abs=1e-3)
+    assert (np.abs(ours[found] / theirs[found] - 1) < 0.02).mean() >= 0.75
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
