@@ -49,16 +49,24 @@ class Distribution:
         return nullcontext()
 
     def batches(self, dataset):
-        """What `fit` takes, from this process' parts of the global batches: a `tf.data.Dataset`, or a PyDataset on JAX.
+        """What `fit` takes, from this process' parts of the global batches: a `tf.data.Dataset`, or a PyDataset.
 
         With several processes of several devices each TensorFlow does not see how long the data set is: let it repeat
         itself and give `fit` the steps of an epoch.
         """
         return dataset
 
+    def outside(self, function, *arguments):
+        """`function(*arguments)` as if outside of `scope()`: the variables of an input pipeline stay on the host."""
+        return function(*arguments)
+
+    def gather(self, number):
+        """The number that each process gives, as a list of floats; all processes must call it at the same point."""
+        return [float(number)]
+
     def any(self, flag):
-        """Whether `flag` holds in any of the processes; all of them must ask at the same step."""
-        return bool(flag)
+        """Whether `flag` holds in any of the processes; as `gather`."""
+        return any(self.gather(bool(flag)))
 
     def stop(self):
         """Leaves the group of processes, at the end of the program."""

@@ -39,12 +39,12 @@ class DataParallel(Distribution):
     def scope(self):
         return self.parallel.scope()
 
-    def any(self, flag):
+    def gather(self, number):
         if self.processes == 1:
-            return bool(flag)
+            return super().gather(number)
         from jax.experimental import multihost_utils
 
-        return bool(multihost_utils.process_allgather(np.asarray(bool(flag))).any())
+        return multihost_utils.process_allgather(np.float32(number)).tolist()
 
     def stop(self):
         # Without it the processes wait for one another at the end, some of them for ever.

@@ -1,10 +1,13 @@
 """TensorFlow: the strategies of tf.distribute."""
 
+import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.backend import cluster
@@ -76,6 +79,7 @@ class Strategy(Distribution):
     def batches(self, dataset):
         if self.processes == 1:
             return dataset  # Keras divides it among the devices
+        dataset = dataset if isinstance(dataset, tf.data.Dataset) else _from_sequence(dataset)
         parts = self.devices // self.processes
 
         def part(batch, i):
@@ -90,11 +94,28 @@ class Strategy(Distribution):
             lambda context: dataset.flat_map(split) if parts > 1 else dataset
         )
 
-    def any(self, flag):
+    def outside(self, function, *arguments):
+        with ThreadPoolExecutor(1) as other:  # scopes belong to a thread
+            return other.submit(function, *arguments).result()
+
+    def gather(self, number):
         if self.processes == 1:
-            return bool(flag)
-        flags = self.strategy.experimental_distribute_values_from_function(lambda context: tf.constant(float(flag)))
-        return float(self.strategy.reduce("SUM", flags, axis=None)) > 0
+            return super().gather(number)
+        parts = self.devices // self.processes
+        place = [float(number) if i == self.process else 0.0 for i in range(self.processes)]
+        places = self.strategy.experimental_distribute_values_from_function(lambda context: tf.constant(place))
+        return [total / parts for total in self.strategy.reduce("SUM", places, axis=None).numpy().tolist()]
+
+
+def _from_sequence(batches):
+    """A PyDataset as a `tf.data.Dataset`."""
+    count = batches.num_batches
+    spec = keras.tree.map_structure(
+        lambda array: tf.TensorSpec((None, *np.shape(array)[1:]), np.asarray(array).dtype), batches[0]
+    )
+    places = itertools.count() if count is None else range(count)
+    data = tf.data.Dataset.from_generator(lambda: (batches[i] for i in places), output_signature=spec)
+    return data if count is None else data.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _cluster():

@@ -5,9 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from keras_robust.training import cost, settings
+from keras_robust.training import cost, distribution, settings
 from keras_robust.training.checkpoints import CheckpointError
-from keras_robust.training.distribution import KINDS, start
 from keras_robust.training.guards import Preempted, TrainingBroken
 from keras_robust.training.recipe import ModelPart, StartPart
 from keras_robust.training.run import train
@@ -51,20 +50,22 @@ def main(recipe, documentation, arguments=None):
     options = parser.parse_args(arguments)
     try:
         recipe = _chosen(recipes[options.variant], options)
-        print(f"{recipe.name}: {cost.describe(recipe)}", flush=True)
+        # Before the cost, for which a model is built: devices are divided before anything is computed.
+        devices = None if options.show else distribution.start(options.distribution)
+        if devices is None or devices.writes:
+            print(f"{recipe.name}: {cost.describe(recipe)}", flush=True)
         if options.show:
             print(settings.to_json(recipe), end="")
             return
         if not options.smoke:
             for warning in recipe.warns:
                 print(f"warning: {warning}", file=sys.stderr, flush=True)
-        distribution = start(options.distribution)
         try:
-            train(recipe, options.out or Path("runs") / recipe.name, distribution)
-        except Preempted:
-            distribution.stop()  # all processes come here together
+            train(recipe, options.out or Path("runs") / recipe.name, devices)
+        except (Preempted, TrainingBroken):  # which all processes raise at the same step
+            devices.stop()
             raise
-        distribution.stop()
+        devices.stop()
     except (ValueError, FileNotFoundError, ImportError) as error:
         parser.error(str(error))
     except TrainingBroken as error:
@@ -113,7 +114,12 @@ def _parser(recipes, documentation):
     parser.add_argument(
         "--out", type=Path, help="folder of the run (runs/ and the recipe's name); the same continues it"
     )
-    parser.add_argument("--distribution", default="auto", choices=KINDS, help="over devices and processes (auto)")
+    parser.add_argument(
+        "--distribution",
+        choices=distribution.KINDS,
+        default="auto",
+        help="devices and processes to train on (auto: what the environment offers; recipes/scaling.md)",
+    )
     parser.add_argument("--smoke", action="store_true", help="two minutes on a laptop, on photographs")
     parser.add_argument(
         "--set",

@@ -85,14 +85,17 @@ class ValidationFeed(keras.utils.PyDataset):
     """The same validation images at every validation, 8-bit in memory, as this process' part of float batches.
 
     `n_images` are drawn once; as many are left out as do not fill a batch, so that one compilation serves all.
+    Each process has its part of every batch.
     """
 
-    def __init__(self, source, n_images, resolution, batch_size, num_classes, shard=(0, 1)):
+    def __init__(self, source, n_images, resolution, batch_size, num_classes, distribution):
         super().__init__()
-        self.shard = shard
-        self.batch_size = min(batch_size, n_images, len(source)) // shard[1] * shard[1]
-        if self.batch_size == 0:
-            raise ValueError(f"evaluation.batch_size must be at least the {shard[1]} processes; received {batch_size}.")
+        self.batch_size, self.shard = min(batch_size, n_images, len(source)), distribution.shard
+        if distribution.processes > 1 and self.batch_size % distribution.devices:
+            raise ValueError(
+                f"evaluation.batch_size must be a multiple of the {distribution.devices} devices of several processes; "
+                f"received {self.batch_size}."
+            )
         count = min(n_images, len(source)) // self.batch_size * self.batch_size
         chosen = source.sample(n_images)
         self.images, labels = chosen.arrays(resolution)
@@ -103,9 +106,10 @@ class ValidationFeed(keras.utils.PyDataset):
         return len(self.images) // self.batch_size
 
     def __getitem__(self, index):
-        own = self.batch_size // self.shard[1]
-        first = index * self.batch_size + self.shard[0] * own
-        part = slice(first, first + own)
+        (process, processes), first = self.shard, index * self.batch_size
+        part = slice(
+            first + process * self.batch_size // processes, first + (process + 1) * self.batch_size // processes
+        )
         return self.images[part].astype("float32") / 255, self.labels[part]
 
     def first(self, count):

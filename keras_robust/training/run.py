@@ -95,6 +95,11 @@ class Run:
     def _prepare(self):
         recipe, epochs = self.recipe, self.recipe.training.epochs
         found = self.folder.latest(self._accepts, self._warn)
+        if len(set(self.distribution.gather(found[0].step if found else -1))) > 1:
+            raise ValueError(
+                f"out must be a folder that all {self.distribution.processes} processes see; they find different "
+                f"checkpoints in {self.out}."
+            )
         self.rollbacks = found[0].info["rollbacks"] if found else 0
         feed = self._feed(recipe.data.resolution_at(0))
         whole = recipe.training.steps_per_epoch or feed.steps_per_epoch
@@ -112,7 +117,7 @@ class Run:
             recipe.evaluation.resolution or recipe.data.resolution_at(epochs),
             recipe.evaluation.batch_size or recipe.data.batch_size,
             self.num_classes,
-            self.distribution.shard,
+            self.distribution,
         )
         self.progress = Progress(epochs, self.steps_per_epoch, recipe.data.batch_size, self.stream)
         self.board = Board(self.out / "logs" if self.distribution.writes else None)
@@ -174,7 +179,7 @@ class Run:
         self.progress.restart(start)
         self.clock.reset()
         logs = self.trainer.fit(
-            self.distribution.batches(self.clock.timed(feed.batches(start))),
+            self.distribution.batches(self.distribution.outside(lambda: self.clock.timed(feed.batches(start)))),
             epochs=epoch + 1,
             initial_epoch=epoch,
             steps_per_epoch=end - start,
@@ -187,17 +192,18 @@ class Run:
         self.history.append({"epoch": epoch + 1, "step": end, **{name: float(v[-1]) for name, v in logs.items()}})
         if self.recipe.guard.action != "off":
             check_finite(self.history[-1], end)
-        if self.timer.due(end) or self.stop.received:
+        if self.due_for_checkpoint(end) or self.stop.received:
             self.save_now()
 
     def _validate(self):
         entry, found = self.history[-1], {}
         options = {"verbose": 0, "return_dict": True, "callbacks": [InterruptedValidation(self)]}
+        batches = self.distribution.batches(self.validation)
         for name, context in (("val", nullcontext), ("ema", self.trainer.averaged_weights)):
             if name == "ema" and not self.trainer.weight_averages:
                 continue
             with context():
-                logs = self.trainer.evaluate(self.validation, **options)
+                logs = self.trainer.evaluate(batches, steps=len(self.validation), **options)
             found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}
             if self.stop.received:  # half a validation is none: it is done again when the run goes on
                 self.save_now()
@@ -249,12 +255,10 @@ class Run:
     # Checkpoints.
 
     def due_for_checkpoint(self, step):
-        return self.distribution.writes and self.timer.due(step)
+        return self.timer.due(step, self.distribution)
 
     def save_now(self, score=None):
-        """Writes a checkpoint of the present state, if this process is the one that does."""
-        if not self.distribution.writes:
-            return
+        """Writes a checkpoint of the present state; all processes call it, one writes, the others wait for it."""
         arrays = checkpoints.capture(self.trainer)
         if self.recipe.guard.action != "off" and checkpoints.not_finite(arrays):
             raise TrainingBroken(
@@ -270,7 +274,9 @@ class Run:
             "seed": seed_of(self.recipe, self.rollbacks),
             "backend": keras.backend.backend(),
         }
-        self.folder.save(arrays, self.step, info)
+        if self.distribution.writes:
+            self.folder.save(arrays, self.step, info)
+        self.distribution.gather(0)
         self.timer.restart()
 
     def _roll_back(self, broken):
@@ -291,6 +297,7 @@ class Run:
             for later in self.folder.readable():
                 if later.step > checkpoint.step:
                     later.path.unlink(missing_ok=True)
+        self.distribution.gather(0)
 
     def _is_good(self, checkpoint):
         """Whether robust accuracy had not collapsed when it was written, as far as anybody measured."""
@@ -302,19 +309,19 @@ class Run:
     # The end.
 
     def _write_models(self):
-        if not self.distribution.writes:
-            return
-        save_model(self.model, self.out / "model.keras")
+        """Saves the models; all processes set the weights, one writes."""
+        save = save_model if self.distribution.writes else lambda model, path: None
+        save(self.model, self.out / "model.keras")
         if self.trainer.weight_averages:
             with self.trainer.averaged_weights():
-                save_model(self.model, self.out / "model_ema.keras")
+                save(self.model, self.out / "model_ema.keras")
         best = self.folder.best()
         if best is None:
             return
         now = checkpoints.capture(self.trainer)
         checkpoints.restore(self.trainer, checkpoints.read(best.path), best.path)
         with best_weights(self.trainer, best):
-            save_model(self.model, self.out / BEST)
+            save(self.model, self.out / BEST)
         checkpoints.restore(self.trainer, now)
         self.progress.say(f"best: {BEST}, {best.info['score']:.1%} at step {best.step}; all in {self.out}")
 

@@ -8,6 +8,7 @@ import keras
 
 from keras_robust.training.guards import Preempted, check_finite
 
+AGREE_EVERY = 10  # steps between two points at which several processes ask one another
 LOG_EVERY = 50  # steps between two points of TensorBoard and two looks at the loss; each waits for the device once
 
 
@@ -30,7 +31,8 @@ class Between(keras.callbacks.Callback):
         if log or run.progress.due():
             seen = {name: float(value) for name, value in (logs or {}).items()}
             run.progress.measure(step)
-            if run.recipe.guard.action != "off":
+            # Where processes look at other times, one would break off alone.
+            if run.recipe.guard.action != "off" and (log or run.distribution.processes == 1):
                 check_finite(seen, step)
             run.progress.report(step, seen, run.input_wait())
         if log:
@@ -74,12 +76,17 @@ class Window:
 class StopSignal:
     """Whether SIGTERM has come, while inside `with`; the processes of a distributed run agree on the step.
 
-    A process alone looks after every step, several every tenth.
+    A process alone looks after every step, several every `AGREE_EVERY` steps.
     """
 
     def __init__(self, distribution):
         self.distribution = distribution
-        self.received = False
+        self._here = self._anywhere = False
+
+    @property
+    def received(self):
+        """Whether it has come; of several processes, to any of them when they last asked one another."""
+        return self._here if self.distribution.processes == 1 else self._anywhere
 
     def __enter__(self):
         self._main = threading.current_thread() is threading.main_thread()
@@ -92,13 +99,12 @@ class StopSignal:
             signal.signal(signal.SIGTERM, self._before)
 
     def _receive(self, number, frame):
-        self.received = True
+        self._here = True
 
     def asked(self, step):
-        if self.distribution.processes > 1 and step % 10 == 0:
-            self.received = self.distribution.any(self.received)
-            return self.received
-        return self.received and self.distribution.processes == 1
+        if self.distribution.processes > 1 and step % AGREE_EVERY == 0:
+            self._anywhere = self.distribution.any(self._here)
+        return self.received
 
 
 class Timer:
@@ -111,7 +117,10 @@ class Timer:
     def restart(self):
         self._saved = time.monotonic()
 
-    def due(self, step):
+    def due(self, step, distribution):
         if self.every_steps is not None and step % self.every_steps == 0:
             return True
-        return self.seconds > 0 and time.monotonic() - self._saved >= self.seconds
+        late = self.seconds > 0 and time.monotonic() - self._saved >= self.seconds
+        if distribution.processes == 1:
+            return late
+        return step % AGREE_EVERY == 0 and distribution.any(late and distribution.writes)

@@ -1,7 +1,7 @@
 """The program that test_distribution.py starts in several processes: a short training, its outcome in a file.
 
-python -m tests.training.distributed OUT KIND DEVICES: on DEVICES virtual devices per process; the environment names the
-other processes.
+python -m tests.training.distributed OUT KIND DEVICES WHAT: on DEVICES virtual devices per process; the environment
+names the other processes. WHAT is "fit", or "recipe": then OUT is the folder of a run.
 """
 
 import json
@@ -13,8 +13,10 @@ import numpy as np
 
 import keras_robust as kr
 from keras_robust.layers.regularization import StochasticDepth
+from keras_robust.models import registry
+from keras_robust.training import AttackPart, CheckpointPart, DataPart, EvaluationPart, ModelPart, Recipe, TrainingPart
 
-OUT, KIND, DEVICES = sys.argv[1], sys.argv[2], int(sys.argv[3])
+OUT, KIND, DEVICES, WHAT = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 if keras.backend.backend() == "jax":  # JAX looks when it first counts its devices
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 else:
@@ -94,8 +96,22 @@ def message(attempt):
     return "nothing"
 
 
-def main():
-    distribution = kr.training.distribution.start(KIND)
+def recipe(distribution):
+    """A whole run: augmentation with mixup, averages, validation under attack, checkpoints."""
+    registry.ARCHITECTURES["smallest"] = registry.IsotropicConvNeXt(1, 16)
+    run = Recipe(
+        "smallest",
+        model=ModelPart("smallest"),
+        data=DataPart("photo_crops", policy="heavy", resolution=32, batch_size=8),
+        training=TrainingPart(epochs=2, steps_per_epoch=3, learning_rate=1e-2, ema_decay=0.5, precision="float32"),
+        attack=AttackPart("apgd", n_iter=1),
+        evaluation=EvaluationPart(n_images=16, n_iter=1),
+        checkpoints=CheckpointPart(every_steps=2, keep_last=9),
+    )
+    kr.training.train(run, OUT, distribution, verbose=False)
+
+
+def fit(distribution):
     rng = np.random.default_rng(0)
     train_count, validation_count = COUNTS[keras.backend.backend()]
     x, weight = rng.random((24, 6, 6, 3), "float32"), rng.uniform(0.1, 2.0, 24).astype("float32")
@@ -122,7 +138,8 @@ def main():
     }
     variables = {v.path: keras.ops.convert_to_numpy(v) for v in trainer.variables if "/" in v.path}
     np.savez(OUT, outcome=json.dumps(outcome), **{str(i): value for i, value in enumerate(variables.values())})
-    distribution.stop()
 
 
-main()
+started = kr.training.distribution.start(KIND)
+{"fit": fit, "recipe": recipe}[WHAT](started)
+started.stop()

@@ -1,13 +1,14 @@
 """The same training on one device, on several and in several processes."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
 from keras_robust.backend import cluster as clusters
-from keras_robust.training import distribution
+from keras_robust.training import checkpoints, distribution
 from tests.training.processes import cluster, run_together
 
 BACKEND = keras.backend.backend()
@@ -23,7 +24,14 @@ def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
     commands = []
     for name, (kind, devices, processes) in runs.items():
         for i, extra in enumerate(cluster(BACKEND, processes)):
-            arguments = ["-m", "tests.training.distributed", str(tmp_path / f"{name}{i}.npz"), kind, str(devices)]
+            arguments = [
+                "-m",
+                "tests.training.distributed",
+                str(tmp_path / f"{name}{i}.npz"),
+                kind,
+                str(devices),
+                "fit",
+            ]
             commands.append((arguments, extra))
     run_together(commands)
 
@@ -47,6 +55,44 @@ def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
         for name, said in outcomes["four0"]["refused"].items():
             assert name in said
             assert "under MirroredStrategy with 4 replicas" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
+def test_runs_go_on_on_another_number_of_devices(tmp_path):
+    """A checkpoint of one device, on two devices and in two processes: the end is that of one device."""
+
+    def command(name, kind, devices, extra):
+        return ["-m", "tests.training.distributed", str(tmp_path / name), kind, str(devices), "recipe"], extra
+
+    run_together([command("one", "single", 1, {})])
+    for name in ("two", "hosts"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for file in ("recipe.json", "checkpoints/step-000000002.npz"):
+            shutil.copy(tmp_path / "one" / file, tmp_path / name / file)
+    hosts = [command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2)]
+    run_together([command("two", KIND, 2, {}), *hosts])
+
+    files = ("best.keras", "model.keras", "model_ema.keras", "checkpoints/step-000000006.npz")
+    first, start = (checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.npz") for step in (6, 2))
+    moved = [np.abs(first[name] - start[name]).max() for name in first if "kernel" in name and "model" in name]
+    assert moved
+    assert min(moved) > 1e-3
+    history = json.loads((tmp_path / "one/history.json").read_text())
+    for name in ("two", "hosts"):
+        assert all((tmp_path / name / file).is_file() for file in files)
+        there = checkpoints.read(tmp_path / name / files[-1])
+        assert sorted(there) == sorted(first)
+        for variable in first:
+            # Adam divides by the root of the second moment, which turns rounding of small gradients into more.
+            np.testing.assert_allclose(there[variable], first[variable], rtol=1e-4, atol=2e-4, err_msg=variable)
+        for epoch, expected in zip(json.loads((tmp_path / name / "history.json").read_text()), history, strict=True):
+            assert epoch.keys() == expected.keys()
+            assert epoch["val_robust_accuracy"] == expected["val_robust_accuracy"]
+            # Of the epoch that was gone on with, the curves of training are those of its rest.
+            names = [curve for curve in expected if curve.startswith(("val_", "ema_")) or epoch["epoch"] == 2]
+            there, alone = ([each[curve] for curve in names] for each in (epoch, expected))
+            np.testing.assert_allclose(there, alone, rtol=1e-3, atol=1e-3)
 
 
 def test_one_device_is_found(capsys):
