@@ -6,6 +6,8 @@ import jax
 import keras
 import numpy as np
 
+from keras_robust.backend.seeds import calls_with_fresh_draws
+
 
 def input_gradient(function, x):
     def total(x):
@@ -17,7 +19,8 @@ def input_gradient(function, x):
 
 
 def _frozen(layer, trainable, non_trainable):
-    return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
+    states = calls_with_fresh_draws(layer, non_trainable)
+    return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
 
 
 COMPILES_EACH_SHAPE = True

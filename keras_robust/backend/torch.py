@@ -3,6 +3,8 @@
 import keras
 import torch
 
+from keras_robust.backend.seeds import calls_with_fresh_draws
+
 
 def input_gradient(function, x):
     with torch.enable_grad():
@@ -18,7 +20,8 @@ def _frozen(layer):
     """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
     trainable = [variable.value.detach() for variable in layer.trainable_variables]
     non_trainable = [variable.value for variable in layer.non_trainable_variables]
-    return lambda x: layer.stateless_call(trainable, non_trainable, x, training=False)[0]
+    states = calls_with_fresh_draws(layer, non_trainable)
+    return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
 
 
 COMPILES_EACH_SHAPE = False

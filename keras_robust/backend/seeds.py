@@ -1,0 +1,37 @@
+"""Random layers in a frozen model: every call draws anew, although the states of its seeds stay as they are."""
+
+import itertools
+
+from keras import ops
+
+
+def calls_with_fresh_draws(layer, non_trainable):
+    """States for the calls of `layer` on constant variables.
+
+    Args:
+        layer: a Keras layer or model.
+        non_trainable: values of `layer.non_trainable_variables`.
+
+    Returns:
+        A function from the images of a call to the values for `stateless_call`: those given, but for the states of seed
+        generators, which advance by a number made of how many calls came before and of the images. In a compiled loop,
+        whose body is traced once, the images alone tell one call from the next. Without it a model whose output is
+        random would show one and the same noise to all gradients that are averaged, and look more robust than it is.
+    """
+    states = {id(generator.state) for part in layer._flatten_layers() for generator in part._seed_generators}
+    places = [i for i, variable in enumerate(layer.non_trainable_variables) if id(variable) in states]
+    if not places:
+        return lambda x: non_trainable
+    calls = itertools.count(1)
+
+    def values(x):
+        # 2**24: what float32 tells apart. The prime keeps calls apart whose images are alike.
+        scattered = ops.sum(ops.cast(ops.stop_gradient(x), "float32")) * 997.0 % 1.0 * 2.0**24
+        advanced = list(non_trainable)
+        for i in places:
+            state = advanced[i]
+            offset = ops.cast(scattered, "int32") + 15_485_863 * (next(calls) % 100)
+            advanced[i] = state + ops.cast(ops.stack([ops.zeros_like(offset), offset]), state.dtype)
+        return advanced
+
+    return values
