@@ -10,6 +10,7 @@ from keras_robust import random
 RELATIVE_SLACK = 1e-6
 PIXEL_ROUNDING = 2.0**-24  # the spacing of float32 below 1
 ROOT_STEPS = 50  # at most; about eight are needed
+LARGEST_RADIUS = 1e9  # no image is as long, and its square is a float32
 
 
 def per_example(values, x):
@@ -154,7 +155,8 @@ class L2(Norm):
         delta = x_adv - x
         sign, square = ops.sign(delta), delta * delta
         room = _room(x, sign)
-        needed = eps * eps + 0.0 * square[:, 0, 0, 0]
+        radius = ops.minimum(eps, LARGEST_RADIUS)
+        needed = radius * radius + 0.0 * square[:, 0, 0, 0]
         factor = _filling(ops.ones_like(square), square, room * room, needed, most=1.0)
         change = ops.minimum(per_example(ops.sqrt(factor), x) * ops.abs(delta), room)
         return _step_within(self, x, change, sign, eps)

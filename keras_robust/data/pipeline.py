@@ -104,6 +104,7 @@ class TrainPipeline:
         def augment(image, label, drawn):
             example = {"images": crop.resize(image, drawn), "transformations": drawn}
             image = (vary(example) if vary is not None else example)["images"]
+            image = tf.ensure_shape(image, (self.resolution, self.resolution, 3))
             return {"images": image, "labels": label, "transformations": {name: drawn[name] for name in _LATER}}
 
         @plain
