@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_robust import backend, random
 from keras_robust.checks import check_count, check_images
-from keras_robust.norms import NORMS
+from keras_robust.norms import LARGEST_RADIUS, NORMS
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,20 @@ class ThreatModel:
         self._check_pair(x_adv, x)
         if backend.concrete(x_adv) and np.isnan(ops.convert_to_numpy(x_adv)).any():
             raise ValueError("x_adv must be numbers; received NaN.")
-        return self._call(lambda a, b: self.geometry.project(a, b, self.eps), x_adv, x)
+        return self._call(lambda a, b: self.geometry.project(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
 
     def contains(self, x_adv, x):
         """Whether each example of `x_adv` lies in the ball around `x` and in [0, 1]; booleans of shape (batch,)."""
         self._check_pair(x_adv, x)
-        return self._call(lambda a, b: self.geometry.contains(a, b, self.eps), x_adv, x)
+        return self._call(lambda a, b: self.geometry.contains(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
 
     def random_start(self, x, seed=0):
         """A random point of the ball around each image, inside [0, 1], float32; fixed by the seed and the position."""
         self._check_pair(x, x)
         keys = random.example_keys(check_count("seed", seed, least=0), 0, ops.arange(np.shape(x)[0], dtype="int32"))
-        return self._call(lambda a: self.geometry.random(keys, ops.cast(a, "float32"), self.eps), x)
+        return self._call(
+            lambda a: self.geometry.random(keys, ops.cast(a, "float32"), min(self.eps, LARGEST_RADIUS)), x
+        )
 
     def step(self, gradient):
         """Direction of steepest ascent of unit size for each example of `gradient`."""
