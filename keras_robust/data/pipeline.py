@@ -115,8 +115,7 @@ class TrainPipeline:
             others = tf.nest.map_structure(lambda x: tf.gather(x, plan.partners[plan.own]), batch)
             return tf.data.Dataset.from_tensor_slices((own, others, mixture))
 
-        # In floats a batch is too large for the allocator to use its memory again, and each operation on it would cost
-        # more for fresh pages than for arithmetic. So all but the last copy is done image by image.
+        # Image by image, so that the workers share the arithmetic.
         @plain
         def finish(own, other=None, mixture=None):
             label = tf.one_hot(own["labels"], self.num_classes)
