@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from keras_robust.models import registry
+
 # The examples are the same in every run; fewer on JAX, which compiles loops anew outside of jit.
 examples = 6 if keras.backend.backend() == "jax" else 25
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=examples)
@@ -18,6 +20,15 @@ settings.load_profile("suite")
 # Frameworks hold hundreds of thousands of objects that no collection of garbage will ever free: out of its sight.
 gc.collect()
 gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registry():
+    """Models that a test module registers are gone with it."""
+    before = dict(registry.ARCHITECTURES)
+    yield
+    registry.ARCHITECTURES.clear()
+    registry.ARCHITECTURES.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -69,18 +69,14 @@ def build(options):
 def write(model, options):
     """Write aside, reload what was written and compare, then rename; returns the largest logit."""
     import keras_robust as kr
+    from keras_robust.files import written_aside
 
-    aside = options.out.with_name(f".{os.getpid()}.{options.out.name}")
-    try:
+    with written_aside(options.out) as aside:
         if options.out.suffix == ".safetensors":
             kr.weights.save(model, aside)
         else:
             model.save(aside) if options.out.suffix == ".keras" else model.save_weights(aside)
-        largest = verify(model, aside, options)
-        os.replace(aside, options.out)
-    finally:
-        aside.unlink(missing_ok=True)
-    return largest
+        return verify(model, aside, options)
 
 
 def verify(model, path, options):

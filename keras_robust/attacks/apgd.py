@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.base import CHUNK, Attack, Found, no_point_yet, repeat
+from keras_robust.attacks.base import CHUNK, Attack
+from keras_robust.attacks.problem import Found, no_point_yet, repeat
 from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import choose, per_example
 

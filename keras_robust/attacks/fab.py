@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_robust import losses
-from keras_robust.attacks.base import CHUNK, Attack, Found
+from keras_robust.attacks.base import CHUNK, Attack
+from keras_robust.attacks.problem import Found
 from keras_robust.checks import check_count
 from keras_robust.norms import choose, per_example
 

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_robust import random
-from keras_robust.attacks.base import RETURNS, Attack, Found, repeat
+from keras_robust.attacks.base import RETURNS, Attack
+from keras_robust.attacks.problem import Found, repeat
 from keras_robust.checks import check_count, check_number
 
 

@@ -56,10 +56,6 @@ class Distribution:
         """
         return dataset
 
-    def outside(self, function, *arguments):
-        """`function(*arguments)` as if outside of `scope()`: the variables of an input pipeline stay on the host."""
-        return function(*arguments)
-
     def gather(self, number):
         """The number that each process gives, as a list of floats; all processes must call it at the same point."""
         return [float(number)]

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +92,6 @@ class Strategy(Distribution):
         return self.strategy.distribute_datasets_from_function(
             lambda context: dataset.flat_map(split) if parts > 1 else dataset
         )
-
-    def outside(self, function, *arguments):
-        with ThreadPoolExecutor(1) as other:  # scopes belong to a thread
-            return other.submit(function, *arguments).result()
 
     def gather(self, number):
         if self.processes == 1:

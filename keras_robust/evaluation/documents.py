@@ -7,8 +7,8 @@ from pathlib import Path
 from keras_robust.evaluation.figure import figure
 from keras_robust.evaluation.html import page
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.state import write_text
 from keras_robust.evaluation.text import markdown
+from keras_robust.files import write_text
 
 
 def write(report: Report, out: str | PathLike) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_robust.attacks import sanity
-from keras_robust.evaluation.state import read_arrays, write_arrays, write_text
+from keras_robust.evaluation.state import read_arrays, write_arrays
 from keras_robust.evaluation.statistics import Proportion
+from keras_robust.files import write_text
 from keras_robust.threat import ThreatModel
 
 SCHEMA = "keras_robust.evaluation"

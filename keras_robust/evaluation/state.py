@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import threading
 import zipfile
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_robust.files import write_text, written_aside
 
 FOLDER = "state"
 IMAGES = "images.npz"
@@ -121,36 +121,9 @@ def _file(folder, resolution, batch):
     return folder / f"{resolution}px-{batch:05d}.npz"
 
 
-class Aside:
-    """A file that is written aside and takes its place only when it is complete: `with Aside(path) as file`."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-
-    def __enter__(self):
-        self._file = self._aside.open("wb")
-        return self._file
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            os.replace(self._aside, self._path)
-        else:
-            self._aside.unlink(missing_ok=True)
-
-
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with Aside(path) as file:
+    with written_aside(path) as aside, aside.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def write_text(path: Path, text: str) -> None:
-    with Aside(path) as file:
-        file.write(text.encode("utf-8"))
 
 
 def fingerprint(model, predictions: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from keras_robust.training.adversarial import AdversarialModel
 from keras_robust.training.callbacks import AdversarialTensorBoard
 from keras_robust.training.checkpoints import CheckpointError
 from keras_robust.training.guards import Preempted, TrainingBroken
+from keras_robust.training.models import load_run
 from keras_robust.training.objectives import MART, TRADES, Standard
 from keras_robust.training.optimizer import adamw, undecayed
 from keras_robust.training.recipe import (
@@ -18,7 +19,7 @@ from keras_robust.training.recipe import (
     StartPart,
     TrainingPart,
 )
-from keras_robust.training.run import load_run, train
+from keras_robust.training.run import train
 from keras_robust.training.schedules import WarmupCosine
 
 __all__ = [

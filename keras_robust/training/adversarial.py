@@ -9,8 +9,8 @@ from keras import ops
 from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, loss_scale
-from keras_robust.checks import check_count, check_images, check_labels, check_logits_shape
-from keras_robust.training.inputs import check_loss, with_input_check
+from keras_robust.checks import check_count, check_logits_shape
+from keras_robust.training.inputs import accepted, check_arrays, check_loss, with_input_check
 from keras_robust.training.objectives import Standard
 from keras_robust.training.optimizer import of_any_backend
 from keras_robust.training.schedules import PerUpdate
@@ -363,44 +363,14 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def _accepted(self, x, y):
         """Images in [0, 1], the labels for Keras and those for the attack; what was out of range is counted."""
-        if y is None:
-            raise ValueError("y must be given: an attack needs labels; received None.")
-        if "float" not in keras.backend.standardize_dtype(x.dtype) or len(x.shape) != 4:
-            raise ValueError(
-                "x must be float images of shape (batch, height, width, channels) in [0, 1]; "
-                f"received dtype {keras.backend.standardize_dtype(x.dtype)} and shape {tuple(x.shape)}."
-            )
-        x = ops.cast(x, "float32")
-        valid = ops.logical_and(x >= 0.0, x <= 1.0)
-        self.bad_images.update_state(ops.cast(ops.logical_not(ops.all(valid, axis=(1, 2, 3))), "float32"))
-        classes = self.model.output_shape[-1]
-        if len(y.shape) == 2 and y.shape[1] == classes:
-            soft = ops.cast(y, "float32")
-            valid = ops.logical_and(ops.all(soft >= 0.0, axis=1), ops.abs(ops.sum(soft, axis=1) - 1.0) < 1e-2)
-            self.bad_labels.update_state(ops.cast(ops.logical_not(valid), "float32"))
-            return ops.clip(x, 0.0, 1.0), y, soft
-        if len(y.shape) > 2 or (len(y.shape) == 2 and y.shape[1] != 1) or "int" not in str(y.dtype):
-            raise ValueError(
-                f"y must be integer class indices of shape (batch,) or soft labels of shape (batch, {classes}); "
-                f"received dtype {keras.backend.standardize_dtype(y.dtype)} and shape {tuple(y.shape)}."
-            )
-        last = classes - 1
-        labels = ops.cast(ops.reshape(y, (-1,)), "int32")
-        accepted = ops.clip(labels, 0, last)
-        self.bad_labels.update_state(ops.cast(ops.not_equal(labels, accepted), "float32"))
-        return ops.clip(x, 0.0, 1.0), accepted, accepted
+        x, y, labels, bad_images, bad_labels = accepted(x, y, self.model.output_shape[-1])
+        self.bad_images.update_state(ops.cast(bad_images, "float32"))
+        self.bad_labels.update_state(ops.cast(bad_labels, "float32"))
+        return x, y, labels
 
     def _check_arrays(self, x, y, sample_weight=None):
-        if not isinstance(x, (np.ndarray, list, tuple, dict)) and not ops.is_tensor(x):
-            return  # streams are checked as they pass
-        x = check_images(x)
-        if y is None:
-            raise ValueError("y must be given: an attack needs labels; received None.")
-        labels = ops.convert_to_numpy(y)
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        check_labels(labels, x.shape[0], self.model.output_shape[-1])
-        if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
-            raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
+        if isinstance(x, (np.ndarray, list, tuple, dict)) or ops.is_tensor(x):
+            check_arrays(x, y, sample_weight, self.model.output_shape[-1])  # streams are checked as they pass
 
 
 def _default_validation(attacks):

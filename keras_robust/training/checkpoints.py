@@ -21,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.checks import check_count
+from keras_robust.files import written_aside
 
 FORMAT = "keras_robust checkpoint 1"
 HEADER = "checkpoint.json"
@@ -72,25 +73,18 @@ def write(path, arrays, step, info):
     """
     path = Path(path)
     header = {"format": FORMAT, "step": int(step), "sha256": _digest(arrays), "dtypes": _dtypes(arrays), "info": info}
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                archive.writestr(HEADER, json.dumps(header))
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, _plain(array), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            archive.writestr(HEADER, json.dumps(header))
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, _plain(array), allow_pickle=False)
         _flush_folder(path.parent)
     except OSError as error:
         raise CheckpointError(
             f"checkpoint {path} could not be written: {error.strerror or error}. Earlier checkpoints are untouched; "
             "free some space (or lower checkpoints.keep_last) and start the same command again."
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def peek(path):

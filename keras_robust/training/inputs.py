@@ -1,6 +1,56 @@
-"""What a compiled step can only count, raised from outside of it: pixels and labels out of range."""
+"""What a training step takes: images and labels checked before it or, where it is compiled, counted and then raised."""
 
 import keras
+import numpy as np
+from keras import ops
+
+from keras_robust.checks import check_images, check_labels
+
+
+def check_arrays(x, y, sample_weight, classes):
+    """Raises a ValueError for images, labels or weights that are not as `AdversarialModel.fit` takes them."""
+    x = check_images(x)
+    if y is None:
+        raise ValueError("y must be given: an attack needs labels; received None.")
+    labels = ops.convert_to_numpy(y)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    check_labels(labels, x.shape[0], classes)
+    if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
+        raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
+
+
+def accepted(x, y, classes):
+    """One batch inside the step, every value brought into its range.
+
+    Returns:
+        Images in [0, 1]; the labels for Keras; those for the attack; whether each image, and each label, was out of
+        range, booleans (batch,).
+
+    Raises:
+        ValueError: types or shapes that no value could mend.
+    """
+    if y is None:
+        raise ValueError("y must be given: an attack needs labels; received None.")
+    if "float" not in keras.backend.standardize_dtype(x.dtype) or len(x.shape) != 4:
+        raise ValueError(
+            "x must be float images of shape (batch, height, width, channels) in [0, 1]; "
+            f"received dtype {keras.backend.standardize_dtype(x.dtype)} and shape {tuple(x.shape)}."
+        )
+    x = ops.cast(x, "float32")
+    bad_images = ops.logical_not(ops.all(ops.logical_and(x >= 0.0, x <= 1.0), axis=(1, 2, 3)))
+    x = ops.clip(x, 0.0, 1.0)
+    if len(y.shape) == 2 and y.shape[1] == classes:
+        soft = ops.cast(y, "float32")
+        valid = ops.logical_and(ops.all(soft >= 0.0, axis=1), ops.abs(ops.sum(soft, axis=1) - 1.0) < 1e-2)
+        return x, y, soft, bad_images, ops.logical_not(valid)
+    if len(y.shape) > 2 or (len(y.shape) == 2 and y.shape[1] != 1) or "int" not in str(y.dtype):
+        raise ValueError(
+            f"y must be integer class indices of shape (batch,) or soft labels of shape (batch, {classes}); "
+            f"received dtype {keras.backend.standardize_dtype(y.dtype)} and shape {tuple(y.shape)}."
+        )
+    labels = ops.cast(ops.reshape(y, (-1,)), "int32")
+    clipped = ops.clip(labels, 0, classes - 1)
+    return x, clipped, clipped, bad_images, ops.not_equal(labels, clipped)
 
 
 class InputCheck(keras.callbacks.Callback):

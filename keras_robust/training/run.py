@@ -1,24 +1,22 @@
 """One training run, from a recipe to a model: restartable at any step."""
 
-import hashlib
 import json
-import os
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_robust import data
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.clock import InputClock
+from keras_robust.files import write_text
 from keras_robust.training import checkpoints, settings
 from keras_robust.training.board import Board
 from keras_robust.training.build import BEST, build_model, build_trainer, seed_of
 from keras_robust.training.feeds import TrainFeed, ValidationFeed
 from keras_robust.training.guards import Preempted, TrainingBroken, check_finite, check_overfitting
+from keras_robust.training.models import best_weights, save_model
 from keras_robust.training.progress import Progress
 from keras_robust.training.watch import Between, InterruptedValidation, StopSignal, Timer
 
@@ -152,17 +150,17 @@ class Run:
         path = self.out / "recipe.json"
         if path.exists():
             there = settings.from_json(path.read_text())
-            if fingerprint(there) != fingerprint(self.recipe):
+            if settings.fingerprint(there) != settings.fingerprint(self.recipe):
                 raise ValueError(
                     f"out must be a new folder, or that of a run of the same recipe; {self.out} holds "
-                    f"another: {', '.join(differences(there, self.recipe))}."
+                    f"another: {', '.join(settings.differences(there, self.recipe))}."
                 )
         if self.distribution.writes:
             self.out.mkdir(parents=True, exist_ok=True)
             settings.write(self.recipe, path)
 
     def _accepts(self, checkpoint):
-        if checkpoint.info.get("fingerprint") == fingerprint(self.recipe):
+        if checkpoint.info.get("fingerprint") == settings.fingerprint(self.recipe):
             return True
         self._warn(f"{checkpoint.path} is of another recipe and is passed over.")
         return False
@@ -185,7 +183,7 @@ class Run:
         self.progress.restart(start)
         self.clock.reset()
         logs = self.trainer.fit(
-            self.distribution.batches(self.distribution.outside(lambda: self.clock.timed(feed.batches(start)))),
+            self.distribution.batches(self.clock.timed(feed.batches(start))),
             epochs=epoch + 1,
             initial_epoch=epoch,
             steps_per_epoch=end - start,
@@ -256,7 +254,7 @@ class Run:
         if self.distribution.processes == 1:
             speed = self.recipe.data.batch_size, self.progress.seconds_per_step(), self.input_wait()
             self.board.attack(self.trainer, self.validation, step, *speed)
-        write_json(self.history, self.out / "history.json")
+        write_text(self.out / "history.json", json.dumps(self.history, indent=1) + "\n")
 
     # Checkpoints.
 
@@ -272,7 +270,7 @@ class Run:
                 "was written of them. guard.action=rollback goes on from the last good one."
             )
         info = {
-            "fingerprint": fingerprint(self.recipe),
+            "fingerprint": settings.fingerprint(self.recipe),
             "rollbacks": self.rollbacks,
             "history": self.history,
             "validated": self.validated,
@@ -330,102 +328,3 @@ class Run:
             save(self.model, self.out / BEST)
         checkpoints.restore(self.trainer, now)
         self.progress.say(f"best: {BEST}, {best.info['score']:.1%} at step {best.step}; all in {self.out}")
-
-
-def best_weights(trainer, checkpoint):
-    """The context in which a trainer restored from a scored checkpoint has the better of raw and averaged weights."""
-    entry = checkpoint.info["history"][-1]
-    name = "robust_accuracy" if trainer.attacks else "accuracy"
-    averaged = entry.get(f"ema_{name}")
-    if averaged is not None and averaged >= entry[f"val_{name}"]:
-        return trainer.averaged_weights()
-    return nullcontext()
-
-
-def fingerprint(recipe):
-    """A hash of what decides the weights; data may move to another folder."""
-    parts = json.loads(settings.to_json(recipe))
-    for part in ("name", "evaluation", "checkpoints", "guard"):
-        del parts[part]
-    for setting in ("source", "data_dir", "download"):
-        del parts["data"][setting]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def differences(one, other):
-    """The settings in which two recipes differ, as text."""
-    a, b = (json.loads(settings.to_json(recipe)) for recipe in (one, other))
-    found = []
-    for part in a:
-        if isinstance(a[part], dict):
-            found += [f"{part}.{s}={a[part][s]}, not {b[part][s]}" for s in a[part] if a[part][s] != b[part][s]]
-    return found
-
-
-def save_model(model, path):
-    """Saves a .keras file, aside first."""
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        model.save(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_json(value, path):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def load_run(folder, which="best"):
-    """The model of a training run, finished or not, from its checkpoints.
-
-    Args:
-        folder: of the run, as given to `train`.
-        which: "best": the better of raw and averaged weights at the highest robust accuracy; "last": the latest
-            weights; "ema": the latest averages.
-
-    Returns:
-        A `keras.Model`.
-
-    Raises:
-        ValueError: no such run, or it has nothing of the kind yet.
-
-    Example:
-        >>> model = kr.training.load_run("runs/mine")
-    """
-    folder = Path(folder)
-    if which not in ("best", "last", "ema"):
-        raise ValueError(f"which must be 'best', 'last' or 'ema'; received {which!r}.")
-    if not (folder / "recipe.json").is_file():
-        raise ValueError(f"folder must be that of a training run, with a recipe.json; received {str(folder)!r}.")
-    recipe = settings.from_json((folder / "recipe.json").read_text())
-    kept = checkpoints.Folder(folder / "checkpoints")
-    latest = kept.latest(lambda c: c.info.get("fingerprint") == fingerprint(recipe))
-    checkpoint = kept.best() if which == "best" else latest and latest[0]
-    if checkpoint is None:
-        raise ValueError(f"{folder} has no checkpoint for which={which!r} yet.")
-    arrays = checkpoints.read(checkpoint.path)
-    heads = [array.shape[-1] for name, array in arrays.items() if name.startswith("model/") and "head/bias" in name]
-    bare = replace(recipe, start=type(recipe.start)())
-    policy = keras.config.dtype_policy()
-    try:
-        trainer = build_trainer(bare, build_model(bare, heads[0]), bare.training.accumulate)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    checkpoints.restore(trainer, arrays, checkpoint.path)
-    if which == "best":
-        context = best_weights(trainer, checkpoint)
-    elif which == "ema":
-        context = trainer.averaged_weights()
-    else:
-        context = nullcontext()
-    with context:
-        values = [np.array(keras.ops.convert_to_numpy(weight)) for weight in trainer.model.weights]
-    for weight, value in zip(trainer.model.weights, values):
-        weight.assign(value)
-    return trainer.model

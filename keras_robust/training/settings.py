@@ -1,13 +1,13 @@
 """Recipes as JSON, and settings from the command line."""
 
 import difflib
+import hashlib
 import json
-import os
 import types
 import typing
 from dataclasses import asdict, fields, is_dataclass, replace
-from pathlib import Path
 
+from keras_robust.files import write_text
 from keras_robust.training.recipe import Recipe
 
 
@@ -36,13 +36,27 @@ def from_json(text):
 
 def write(recipe, path):
     """Writes a recipe as JSON, aside first."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(to_json(recipe))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(path, to_json(recipe))
+
+
+def fingerprint(recipe):
+    """A hash of what decides the weights; data may move to another folder."""
+    parts = json.loads(to_json(recipe))
+    for part in ("name", "evaluation", "checkpoints", "guard"):
+        del parts[part]
+    for setting in ("source", "data_dir", "download"):
+        del parts["data"][setting]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def differences(one, other):
+    """The settings in which two recipes differ, as text."""
+    a, b = (json.loads(to_json(recipe)) for recipe in (one, other))
+    found = []
+    for part in a:
+        if isinstance(a[part], dict):
+            found += [f"{part}.{s}={a[part][s]}, not {b[part][s]}" for s in a[part] if a[part][s] != b[part][s]]
+    return found
 
 
 def override(recipe, assignments):

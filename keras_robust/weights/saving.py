@@ -1,12 +1,12 @@
 """From a model into a file."""
 
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_robust.files import written_aside
 from keras_robust.weights.loading import NAMINGS, normalization_of
 from keras_robust.weights.reading import METADATA_KEY
 
@@ -49,9 +49,5 @@ def save(model, path, format="timm"):
 
     from safetensors.numpy import save_file
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_aside(path) as aside:
         save_file(tensors, aside, metadata)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
 import json
-import os
 
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.state import Aside, State, check_same, fingerprint
+from keras_robust.evaluation.state import State, check_same, fingerprint
 from tests.evaluation.problem import linear_model
 
 SETTINGS = {"seed": 0, "model": {"name": "a", "sha256": "1" * 64}, "threats": [{"norm": "L2", "eps": 0.1}]}
@@ -38,17 +37,6 @@ def test_state_of_other_settings_is_refused(tmp_path, changes, message):
 
 def test_settings_that_went_through_a_file_are_the_same():
     check_same({"a": (1, 0.1)}, json.loads(json.dumps({"a": (1, 0.1)})), "")
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path):
-    path = tmp_path / "file"
-    with Aside(path) as file:
-        file.write(b"first")
-    aside = Aside(path)
-    aside.__enter__().write(b"second")
-    aside.__exit__(RuntimeError, RuntimeError("power cut"), None)
-    assert path.read_bytes() == b"first"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_damaged_files_are_named(tmp_path):

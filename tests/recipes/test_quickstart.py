@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -6,7 +5,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,16 +13,14 @@ from PIL import Image
 
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt
+from tests import scripts
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.py"
+RECIPE = scripts.ROOT / "recipes" / "quickstart.py"
 
 
 @pytest.fixture
 def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("recipes/quickstart.py")
 
 
 @pytest.fixture

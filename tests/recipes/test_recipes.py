@@ -1,26 +1,22 @@
 """Every recipe: what it says of itself, and one of each kind run small, from the command line to the models."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import pytest
 
 import keras_robust as kr
 from keras_robust.training import Recipe, command_line, cost
+from tests import scripts
 from tests.training import tiny
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
-FOLDER = Path(__file__).parents[2] / "recipes"
+FOLDER = scripts.ROOT / "recipes"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if "command_line import main" in path.read_text())
 
 
 def _load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load(f"recipes/{name}.py")
 
 
 def _recipes(module):
@@ -71,7 +67,7 @@ def test_cost_by_hand():
     ("name", "variant", "key"),
     [
         ("vit_small_convstem", [], "val_robust_accuracy"),
-        ("ablation_vit_small", ["random"], "val_robust_accuracy"),
+        ("ablation", ["vit_small_random"], "val_robust_accuracy"),
         ("clean_pretraining", [], "val_accuracy"),
         ("finetune_8_255", [], "val_robust_accuracy"),
         ("extreme_norms", [], "val_robust_accuracy"),

@@ -1,6 +1,4 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import pytest
@@ -8,18 +6,15 @@ import pytest
 import keras_robust as kr
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt
+from tests import scripts
 from tests.evaluation.problem import linear_model
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "resolution_study.py"
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 
 
 @pytest.fixture
 def study():
-    spec = importlib.util.spec_from_file_location("resolution_study", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("recipes/resolution_study.py")
 
 
 @pytest.fixture

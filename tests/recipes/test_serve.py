@@ -1,7 +1,6 @@
 """An exported SavedModel behind real model servers, over loopback."""
 
 import contextlib
-import importlib.util
 import io
 import os
 import shutil
@@ -10,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,22 +16,16 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
+from tests import scripts
 from tests.export.samples import NAMES, small_model
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the server loads the same SavedModel, whatever made it", allow_module_level=True)
 
-ROOT = Path(__file__).parents[2]
+ROOT = scripts.ROOT
 
 
-def _load_test():
-    spec = importlib.util.spec_from_file_location("load_test", ROOT / "tools" / "load_test.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-load_test = _load_test()
+load_test = scripts.load("tools/load_test.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """tools/convert.py, as a command."""
 
 import hashlib
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +9,9 @@ import torch
 import keras_robust as kr
 from keras_robust.models import registry
 from keras_robust.models.convnext import IsotropicConvNeXt
+from tests import scripts
 from tests.weights import tensors
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "convert.py"
 SIZE = ["--input-size", "16"]
 
 
@@ -22,10 +20,7 @@ def script(monkeypatch):
     name = "convnext_isotropic_small"
     monkeypatch.setitem(registry.ARCHITECTURES, name, IsotropicConvNeXt(2, 4))
     monkeypatch.setitem(registry.ARCHITECTURES, f"{name}_convstem", IsotropicConvNeXt(2, 4, conv_stem=(2, 3, 4, 5)))
-    spec = importlib.util.spec_from_file_location("convert", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/convert.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/evaluate.py, as a command."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,18 +12,16 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
+from tests import scripts
 from tests.evaluation.problem import Flat, linear_model
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "evaluate.py"
+SCRIPT = scripts.ROOT / "tools" / "evaluate.py"
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/evaluate.py")
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import keras_robust as kr
+from tests import scripts
 from tests.export.samples import THREAT, toy_model
-
-TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("tests/export runs every backend", allow_module_level=True)
@@ -17,10 +14,7 @@ if keras.backend.backend() != "tensorflow":
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/export.py")
 
 
 @pytest.fixture

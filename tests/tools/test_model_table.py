@@ -1,19 +1,14 @@
 import csv
-import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "model_table.py"
+from tests import scripts
 
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location("model_table", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/model_table.py")
 
 
 def test_markdown(tool, capsys):

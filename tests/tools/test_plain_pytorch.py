@@ -1,8 +1,5 @@
 """What the benchmark compares with is the same model, the same attack and the same loss."""
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -13,11 +10,11 @@ import keras_robust as kr
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.vit import ViT
+from tests import scripts
 from tests.models.torch_reference import set_random_weights
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "plain_pytorch.py"
 ROWS = {
     "convnext": ConvNeXt((1, 2, 1, 1), (8, 12, 16, 24)),
     "convnext_convstem": ConvNeXt((1, 2, 1, 1), (8, 12, 16, 24), conv_stem=(4, 6, 8)),
@@ -32,10 +29,7 @@ EPS, CLASSES, SIZE = 4 / 255, 5, 32
 
 @pytest.fixture
 def plain_pytorch():
-    spec = importlib.util.spec_from_file_location("plain_pytorch", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/plain_pytorch.py")
 
 
 def with_the_same_weights(model, plain, folder):

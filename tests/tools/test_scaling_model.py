@@ -1,17 +1,11 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "scaling_model.py"
+from tests import scripts
 
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location("scaling_model", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/scaling_model.py")
 
 
 def test_rows(tool):

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, StartPart, TrainingPart, settings
-from keras_robust.training.run import fingerprint
+from keras_robust.training.settings import fingerprint
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
 

@@ -1,0 +1,122 @@
+"""What an attack works on, one batch of images and a frozen model, and what it finds there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from keras_robust import backend, losses
+from keras_robust.norms import Norm, choose
+
+UNROLLED_ITERATIONS = 4
+LARGEST_FLOAT16 = 65504.0
+
+
+def repeat(first, last, body, state):
+    """`state = body(i, state)` for i in [first, last): unrolled while short, as in training, else a graph loop."""
+    if last - first > UNROLLED_ITERATIONS:
+        return ops.fori_loop(first, last, body, state)
+    for i in range(first, last):
+        state = body(i, state)
+    return state
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch under attack: the frozen model, images, labels, and what counts as harm.
+
+    `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number or a
+    scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
+    are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
+    class indices (batch,), is what a targeted attempt aims at; `eot_iter` the number of gradients to average where
+    the model's output is random; `observe(losses, gradient)` is told of the first point of a run.
+    """
+
+    model: Callable
+    x: Any
+    y: Any
+    norm: Norm
+    eps: Any
+    loss: Callable
+    loss_scale: float = 1.0
+    keys: Any = None
+    restart: Any = 0
+    target: Any = None
+    eot_iter: int = 1
+    observe: Callable | None = None
+
+    def value(self, x):
+        """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
+        logits = ops.cast(self.model(x), "float32")
+        labels = (self.y,) if self.target is None else (self.y, self.target)
+        values = self.loss(logits, *labels)
+        if len(values.shape) != 1:
+            raise ValueError(f"loss must return one value per image, shape (batch,); received {tuple(values.shape)}.")
+        return values, losses.correct(logits, self.y)
+
+    def gradient(self, x, start=False):
+        """Loss, correctness and the gradient of each image's own loss, in the shape of `x`.
+
+        At the start of a run an image whose gradient is not finite gets the loss NaN: an attack that cannot take its
+        first step must not pass for a robust model. Later on such entries count as zero.
+        """
+
+        def scaled(x):
+            values, correct = self.value(x)
+            return values * self.loss_scale, correct
+
+        # The scale is a power of two and rounds nothing; no norm nor sign of a gradient depends on it.
+        values, correct, gradient = backend.input_gradient(scaled, x)
+        if self.eot_iter > 1:
+
+            def add(_, total):
+                again, _, more = backend.input_gradient(scaled, x)
+                return total[0] + again, total[1] + more
+
+            values, gradient = repeat(1, self.eot_iter, add, (values, gradient))
+            values, gradient = values / self.eot_iter, gradient / self.eot_iter
+        values = values / self.loss_scale
+        if start:
+            usable = ops.logical_not(ops.any(ops.isnan(gradient), axis=tuple(range(1, len(x.shape)))))
+            values = ops.where(usable, values, float("nan"))
+            if self.observe is not None:
+                self.observe(values, gradient)
+        # What overflowed float16 keeps its sign and a size whose square is finite.
+        return values, correct, ops.nan_to_num(gradient, nan=0.0, posinf=LARGEST_FLOAT16, neginf=-LARGEST_FLOAT16)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best adversarial image of each example so far, its loss, and whether it is still classified correctly."""
+
+    x: Any
+    loss: Any
+    correct: Any
+
+    def merge(self, other, returns, counts=True):
+        """Example by example the better of two: the higher loss or, first of all, the misclassified one.
+
+        Where `counts`, (batch,) or a bool, does not hold, `other` is out of the question.
+        """
+        better = other.loss > self.loss
+        if returns == "misclassified":
+            fooled, was_fooled = ops.logical_not(other.correct), ops.logical_not(self.correct)
+            # The later of two misclassified points wins, as in the published evaluation.
+            better = ops.logical_or(fooled, ops.logical_and(better, ops.logical_not(was_fooled)))
+        if counts is not True:
+            better = ops.logical_and(better, counts)
+        return Found(
+            choose(better, other.x, self.x),
+            ops.where(better, other.loss, self.loss),
+            ops.where(better, other.correct, self.correct),
+        )
+
+    def state(self):
+        return self.x, self.loss, self.correct
+
+
+def no_point_yet(x):
+    """The `Found` of a run that has not evaluated anything."""
+    loss = ops.full_like(x[:, 0, 0, 0], -float("inf"))
+    return Found(x, loss, ops.ones_like(loss, dtype="bool"))

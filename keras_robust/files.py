@@ -1,0 +1,33 @@
+"""Files that are there whole or not at all."""
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_aside(path):
+    """A path beside `path` to write a file to, which is moved to `path` when the block ends.
+
+    Where the block raises, what was at `path` before stays, and nothing else.
+
+    Example:
+        >>> with written_aside("report.json") as aside:
+        ...     aside.write_text(text)
+    """
+    path = Path(path)
+    aside = path.with_name(f".{os.getpid()}.{threading.get_ident()}.{path.name}")  # with its suffix, which some need
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes UTF-8 text, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
