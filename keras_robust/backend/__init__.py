@@ -33,14 +33,16 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
         f"KERAS_BACKEND is {keras.backend.backend()!r}."
     )
 
-_active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
-TrainStep, compile, input_gradient = _active.TrainStep, _active.compile, _active.input_gradient
-COMPILES_EACH_SHAPE = _active.COMPILES_EACH_SHAPE
-concrete, example_index, on_host = _active.concrete, _active.example_index, _active.on_host
+active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
+TrainStep, compile, input_gradient = active.TrainStep, active.compile, active.input_gradient
+COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
+concrete, example_index, on_host = active.concrete, active.example_index, active.on_host
 
+# What only one backend has is reached through `active`.
 __all__ = [
     "COMPILES_EACH_SHAPE",
     "TrainStep",
+    "active",
     "compile",
     "concrete",
     "example_index",

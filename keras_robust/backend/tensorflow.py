@@ -65,6 +65,24 @@ def on_host(function, x, width):
     return tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), (x.shape[0], width))
 
 
+def saved_function_is_differentiable(function):
+    """Whether the outputs of a function of a SavedModel have a gradient in the float images that it takes."""
+    concrete = getattr(function, "concrete_functions", [function])[0]
+    images = next(spec for spec in tf.nest.flatten(concrete.structured_input_signature) if spec is not None)
+
+    @tf.function(autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = function(x)
+        return tape.gradient(outputs, x)
+
+    try:
+        return gradient.get_concrete_function(tf.TensorSpec(images.shape, images.dtype)).structured_outputs is not None
+    except LookupError:  # an operation without a registered gradient
+        return False
+
+
 def example_index(count):
     if not _in_replica():
         return tf.range(count, dtype=tf.int32)

@@ -35,6 +35,9 @@ class Format:
 class SavedModel(keras.layers.Layer):
     """A TensorFlow SavedModel from pixels to logits, by its signature "logits" or else by the one that it serves.
 
+    Attributes:
+        differentiable: whether its graph can be differentiated; rounding, say, or a served decoder cuts it off.
+
     Raises:
         ValueError: the backend is not TensorFlow, or the folder holds no such signature.
     """
@@ -58,6 +61,7 @@ class SavedModel(keras.layers.Layer):
         else:
             raise ValueError(f"{path} cannot be used as a SavedModel: {errors[-1]}")
         self.endpoint = endpoint
+        self.differentiable = backend.active.saved_function_is_differentiable(self._inner.call_endpoint_fn)
 
     def call(self, x, training=False):
         outputs = self._inner(x)

@@ -44,9 +44,26 @@ def test_saved_model_by_its_logits(model, tmp_path):
     archive.write_out(tmp_path / "served", verbose=False)
     loaded = load_model(tmp_path / "served")
     assert loaded.endpoint == "logits"
+    assert loaded.differentiable is True
     np.testing.assert_allclose(logits(loaded), logits(model), atol=1e-6)
     x_adv = kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1))(loaded, X, np.array([0, 1]))
     np.testing.assert_array_equal(x_adv, kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1))(model, X, np.array([0, 1])))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.parametrize("cut", ["stop_gradient", "round"])
+def test_saved_model_without_gradients_meets_square_alone(model, tmp_path, cut):
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
+    archive.add_endpoint("logits", lambda x: {"logits": getattr(tf, cut)(model(x) * 1e4)}, spec)
+    archive.write_out(tmp_path / "cut", verbose=False)
+    loaded = load_model(tmp_path / "cut")
+    assert loaded.differentiable is False
+    run = kr.evaluation.attackers.attacker(loaded, kr.ThreatModel("Linf", 0.1), "standard", 2, 0)
+    assert list(run.attacks(3)) == ["square"]
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow reads it")
