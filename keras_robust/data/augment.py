@@ -8,7 +8,6 @@ input pipeline passes what was drawn instead, `"transformations"` (`Plan.example
 The only module that imports keras_cv, which works in TensorFlow whatever Keras' backend is.
 """
 
-from functools import lru_cache
 from types import SimpleNamespace
 
 import keras_cv
@@ -137,22 +136,16 @@ class RandAugment(StatelessLayer):
         return {"operation": tf.ensure_shape(which, shape), "magnitude": tf.ensure_shape(magnitude, shape)}
 
     def augment_image(self, image, transformation, **kwargs):
-        apply = _operation(self.policy.operations)
         for which, magnitude in zip(*(tf.unstack(transformation[name]) for name in ("operation", "magnitude"))):
-            image = apply(image, which, magnitude)
+            image = self._operate(image, which, magnitude)
         return image
 
-
-@lru_cache
-def _operation(names):
-    """A graph of all the operations, of which one runs: made once, for it takes a second."""
-
-    @tf.function(autograph=False, reduce_retracing=True)
-    def apply(image, which, magnitude):
+    def _operate(self, image, which, magnitude):
+        # Not a tf.function of its own, though the graph would be traced once: a switch inside of one makes the data set
+        # fail in all but the first of several processes ("Haven't set up remote eager worker", TensorFlow 2.21).
+        names = self.policy.operations
         branches = [lambda: image, *(lambda f=FUNCTIONS[name]: f(image, magnitude) for name in names)]
         return tf.switch_case(which + 1, branches)
-
-    return apply
 
 
 class RandomErasing(StatelessLayer):

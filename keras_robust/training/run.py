@@ -52,12 +52,6 @@ class Run:
     def __init__(self, recipe, out, distribution, verbose=True):
         self.recipe, self.out, self.distribution = recipe, Path(out), distribution
         part = recipe.data
-        if distribution.kind == "multi_worker" and part.policy != "basic":
-            # The data set fails on all but the first process ("remote eager worker").
-            raise ValueError(
-                "data.policy must be 'basic' in several processes of TensorFlow, whose workers do not run the "
-                f"others; received {part.policy!r}. The JAX backend takes them all."
-            )
         fetch = {"data_dir": part.data_dir, "download": part.download}
         self.sources = {split: data.source(part.source, split, **fetch) for split in ("train", "val")}
         self.num_classes = recipe.model.num_classes or len(self.sources["train"].class_names)

@@ -60,7 +60,7 @@ def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
 def test_runs_go_on_on_another_number_of_devices(tmp_path):
-    """A checkpoint of one device, on two devices and (JAX) in two processes: the end is that of one device."""
+    """A checkpoint of one device, on two devices and in two processes: the end is that of one device."""
 
     def command(name, kind, devices, extra):
         return ["-m", "tests.training.distributed", str(tmp_path / name), kind, str(devices), "recipe"], extra
@@ -70,9 +70,7 @@ def test_runs_go_on_on_another_number_of_devices(tmp_path):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         for file in ("recipe.json", "checkpoints/step-000000002.npz"):
             shutil.copy(tmp_path / "one" / file, tmp_path / name / file)
-    # TensorFlow refuses the heavy policy in several processes.
-    hosts = [command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2)] if BACKEND == "jax" else []
-    run_together([command("two", KIND, 2, {}), *hosts])
+    run_together([command("two", KIND, 2, {}), *(command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2))])
 
     files = ("best.keras", "model.keras", "model_ema.keras", "checkpoints/step-000000006.npz")
     first, start = (checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.npz") for step in (6, 2))
@@ -80,7 +78,7 @@ def test_runs_go_on_on_another_number_of_devices(tmp_path):
     assert moved
     assert min(moved) > 1e-3
     history = json.loads((tmp_path / "one/history.json").read_text())
-    for name in ("two", "hosts") if hosts else ("two",):
+    for name in ("two", "hosts"):
         assert all((tmp_path / name / file).is_file() for file in files)
         there = checkpoints.read(tmp_path / name / files[-1])
         assert sorted(there) == sorted(first)
