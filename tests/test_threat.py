@@ -1,5 +1,6 @@
 """Geometry of the norms: properties that hold for any point, and the nearest point by another solver."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -198,3 +199,22 @@ def test_tiny_and_huge_radii(norm, eps):
     assert z.max() <= 1
     moved = np.abs(z - x).max()
     assert moved > 0.5 if eps > 1 else moved <= max(2 * eps, 2.0**-23)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sparse_steps_move_the_largest_entries(dtype):
+    """Against sorting in numpy: with ties, zeros, and shares from none to all of the entries."""
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless told so")
+    rng = np.random.default_rng(0)
+    gradient = rng.normal(size=(40, 4, 5, 3)).astype(dtype)
+    gradient[:10] = np.round(gradient[:10], 1)
+    gradient[10:15] *= rng.random((5, 4, 5, 3)) < 0.1
+    gradient[15] = 0
+    share = np.linspace(0, 1, 40).astype("float32")
+    step = ThreatModel("L1", 1.0).geometry.sparse_step(ops.convert_to_tensor(gradient), ops.convert_to_tensor(share))
+    for one, each, part in zip(ops.convert_to_numpy(step), gradient, share):
+        ranked = np.sort(np.abs(each).ravel())
+        first = min(int(np.floor((np.float32(1) - part) * np.float32(60))), 59)
+        expected = np.sign(each) * (np.abs(each) >= ranked[first])
+        np.testing.assert_allclose(one, expected / max(np.abs(expected).sum(), 1e-10), rtol=1e-6)
