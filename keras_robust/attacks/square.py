@@ -1,5 +1,7 @@
 """Square Attack: random search with square-shaped changes, from the logits alone (Andriushchenko et al. 2020)."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 from keras import ops
@@ -27,9 +29,10 @@ def _signs(draws):
     return ops.where(draws < 0.5, -1.0, 1.0)
 
 
-def _by_channel(values):
-    """(batch, channels) -> (batch, 1, 1, channels)."""
-    return values[:, None, None, :]
+def _as_rows(images):
+    """(batch, height, width, channels) -> (batch, height, width * channels): broadcasting along channels is slow."""
+    batch, height, width, channels = ops.shape(images)
+    return ops.reshape(images, (batch, height, width * channels))
 
 
 class Squares:
@@ -48,19 +51,19 @@ class Squares:
 
         `side` (queries, batch) floats; `draws` (queries, batch, n_draws + channels) uniform in [0, 1).
         """
-        _, height, width, _ = ops.shape(problem.x)
+        shape = _, height, width, channels = ops.shape(problem.x)
         rows, columns = (
             inside(places(start(draws[..., axis], side, length), length), side)
             for axis, length in enumerate((height, width))
         )
         # More than the width of the ball: clipping then puts the pixels on its surface exactly.
         push = 3.0 * problem.eps * _signs(draws[..., self.n_draws :])
-        columns = columns[..., None] * push[:, :, None]
-        low, high = (ops.clip(problem.x + sign * problem.eps, 0.0, 1.0) for sign in (-1.0, 1.0))
+        columns = ops.repeat(columns, channels, axis=-1) * ops.tile(push, (1, 1, width))
+        low, high = (_as_rows(ops.clip(problem.x + sign * problem.eps, 0.0, 1.0)) for sign in (-1.0, 1.0))
 
         def propose(k, x):
-            change = ops.take(rows, k, axis=0)[:, :, None, None] * ops.take(columns, k, axis=0)[:, None]
-            return ops.minimum(ops.maximum(x + change, low), high)
+            change = spread(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))
+            return ops.reshape(ops.minimum(ops.maximum(_as_rows(x) + change, low), high), shape)
 
         return propose
 
@@ -96,8 +99,8 @@ class HillsAndValleys:
     def _size(self, content):
         return ops.sqrt(content) if self.order == 2 else content
 
-    def _rings(self, x):
-        return ops.cast(ops.arange(ops.shape(x)[1] // 2 + 2, dtype="int32"), "float32")
+    def _rings(self, shape):
+        return ops.cast(ops.arange(shape[1] // 2 + 2, dtype="int32"), "float32")
 
     def initial(self, problem):
         x = problem.x
@@ -117,7 +120,7 @@ class HillsAndValleys:
         shapes = []
         for lying in (False, True):
             along = (
-                self.hills.along(at, sides, ops.full((1,), halved, dtype="bool"), self._rings(x))
+                self.hills.along(at, sides, ops.full((1,), halved, dtype="bool"), self._rings(ops.shape(x)))
                 for at, halved in zip(place, (not lying, lying))
             )
             (high_rows, by_row), (high_columns, by_column) = along
@@ -128,38 +131,44 @@ class HillsAndValleys:
 
     def proposals(self, problem, side, draws):
         """As `Squares.proposals`."""
-        image = problem.x
-        batch, height, width, channels = ops.shape(image)
+        shape = batch, height, width, channels = ops.shape(problem.x)
+        image = _as_rows(problem.x)
+        problem = replace(problem, x=image)
         lying = draws[..., 4] < 0.5
         axes = []
         for axis, (length, halved) in enumerate(((height, ops.logical_not(lying)), (width, lying))):
             place = places(start(draws[..., axis], side, length), length)
             source = inside(places(start(draws[..., 2 + axis], side, length), length), side)
             to = inside(place, side)
-            high, weight = self.hills.along(place, side, halved, self._rings(image))
+            high, weight = self.hills.along(place, side, halved, self._rings(shape))
             axes.append(ops.stack([to, source, to * source, high, weight], axis=2))
         rows, columns = axes
+        columns = ops.repeat(columns, channels, axis=-1)
         signs = _signs(draws[..., self.n_draws :])
+
+        def by_channel(columns):
+            return ops.sum(ops.reshape(columns, (batch, -1, width, channels)), axis=2)
+
+        def along(channels):
+            return ops.tile(channels, (1, width))
 
         def propose(k, x):
             row, column = ops.take(rows, k, axis=0), ops.take(columns, k, axis=0)
-            delta = x - image
+            delta = _as_rows(x) - image
             content = self._content(delta)
             # Sums over the target window, the source window and where they overlap, by channel.
-            sums = ops.matmul(row[:, :3], ops.reshape(content, (batch, height, width * channels)))
-            sums = ops.sum(ops.reshape(sums, (batch, 3, width, channels)) * column[:, :3, :, None], axis=2)
+            sums = by_channel(ops.matmul(row[:, :3], content) * column[:, :3])
             held = ops.maximum(sums[:, 0] + sums[:, 1] - sums[:, 2], 0.0)
-            total = ops.sum(content, axis=(1, 2, 3))[:, None]
+            total = ops.sum(content, axis=(1, 2))[:, None]
 
-            to, source = (spread(row[:, i], column[:, i])[..., None] for i in (0, 1))
-            hill = ops.minimum(row[:, 3, :, None], column[:, 3, None, :]) * spread(row[:, 4], column[:, 4])
-            before = delta * to
-            new = hill[..., None] * _by_channel(ops.take(signs, k, axis=0))
-            new = new + before * _by_channel(1.0 / (1e-12 + self._size(sums[:, 0])))
-            size = self._size(ops.sum(self._content(new), axis=(1, 2)))
+            high = ops.minimum(row[:, 3, :, None], column[:, 3, None, :])
+            new = high * spread(row[:, 4], column[:, 4] * along(ops.take(signs, k, axis=0)))
+            new = new + delta * spread(row[:, 0], column[:, 0] * along(1.0 / (1e-12 + self._size(sums[:, 0]))))
+            size = self._size(by_channel(ops.sum(self._content(new), axis=1))[:, 0])
             scale = self.allowance(problem, total, held) / (1e-12 + size)
+            to, source = (spread(row[:, i], column[:, i]) for i in (0, 1))
             kept = delta * ((1.0 - to) * (1.0 - source))
-            return self.settle(problem, kept + new * _by_channel(scale))
+            return ops.reshape(self.settle(problem, kept + new * along(scale)[:, None]), shape)
 
         return propose
 
