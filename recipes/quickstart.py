@@ -30,7 +30,7 @@ from pathlib import Path
 
 RESOLUTION = 32
 BATCH_SIZE = 64
-N_EVALUATED = 300  # validation images under attack: 95 % intervals of at most +-6 points
+N_EVALUATED = 250  # validation images under attack: 95 % intervals of at most +-6 points
 N_ITER = 20  # steps of each strong attack: 30 took one more of 300 images of one model, none of the other
 # Linf: the paper's radius. L2 and L1, which no training here sees: the usual radii at 32 px, those of CIFAR-10 (the
 # paper's 2 and 75 are for 224 px; both norms grow with the image, so that a radius means less at a higher resolution).
