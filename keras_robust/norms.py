@@ -22,8 +22,9 @@ def per_example(values, x):
 
 
 def choose(condition, yes, no):
-    """`yes` for the examples where `condition` (batch,) holds, `no` elsewhere."""
-    if len(yes.shape) == 1:
+    """`yes` for the examples where `condition` (batch,), or () for all of them, holds, `no` elsewhere."""
+    condition = ops.convert_to_tensor(condition)
+    if len(yes.shape) == 1 or len(condition.shape) == 0:
         return ops.where(condition, yes, no)
     # Flat: on TensorFlow a selection that broadcasts over four axes takes six times as long.
     shape = ops.shape(yes)

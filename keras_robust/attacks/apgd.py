@@ -1,6 +1,7 @@
 """Auto-PGD: projected gradient ascent that sets its own step size (Croce & Hein 2020; for L1, Croce & Hein 2021)."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
@@ -217,9 +218,7 @@ class APGD(Attack):
         self.evaluations = len(self._plan)
 
     def begin(self, problem):
-        x = self.start(problem)
-        if self._plan.staged:
-            x = problem.norm.project(x, problem.x, self._plan.at(self._plan.reach, 0) * problem.eps)
+        x = self.start(replace(problem, eps=self._plan.at(self._plan.reach, 0) * problem.eps))
         found = no_point_yet(x)
         control = self._rule(problem, 1.0).initial(found.loss, x, self._plan.staged, problem.eps)
         return State(x, x, found.state(), ops.zeros_like(x), found.state(), control)

@@ -54,7 +54,18 @@ def project_l1(u, x, eps):
     return x + np.sign(u - x) * np.where(change > 1e-9, change, 0)
 
 
-def apgd(net, x, y, norm, eps, n_iter, loss=cross_entropy, share=0.05):
+def shrinking_apgd(net, x, y, eps, n_iter, loss=cross_entropy, start=None):
+    """L1: 30 % of the steps at radius 3 eps, 30 % at 2 eps, the rest at eps; returns as `apgd`."""
+    lengths = [int(np.ceil(0.3 * n_iter))] * 2
+    lengths.append(n_iter - sum(lengths))
+    point = x.astype("float64") if start is None else start.astype("float64")
+    for factor, length in zip((3, 2, 1), lengths):
+        start = project_l1(point, x.astype("float64"), factor * eps)
+        point, value, misclassified = apgd(net, x, y, "L1", factor * eps, length, loss, start=start)
+    return point, value, misclassified
+
+
+def apgd(net, x, y, norm, eps, n_iter, loss=cross_entropy, share=0.05, start=None):
     """Returns (point of highest loss, its loss, last misclassified point or None)."""
     x = x.astype("float64")
     y_class = int(y) if np.ndim(y) == 0 else int(np.argmax(y))
@@ -70,13 +81,16 @@ def apgd(net, x, y, norm, eps, n_iter, loss=cross_entropy, share=0.05):
         length = np.sqrt(((point - x) ** 2).sum())
         return np.clip(x + (point - x) / (length + 1e-12) * min(eps, length), 0, 1)
 
-    now = before = x.copy()
+    now = before = x.copy() if start is None else start
     value, gradient, wrong = evaluate(now)
     best, best_value, best_gradient = now, value, gradient
     misclassified = now if wrong else None
     history = [0.0]
     step = eps if norm == "L1" else 2 * eps
     support_before, best_at_check, halved_at_check = x.size, value, True
+    if start is not None:  # an L1 search that goes on: as sparse as it is
+        support_before = np.count_nonzero(now - x)
+        share = np.float32(support_before) / np.float32(x.size) / np.float32(1.5)
     interval = max(int((0.04 if norm == "L1" else 0.22) * n_iter), 1)
     since = 0
     for i in range(n_iter):

@@ -58,6 +58,33 @@ def test_returns_the_misclassified_point(norm):
     assert any(fooled)
 
 
+@pytest.mark.parametrize("n_iter", [3, 8, 30])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_shrinking_schedule_step_by_step(loss, n_iter):
+    net, model, x, labels = _problem(count=12)
+    y = labels["hard"]
+    # Three times as large at first; for DLR see above.
+    threat = kr.ThreatModel("L1", (0.1 if loss == "dlr" else 0.3) * EPS["L1"])
+    attack = kr.attacks.APGD(threat, n_iter=n_iter, loss=loss, schedule="shrinking", returns="misclassified")
+    expected = [reference.shrinking_apgd(net, a, b, threat.eps, n_iter, LOSSES[loss]) for a, b in zip(x, y)]
+    points = [best if wrong is None else wrong for best, _, wrong in expected]
+    x_adv = attack(model, x, y)
+    agree = [np.abs(a - b).max() < 1e-4 for a, b in zip(x_adv, points)]
+    # Of many steps one may turn on the last bit of a float.
+    assert np.mean(agree) >= (1.0 if n_iter <= 8 and loss == "ce" else 0.8)
+    fooled = [net.logits(a.astype("float64")).argmax() != b for a, b in zip(x_adv, y)]
+    assert fooled == [wrong is not None for _, _, wrong in expected]
+
+
+def test_shrinking_schedule_starts_in_the_largest_ball():
+    _, model, x, labels = _problem()
+    attack = kr.attacks.APGD(kr.ThreatModel("L1", 1.0), n_iter=8, schedule="shrinking", random_start=True)
+    problem = attack.problem(model, ops.convert_to_tensor(x), ops.convert_to_tensor(labels["hard"]))
+    problem = attack.attempt(problem, kr.random.example_keys(0, 0, ops.arange(6, dtype="int32")), 0, None)
+    start = ops.convert_to_numpy(attack.begin(problem).x)
+    np.testing.assert_allclose(np.abs(start.astype("float64") - x).sum((1, 2, 3)), 3.0, rtol=1e-5)
+
+
 def test_checkpoints_shrink_as_published():
     # n = 100: 22, then 3 fewer each, never below 6 (Croce & Hein 2020, section 3.1).
     ends = np.flatnonzero(checkpoints(100)) + 1

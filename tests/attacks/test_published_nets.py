@@ -52,6 +52,32 @@ def test_agrees_with_the_reference_implementation(name, norm, monkeypatch):
         assert agree.mean() >= 0.9
 
 
+@pytest.mark.parametrize("name", published_nets.NETS)
+def test_shrinking_schedule_agrees_with_the_reference_implementation(name):
+    """From random starts, which differ: successes within 2.6 standard errors of the difference of two such rates."""
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("pyautoattack.autopgd_base", exc_type=ImportError)
+    count, eps = 100, {"mnist-madrycnn-tiny": 8.0, "cifar10-resnet2b": 2.0, "cifar10-oval-base": 2.0}[name]
+    x, y = published_nets.images(name, count)
+    net, model = published_nets.torch_net(name), published_nets.keras_net(name)
+    torch.set_num_threads(1)
+    images, labels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(y).long()
+    left = {"ours": [], "theirs": []}
+    for seed in range(2):
+        theirs = reference.APGDAttack(
+            net, n_iter=40, norm="L1", eps=eps, loss="ce", n_restarts=1, device="cpu", use_largereps=True, seed=seed
+        )
+        left["theirs"].append((net(theirs.perturb(images, labels)).argmax(1) == labels).float().mean().item())
+        attack = kr.attacks.APGD(
+            kr.ThreatModel("L1", eps), 40, "shrinking", random_start=True, returns="misclassified", seed=seed
+        )
+        logits = ops.convert_to_numpy(model(ops.convert_to_tensor(attack(model, x, y))))
+        left["ours"].append((logits.argmax(1) == y).mean())
+    ours, theirs = (float(np.mean(left[key])) for key in ("ours", "theirs"))
+    # The same images: of a binomial spread at most half is due to the starts.
+    assert abs(ours - theirs) <= 2.6 * 0.5 * np.sqrt(2 * max(theirs * (1 - theirs), 0.02) / count), left
+
+
 def _distances(norm, x_adv, x):
     order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
     return np.linalg.norm((x_adv.astype("float64") - x).reshape(len(x), -1), order, axis=1)
