@@ -14,18 +14,19 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # Part of the package -> parts that it may import from. Anyone may import the first three.
-FOUNDATION = {"threat", "norms", "losses", "random", "checks", "backend", "precision"}
+FOUNDATION = {"threat", "norms", "losses", "random", "checks", "files", "backend", "precision"}
 MAY_IMPORT = {
     "threat": {"random", "norms", "checks", "backend"},
     "norms": {"random"},
     "losses": set(),
     "random": set(),
     "checks": {"backend"},
+    "files": set(),
     "precision": set(),
     "backend": set(),
     "layers": {"layers", "backend", "checks", "random"},
     "models": {"models", "layers", "checks", "weights"},
-    "weights": {"weights", "layers", "checks"},
+    "weights": {"weights", "layers", "checks", "files"},
     "attacks": {"attacks", *FOUNDATION},
     "data": {"data", "checks", "random"},
     "training": {"training", "attacks", "data", "models", "weights", *FOUNDATION},

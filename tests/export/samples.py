@@ -1,8 +1,11 @@
 """Models to export, and how to verify them quickly."""
 
+from dataclasses import replace
+
 import keras
 
 import keras_robust as kr
+from keras_robust.models import registry
 
 # Few images and steps, and no bound on speed, which depends on what else the machine does.
 QUICK = kr.export.Settings(n_examples=12, n_iter=3, seconds=0.0, min_throughput=0.0)
@@ -11,10 +14,15 @@ THREAT = kr.ThreatModel("L2", 0.5)
 
 
 def small_model(name):
-    """With seven classes, and logits of the size of a trained model's."""
+    """An architecture with few blocks and seven classes, and logits of the size of a trained model's."""
     keras.utils.set_random_seed(0)
-    scale = {"layer_scale_init": 0.1} if "convnext" in name else {}
-    model = kr.models.create(name, len(NAMES), 32, **scale)
+    scale, few = ({"layer_scale_init": 0.1}, {"depths": (1, 1, 2, 1)}) if "convnext" in name else ({}, {"depth": 3})
+    row = kr.models.architecture(name)
+    try:
+        registry.ARCHITECTURES[name] = replace(row, **few)
+        model = kr.models.create(name, len(NAMES), 32, **scale)
+    finally:
+        registry.ARCHITECTURES[name] = row
     kernel = model.get_layer("head").kernel
     kernel.assign(20 * keras.ops.convert_to_numpy(kernel))
     return model
