@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +23,8 @@ examples:
   python tools/benchmark_autoattack.py --net convnext_atto_convstem --resolution 64 --images 16 --version short
 
 Nets: the published ones of tests/published_nets.py (their files are looked for in KERAS_ROBUST_SHARED_DATA, by default
-../shared/data), or a name of kr.models.names() that tools/plain_pytorch.py has too: with random weights, and labels
-that are its predictions.
+../shared/data), or a name of kr.models.names() that tools/plain_pytorch.py has too: with the same random weights
+in both, and labels that are its predictions.
 """
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +58,7 @@ def ours(settings, connection):
         keras.utils.set_random_seed(0)
         model = kr.models.create(settings["net"], num_classes=10, input_size=settings["resolution"])
         y = keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x))).argmax(1)
+        kr.weights.save(model, settings["weights"])
     attack = kr.attacks.AutoAttack(
         kr.ThreatModel(settings["norm"], settings["eps"]), settings["version"], settings["batch"], settings["seed"]
     )
@@ -79,11 +81,12 @@ def reference(settings, connection):
     else:
         os.environ["KERAS_BACKEND"] = "torch"
         import plain_pytorch
+        from safetensors.torch import load_file
 
         from keras_robust.models.registry import architecture
 
-        torch.manual_seed(0)
         net = plain_pytorch.create(architecture(settings["net"]), 10, settings["resolution"]).eval()
+        net.load_state_dict(load_file(settings["weights"]))
         with torch.no_grad():
             y = net(x).argmax(1).numpy()
     accuracies = {}
@@ -169,13 +172,19 @@ def parse(arguments):
 
 
 def main(arguments=None):
-    parser, settings = parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        compare(*parse(arguments), Path(folder))
+
+
+def compare(parser, settings, folder):
+    """Both on the same, and what they found; `folder` is for the weights of a net that has none yet."""
     out = settings.pop("json")
     record = dict(settings)
     try:
         record["versions"] = {package: version(package) for package in ("keras", "torch", "pyautoattack", "tensorflow")}
         for function in (ours, reference):
-            record[function.__name__] = measured = run(function, settings)
+            with_weights = {**settings, "weights": str(folder / "weights.safetensors")}
+            record[function.__name__] = measured = run(function, with_weights)
             figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in measured["accuracy_after"].items())
             times = f"{measured['seconds']:8.1f} s wall{measured['cpu_seconds']:8.1f} s CPU"
             print(f"{function.__name__:<10}{times}   {figures}", flush=True)
