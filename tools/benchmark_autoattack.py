@@ -86,7 +86,9 @@ def reference(settings, connection):
         from keras_robust.models.registry import architecture
 
         net = plain_pytorch.create(architecture(settings["net"]), 10, settings["resolution"]).eval()
-        net.load_state_dict(load_file(settings["weights"]))
+        shapes = {name: tensor.shape for name, tensor in net.state_dict().items()}
+        # Dense layers on maps are convolutions of one pixel in checkpoints.
+        net.load_state_dict({n: tensor.reshape(shapes[n]) for n, tensor in load_file(settings["weights"]).items()})
         with torch.no_grad():
             y = net(x).argmax(1).numpy()
     accuracies = {}

@@ -1,8 +1,8 @@
 """The operations of RandAugment on one uint8 image, in TensorFlow, with Pillow's arithmetic.
 
 What the operations mean is what Pillow does (the published pipelines run on it), so the same integer arithmetic and
-the same truncations stand here; the geometric ones call Pillow itself, because TensorFlow has no bicubic warp and
-gathering its sixteen neighbours was slower. Pillow releases Python's lock while it works.
+the same truncations stand here, or Pillow itself where that is faster: TensorFlow has no bicubic warp, gathering its
+sixteen neighbours was slower, and so was looking values up in a table. Pillow releases Python's lock while it works.
 
 Each takes an image, uint8 (height, width, 3), and `magnitude`, a float scalar in [-10, 10] whose sign is that of the
 operation where it has one, and returns an image of the same shape.
@@ -16,25 +16,12 @@ from keras_robust.data.preprocessing import pillow
 
 def auto_contrast(image, magnitude):
     """Stretch each channel so that its darkest pixel becomes 0 and its brightest 255."""
-    low = tf.cast(tf.reduce_min(image, axis=(0, 1)), tf.float64)[:, None]
-    high = tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.float64)[:, None]
-    levels = tf.range(256, dtype=tf.float64)[None]
-    # Pillow's order of operations in double precision: 254.99... is truncated to 254.
-    scale = 255.0 / tf.maximum(high - low, 1.0)
-    stretched = tf.clip_by_value(levels * scale + (-low * scale), 0.0, 255.0)
-    return _look_up(image, tf.where(high > low, stretched, levels))
+    return _by_pillow(lambda picture: pillow()[1].autocontrast(picture), image)
 
 
 def equalize(image, magnitude):
     """Spread each channel's histogram evenly over [0, 255]."""
-    offset = tf.cast(image, tf.int32) + 256 * tf.range(3)
-    histogram = tf.reshape(tf.math.bincount(tf.reshape(offset, [-1]), minlength=768, maxlength=768), [3, 256])
-    levels = tf.range(256)[None]
-    last = tf.reduce_max(tf.where(histogram > 0, levels, 0), axis=1)
-    in_last = tf.gather(histogram, last, axis=1, batch_dims=1)
-    step = ((tf.reduce_sum(histogram, axis=1) - in_last) // 255)[:, None]
-    table = tf.minimum((step // 2 + tf.cumsum(histogram, axis=1, exclusive=True)) // tf.maximum(step, 1), 255)
-    return _look_up(image, tf.where(step > 0, table, levels))
+    return _by_pillow(lambda picture: pillow()[1].equalize(picture), image)
 
 
 def invert(image, magnitude):
@@ -155,22 +142,24 @@ def _resize_and_flip(crop, resolution, flip):
 
 
 def _warp(image, kind, magnitude):
-    def warp(image, magnitude):
-        images, _ = pillow()
-        picture, m = images.fromarray(image), float(magnitude) / 10.0
+    def warp(picture, magnitude):
+        images, m = pillow()[0], float(magnitude) / 10.0
         bicubic, black = images.Resampling.BICUBIC, (0, 0, 0)
         if kind == "rotate":
-            return np.asarray(picture.rotate(30.0 * m, bicubic, fillcolor=black))
+            return picture.rotate(30.0 * m, bicubic, fillcolor=black)
         matrix = _AFFINE[kind](m, *picture.size)
-        return np.asarray(picture.transform(picture.size, images.Transform.AFFINE, matrix, bicubic, fillcolor=black))
+        return picture.transform(picture.size, images.Transform.AFFINE, matrix, bicubic, fillcolor=black)
 
-    return tf.ensure_shape(tf.numpy_function(warp, [image, magnitude], tf.uint8, stateful=False), image.shape)
+    return _by_pillow(warp, image, magnitude)
 
 
-def _look_up(image, table):
-    """Each value replaced by its entry in the table of its channel, (3, 256)."""
-    flat = tf.reshape(tf.cast(table, tf.uint8), [-1])
-    return tf.gather(flat, tf.cast(image, tf.int32) + 256 * tf.range(3))
+def _by_pillow(function, image, *arguments):
+    """`function` of the image as Pillow's, and of scalars; it gives an image of the same size."""
+
+    def run(image, *arguments):
+        return np.asarray(function(pillow()[0].fromarray(image), *arguments))
+
+    return tf.ensure_shape(tf.numpy_function(run, [image, *arguments], tf.uint8, stateful=False), image.shape)
 
 
 def _luma(image):
