@@ -94,9 +94,8 @@ def main(args):
     kr.data.contact_sheet(train, args.out / "data.png")
     x, y = train.arrays(RESOLUTION, crop_ratio=1.0)
     batches = kr.data.OrientedBatches(x, y, min(BATCH_SIZE, len(train)))
-    val = val.sample(
-        N_EVALUATED
-    )  # all that is looked at: a file that cannot be read shows up now, not after the training
+    # All that is looked at: a file that cannot be read shows up now, not after the training.
+    val = val.sample(N_EVALUATED)
     x_val, y_val = val.arrays(RESOLUTION, crop_ratio=1.0)
     x_val = x_val.astype("float32") / 255
     shown = np.unique(y_val, return_index=True)[1][:8]  # one image of each class
@@ -119,7 +118,7 @@ def main(args):
             metrics=["accuracy"],
         )
         board = kr.training.AdversarialTensorBoard(args.out / "logs" / folder, monitor, x_val[shown], y_val[shown])
-        validation = {"validation_data": (x_val, y_val), "validation_batch_size": 100}
+        validation = {"validation_data": (x_val, y_val), "validation_batch_size": 125}
         model.fit(batches, epochs=args.epochs, callbacks=[board], **validation)
 
     clean, robust = create(), create()

@@ -13,7 +13,7 @@ import keras_robust as kr
 
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
-# Part of the package -> parts that it may import from. Anyone may import the first three.
+# What attacks, training, export and evaluation may all import; then, of each part, what it may import.
 FOUNDATION = {"threat", "norms", "losses", "random", "checks", "files", "backend", "precision"}
 MAY_IMPORT = {
     "threat": {"random", "norms", "checks", "backend"},

@@ -230,7 +230,8 @@ class APGD(Attack):
         eps = plan.at(plan.reach, i) * problem.eps if plan.staged else problem.eps
 
         x = state.x
-        loss, correct, gradient = problem.gradient(x, start=first is True)
+        begins = isinstance(i, int) and i == 0
+        loss, correct, gradient = problem.gradient(x, start=begins)
         visited = Found(x, loss, correct)
         initial = rule.initial(loss, x, plan.staged, eps)
         if first is True:
@@ -249,8 +250,11 @@ class APGD(Attack):
 
         if self.returns == "highest_loss" and not plan.staged:
             answer = best
-        elif first is True:
+        elif begins and counts:
             answer = visited
+        elif begins:  # outside of the ball: it only tells whether the attack could begin
+            loss = ops.where(ops.isnan(loss), loss, -float("inf"))
+            answer = Found(problem.x, loss, ops.ones_like(correct))
         else:
             answer = Found(*state.answer).merge(visited, self.returns, counts)
         moves = control

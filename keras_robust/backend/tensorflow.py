@@ -65,16 +65,30 @@ def on_host(function, x, width):
     return tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), (x.shape[0], width))
 
 
-def saved_function_is_differentiable(function):
-    """Whether the outputs of a function of a SavedModel have a gradient in the float images that it takes."""
-    concrete = getattr(function, "concrete_functions", [function])[0]
-    images = next(spec for spec in tf.nest.flatten(concrete.structured_input_signature) if spec is not None)
+def saved_function_is_differentiable(function, logits):
+    """Whether the logits of a function of a SavedModel, from images to logits, have a gradient in the images.
+
+    Where another output of the function has one, TensorFlow gives zeros instead of none for the logits: an attack's
+    check for zero gradients then finds out.
+
+    Args:
+        function: as it was loaded.
+        logits: from what the function returns to the logits.
+
+    Raises:
+        ValueError: the function takes no images.
+    """
+    concrete = next(iter(getattr(function, "concrete_functions", [function])), None)
+    arguments = tf.nest.flatten(concrete.structured_input_signature) if concrete is not None else []
+    images = next((argument for argument in arguments if isinstance(argument, tf.TensorSpec)), None)
+    if images is None:
+        raise ValueError("it has no signature that takes images.")
 
     @tf.function(autograph=False)
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            outputs = function(x)
+            outputs = logits(function(x))
         return tape.gradient(outputs, x)
 
     try:

@@ -61,10 +61,14 @@ class SavedModel(keras.layers.Layer):
         else:
             raise ValueError(f"{path} cannot be used as a SavedModel: {errors[-1]}")
         self.endpoint = endpoint
-        self.differentiable = backend.active.saved_function_is_differentiable(self._inner.call_endpoint_fn)
+        self.differentiable = backend.active.saved_function_is_differentiable(
+            self._inner.call_endpoint_fn, self._logits
+        )
 
     def call(self, x, training=False):
-        outputs = self._inner(x)
+        return self._logits(self._inner(x))
+
+    def _logits(self, outputs):
         if isinstance(outputs, dict):
             if len(outputs) > 1 and "logits" not in outputs:
                 raise ValueError(f"the signature {self.endpoint!r} must have the output 'logits'; it has {[*outputs]}.")

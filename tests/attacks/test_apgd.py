@@ -85,6 +85,33 @@ def test_shrinking_schedule_starts_in_the_largest_ball():
     np.testing.assert_allclose(np.abs(start.astype("float64") - x).sum((1, 2, 3)), 3.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_iter", [3, 12])
+@pytest.mark.parametrize("returns", ["misclassified", "highest_loss"])
+def test_shrinking_schedule_finds_nothing_outside_of_the_ball(returns, n_iter):
+    """A model that is wrong from a distance of 2 on, under radius 1: the random start, at 3, is no success."""
+    x = np.full((4, *SHAPE), 0.5, "float32")
+
+    def model(images):
+        distance = ops.sum(ops.abs(images - 0.5), axis=(1, 2, 3))
+        return ops.stack([0.0 * distance, distance - 2.0], axis=1)
+
+    attack = kr.attacks.APGD(
+        kr.ThreatModel("L1", 1.0), n_iter=n_iter, schedule="shrinking", random_start=True, returns=returns
+    )
+    problem = attack.problem(model, ops.convert_to_tensor(x), ops.zeros((4,), "int32"))
+    problem = attack.attempt(problem, kr.random.example_keys(0, 0, ops.arange(4, dtype="int32")), 0, None)
+    start = ops.convert_to_numpy(attack.begin(problem).x)
+    assert (np.abs(start - x).sum((1, 2, 3)) > 2).all()
+    found = attack.run(problem)
+    assert ops.convert_to_numpy(found.correct).all()
+    distances = np.abs(ops.convert_to_numpy(found.x) - x).sum((1, 2, 3))
+    assert (distances <= 1 + 1e-5).all()
+    # What it says of the point is true of it.
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found.loss), np.log1p(np.exp(distances - 2)), rtol=1e-4, err_msg="loss"
+    )
+
+
 def test_checkpoints_shrink_as_published():
     # n = 100: 22, then 3 fewer each, never below 6 (Croce & Hein 2020, section 3.1).
     ends = np.flatnonzero(checkpoints(100)) + 1

@@ -38,10 +38,35 @@ def posterize(image, m):
     return ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)
 
 
+def by_channel(table_of):
+    """An operation in numpy that replaces the values of each channel by a table of 256 made from that channel."""
+
+    def apply(image, m):
+        pixels = np.asarray(image)
+        channels = [table_of(channel).astype("uint8")[channel] for channel in np.moveaxis(pixels, -1, 0)]
+        return Image.fromarray(np.stack(channels, axis=-1))
+
+    return apply
+
+
+def contrast_table(channel):
+    low, high, values = int(channel.min()), int(channel.max()), np.arange(256)
+    scale = 255.0 / max(high - low, 1)
+    return values if high <= low else np.clip((values * scale + -low * scale).astype(int), 0, 255)
+
+
+def equal_table(channel):
+    histogram = np.bincount(channel.ravel(), minlength=256)
+    step = (histogram.sum() - histogram[np.flatnonzero(histogram)[-1]]) // 255
+    if step == 0:
+        return np.arange(256)
+    return np.minimum((step // 2 + np.cumsum(histogram) - histogram) // step, 255)
+
+
 # As in the published pipelines: magnitude m out of 10 with the sign of the operation.
 PILLOW = {
-    "AutoContrast": lambda image, m: ImageOps.autocontrast(image),
-    "Equalize": lambda image, m: ImageOps.equalize(image),
+    "AutoContrast": by_channel(contrast_table),
+    "Equalize": by_channel(equal_table),
     "Invert": lambda image, m: ImageOps.invert(image),
     "Rotate": lambda image, m: image.rotate(30 * m / 10, Image.Resampling.BICUBIC, fillcolor=(0, 0, 0)),
     "Posterize": posterize,
