@@ -99,7 +99,8 @@ def test_leaves_the_model_as_it_was(name, batch, model):
         assert all(v.value.grad is None for v in model.trainable_variables)
 
 
-@every_attack
+# The compiled attack is kept by the base class: one attack with gradients and one without.
+@pytest.mark.parametrize("name", ["apgd", "square"])
 def test_follows_new_weights(name, batch, model):
     x, y = batch
     attack = ATTACKS[name](kr.ThreatModel("L2", 1.0))
@@ -118,7 +119,8 @@ def test_tensors_in_tensors_out(batch, model):
     np.testing.assert_allclose(ops.convert_to_numpy(x_adv), attack(model, x, y), atol=1e-6)
 
 
-@every_attack
+# One of each way to use labels: a loss, pairs of classes, the class alone.
+@pytest.mark.parametrize("name", ["apgd", "apgd-dlr", "pgd", "apgd-t", "fab", "square"])
 def test_hard_and_one_hot_labels_agree(name, batch, model):
     x, y = batch
     attack = ATTACKS[name](kr.ThreatModel("L2", 0.5))
