@@ -146,7 +146,7 @@ def main(args):
             threats,
             resolutions,
             quick if args.attack == "quick" else args.attack,
-            min(N_EVALUATED, len(val)),
+            len(val),
             name=name,
             batch_size=50,
             crop_ratio=1.0,

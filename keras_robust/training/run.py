@@ -151,7 +151,7 @@ class Run:
                 )
         if self.distribution.writes:
             self.out.mkdir(parents=True, exist_ok=True)
-            settings.write(self.recipe, path)
+            write_text(path, settings.to_json(self.recipe))
 
     def _accepts(self, checkpoint):
         if checkpoint.info.get("fingerprint") == settings.fingerprint(self.recipe):

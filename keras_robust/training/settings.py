@@ -7,7 +7,6 @@ import types
 import typing
 from dataclasses import asdict, fields, is_dataclass, replace
 
-from keras_robust.files import write_text
 from keras_robust.training.recipe import Recipe
 
 
@@ -32,11 +31,6 @@ def from_json(text):
     except ValueError as error:
         raise ValueError(f"a recipe must be JSON; {error}") from None
     return _build(Recipe, values, "recipe")
-
-
-def write(recipe, path):
-    """Writes a recipe as JSON, aside first."""
-    write_text(path, to_json(recipe))
 
 
 def fingerprint(recipe):
