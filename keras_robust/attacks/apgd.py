@@ -273,5 +273,5 @@ class APGD(Attack):
     def outcome(self, problem, state):
         return Found(*state.answer)
 
-    def _arguments(self):
-        return {**super()._arguments(), "n_iter": self.n_iter, "schedule": self.schedule}
+    def arguments(self):
+        return {**super().arguments(), "n_iter": self.n_iter, "schedule": self.schedule}

@@ -193,7 +193,9 @@ class Run:
         if name not in self._lanes:
             attacks = self.attacks(targets.shape[1] + 1)
             stream = 1 + list(attacks).index(name)
-            self._lanes[name] = Lanes(attacks[name], self._model(), stream, self._can_trace(x[:1]))
+            trace = self._can_trace(x[:1])
+            side_by_side = (trace or isinstance(self._model(), keras.Layer)) and self._repeats(x[:1])
+            self._lanes[name] = Lanes(attacks[name], self._model(), stream, trace, side_by_side)
         return self._lanes[name].run(x, y, targets, index.astype(np.int32), self._batch_size, self._confirm)
 
     def logits(self, x):
@@ -214,6 +216,10 @@ class Run:
         slack = ROUNDING if self._threat.norm == "Linf" else RELATIVE_SLACK * eps
         inside = (distance(self._threat.norm, x_adv, x) <= eps + slack) & (x_adv >= 0).all((1, 2, 3))
         return inside & (x_adv <= 1).all((1, 2, 3)) & ~correctly_classified(self.logits(x_adv), y)
+
+    def _repeats(self, x):
+        """Whether the model gives the same logits again: one that draws numbers must do so in the same order."""
+        return np.array_equal(self.logits(x), self.logits(x), equal_nan=True)
 
     def _can_trace(self, x):
         """Whether a callable that is no Keras model can be compiled, and then still gives the same logits."""

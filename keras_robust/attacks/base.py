@@ -207,9 +207,10 @@ class Attack:
 
     def with_threat(self, threat):
         """The same attack under another threat model."""
-        return type(self)(**{**self._arguments(), "threat": threat})
+        return type(self)(**{**self.arguments(), "threat": threat})
 
-    def _arguments(self):
+    def arguments(self):
+        """What this attack was made of: the arguments of its constructor by name."""
         return {
             "threat": self.threat,
             "loss": self.loss,
@@ -222,7 +223,7 @@ class Attack:
         }
 
     def get_config(self):
-        arguments = self._arguments()
+        arguments = self.arguments()
         arguments["threat"] = self.threat.get_config()
         if callable(self.loss):
             arguments["loss"] = keras.saving.serialize_keras_object(self.loss)
@@ -236,7 +237,7 @@ class Attack:
         return cls(**config)
 
     def __repr__(self):
-        arguments = {**self._arguments(), "threat": str(self.threat)}
+        arguments = {**self.arguments(), "threat": str(self.threat)}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 

@@ -145,7 +145,7 @@ class FAB(Attack):
         loss = ops.where(ops.isnan(margin), margin, loss)
         return Found(choose(inside, nearest, problem.x), loss, ops.logical_not(inside))
 
-    def _arguments(self):
+    def arguments(self):
         return {
             "threat": self.threat,
             "n_iter": self.n_iter,

@@ -1,7 +1,11 @@
 """Attacks on many images at full batches: each lane of a batch holds one run, and takes the next when it is done."""
 
+import weakref
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from threading import Event
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -14,6 +18,8 @@ IDLE_SHARE = 1 / 8
 # Batches are multiples of this. On a CPU the rows of such batches come out alike to the last bit, however many there
 # are (measured on TensorFlow, oneDNN, for batches of 16 to 192; batches of 8, 13, 50 or 100 differ).
 GRANULE = 16
+# Where cores can share the lanes of a batch, each gets at least this many: narrower ones cost more per lane.
+LEAST_WIDTH = 4 * GRANULE
 
 
 def lane_count(needed, largest):
@@ -52,14 +58,12 @@ class Lanes:
         model: a Keras model or any other callable from images to logits.
         stream: number of this attack in the evaluation; its random draws are keyed by (attack.seed, stream, image).
         trace: compile the model although it is no Keras model, see `backend.compile`.
+        side_by_side: the model may be called from several threads at once.
     """
 
-    def __init__(self, attack, model, stream=0, trace=False):
-        self.attack, self.stream = attack, stream
-        self._scale = loss_scale(model, attack.loss)
-        self._begin = backend.compile(self._begin_lanes, model, trace)
-        self._advance = backend.compile(self._advance_lanes, model, trace)
-        self._structure = None
+    def __init__(self, attack, model, stream=0, trace=False, side_by_side=False):
+        self.attack, self._side_by_side = attack, side_by_side
+        self._program = _program(attack, model, stream, trace)
 
     def run(self, x, y, targets, index, batch_size, confirm):
         """Attack images that the model classifies correctly.
@@ -76,6 +80,26 @@ class Lanes:
         Returns:
             `Attempts`.
         """
+        parts = min(backend.concurrent_calls(), batch_size // LEAST_WIDTH) if self._side_by_side else 1
+        stop = Event()
+        if parts < 2:
+            return self._run(x, y, targets, index, batch_size, confirm, stop)
+        # Which images share a thread does not depend on the time that each takes.
+        rows = [slice(part, None, parts) for part in range(min(parts, len(x)))]
+        with ThreadPoolExecutor(len(rows)) as pool:
+            running = [
+                pool.submit(self._run, x[row], y[row], targets[row], index[row], batch_size // parts, confirm, stop)
+                for row in rows
+            ]
+            try:
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for each in done:
+                    each.result()  # raises what was raised there
+            finally:
+                stop.set()  # for the others, after an error or Ctrl-C
+        return _interleaved(x, rows, [each.result() for each in running])
+
+    def _run(self, x, y, targets, index, batch_size, confirm, stop):
         attack = self.attack
         n_attempts = attack.n_restarts * attack.n_targets(targets.shape[1] + 1)
         x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
@@ -86,6 +110,8 @@ class Lanes:
         lanes = _Assignment(lane_count(len(waiting), batch_size))
         state = inputs = None
         while True:
+            if stop.is_set():
+                raise CancelledError
             lanes.release(winner, attack.evaluations)
             waiting = [(image, number) for image, number in waiting if number < winner[image]]
             width = lane_count(int(lanes.busy.sum()) + len(waiting), batch_size)
@@ -106,7 +132,7 @@ class Lanes:
             if refill:
                 state = self._fill(state, inputs, lanes.done == 0)
             done = ops.convert_to_tensor(lanes.done.astype("int32"))
-            *state, candidates, fooled, in_vain = self._advance(*inputs, done, *state)
+            *state, candidates, fooled, in_vain = self._program.advance(*inputs, done, *state)
             fooled, in_vain = ops.convert_to_numpy(fooled), ops.convert_to_numpy(in_vain)
             busy = np.flatnonzero(lanes.busy)
             left = np.minimum(attack.chunk, attack.evaluations - lanes.done[busy])
@@ -129,34 +155,15 @@ class Lanes:
         attack, image = self.attack, np.maximum(lanes.image, 0)
         column = np.minimum(lanes.number // attack.n_restarts, targets.shape[1] - 1)
         numbers = (y[image], targets[image, column], index[image], lanes.number)
-        return [ops.convert_to_tensor(x[image]), *(ops.convert_to_tensor(a.astype("int32")) for a in numbers)]
+        integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
+        return [ops.convert_to_tensor(x[image]), ops.convert_to_tensor(np.float32(attack.threat.eps)), *integers]
 
     def _fill(self, state, inputs, fresh):
-        begun = self._begin(*inputs)
+        begun = self._program.begin(*inputs)
         if state is None:
             return list(begun)
         fresh = ops.convert_to_tensor(fresh)
         return [choose(fresh, new, old) for new, old in zip(begun, state)]
-
-    def _problem(self, model, x, y, target, index, number):
-        attack = self.attack
-        keys = random.example_keys(attack.seed, self.stream, index)
-        problem = attack.problem(model, x, y, loss_scale=self._scale)
-        return attack.attempt(problem, keys, number, target if attack.targeted else None)
-
-    def _begin_lanes(self, model, *inputs):
-        state = self.attack.begin(self._problem(model, *inputs))
-        self._structure = state
-        return tuple(tree.flatten(state))
-
-    def _advance_lanes(self, model, x, y, target, index, number, done, *state):
-        problem = self._problem(model, x, y, target, index, number)
-        state = tree.pack_sequence_as(self._structure, list(state))
-        state, in_vain = self.attack.iterate(problem, done, state, self.attack.chunk)
-        found = self.attack.outcome(problem, state)
-        inside = problem.norm.contains(found.x, x, problem.eps)
-        fooled = ops.logical_and(ops.logical_not(found.correct), inside)
-        return (*tree.flatten(state), found.x, fooled, in_vain)
 
 
 class _Assignment:
@@ -185,3 +192,57 @@ class _Assignment:
         kept = np.sort(np.concatenate([np.flatnonzero(self.busy), spare])).astype(np.int32)
         self.image, self.number, self.done = self.image[kept], self.number[kept], self.done[kept]
         return kept
+
+
+def _interleaved(x, rows, attempts):
+    """The `Attempts` of all images from those of the parts at `rows`, slices of them."""
+    whole = Attempts(x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(a.unconfirmed for a in attempts))
+    for row, part in zip(rows, attempts):
+        whole.x_adv[row], whole.broken[row], whole.evaluations[row] = part.x_adv, part.broken, part.evaluations
+    return whole
+
+
+class _Program:
+    """What is compiled of an attack on a model: the beginning of runs, and a chunk of their evaluations."""
+
+    def __init__(self, attack, model, stream, trace):
+        self._attack, self._stream = attack, stream
+        self._scale = loss_scale(model, attack.loss)
+        self._structure = None
+        self.begin = backend.compile(self._begin, model, trace)
+        self.advance = backend.compile(self._advance, model, trace)
+
+    def _problem(self, model, x, eps, y, target, index, number):
+        attack = self._attack
+        keys = random.example_keys(attack.seed, self._stream, index)
+        problem = attack.problem(model, x, y, eps, self._scale)
+        return attack.attempt(problem, keys, number, target if attack.targeted else None)
+
+    def _begin(self, model, *inputs):
+        state = self._attack.begin(self._problem(model, *inputs))
+        self._structure = state
+        return tuple(tree.flatten(state))
+
+    def _advance(self, model, x, eps, y, target, index, number, done, *state):
+        problem = self._problem(model, x, eps, y, target, index, number)
+        state = tree.pack_sequence_as(self._structure, list(state))
+        state, in_vain = self._attack.iterate(problem, done, state, self._attack.chunk)
+        found = self._attack.outcome(problem, state)
+        inside = problem.norm.contains(found.x, x, problem.eps)
+        fooled = ops.logical_and(ops.logical_not(found.correct), inside)
+        return (*tree.flatten(state), found.x, fooled, in_vain)
+
+
+# Of each Keras model by attack and stream. The radius is an argument of the compiled functions, so that all share them.
+_programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _program(attack, model, stream, trace):
+    if not isinstance(model, keras.Layer):
+        return _Program(attack, model, stream, trace)
+    settings = {**attack.arguments(), "threat": attack.threat.norm}
+    key = (type(attack), *settings.items(), stream)
+    programs = _programs.setdefault(model, {})
+    if key not in programs:
+        programs[key] = _Program(attack, model, stream, trace)
+    return programs[key]

@@ -61,8 +61,8 @@ class PGD(Attack):
     def _relative_step(self):
         return 2.5 / self.n_iter
 
-    def _arguments(self):
-        return {**super()._arguments(), "n_iter": self.n_iter, "step_size": self.step_size}
+    def arguments(self):
+        return {**super().arguments(), "n_iter": self.n_iter, "step_size": self.step_size}
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -85,8 +85,8 @@ class FGSM(PGD):
     def _relative_step(self):
         return 1.25 if self.random_start else 1.0
 
-    def _arguments(self):
-        arguments = super()._arguments()
+    def arguments(self):
+        arguments = super().arguments()
         del arguments["n_iter"]
         return arguments
 
@@ -131,5 +131,5 @@ class NFGSM(Attack):
         x_adv = self.threat.geometry.project(x_adv, x, self.threat.eps)
         return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps)
 
-    def _arguments(self):
+    def arguments(self):
         return {"threat": self.threat, "noise": self.noise, "loss": self.loss, "seed": self.seed}

@@ -269,7 +269,7 @@ class Square(Attack):
             state, _ = self.iterate(problem, blocks * BLOCK, state, rest)
         return self.outcome(problem, state)
 
-    def _arguments(self):
+    def arguments(self):
         return {
             "threat": self.threat,
             "n_queries": self.n_queries,

@@ -11,6 +11,8 @@ The module of the active Keras backend is the only one that is imported. Each on
     what they refer to).
 `COMPILES_EACH_SHAPE`
     Whether another batch size is another compilation.
+`concurrent_calls()`
+    How many calls of compiled functions, from as many threads, use this machine best.
 `concrete(x)`
     Whether a tensor holds values now, rather than standing for those of a compiled function.
 `on_host(function, x, width)`
@@ -36,6 +38,7 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = active.TrainStep, active.compile, active.input_gradient
 COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
+concurrent_calls = active.concurrent_calls
 concrete, example_index, on_host = active.concrete, active.example_index, active.on_host
 
 # What only one backend has is reached through `active`.
@@ -45,6 +48,7 @@ __all__ = [
     "active",
     "compile",
     "concrete",
+    "concurrent_calls",
     "example_index",
     "input_gradient",
     "on_host",

@@ -1,6 +1,7 @@
 """TensorFlow: GradientTape, tf.function, stateful training step."""
 
 import contextlib
+import os
 import weakref
 
 import keras
@@ -20,6 +21,7 @@ _forward: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 COMPILES_EACH_SHAPE = False
+THREADS = "TF_NUM_INTEROP_THREADS"  # which TensorFlow reads
 
 
 def compile(function, model, trace=False):
@@ -55,6 +57,16 @@ def compile(function, model, trace=False):
         return compiled.get_concrete_function(*map(spec, (images, *tensors)))(images, *tensors)
 
     return run
+
+
+def concurrent_calls():
+    """The cores of a CPU: small operations gain nothing from being divided among them."""
+    if len(tf.config.list_logical_devices()) > 1:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    set_by_code, set_by_user = tf.config.threading.get_inter_op_parallelism_threads(), os.environ.get(THREADS)
+    limit = set_by_code or (int(set_by_user) if set_by_user and set_by_user.isdecimal() else 0)
+    return min(cores, limit) if limit else cores
 
 
 def concrete(x):

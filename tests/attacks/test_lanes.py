@@ -1,6 +1,7 @@
 """Lanes: one compilation, and outcomes that do not depend on which other images share the batch."""
 
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -112,7 +113,7 @@ def test_evaluations_are_counted_run_after_run(net, data):
 @every_attack
 def test_one_compilation_however_many_images_drop_out(name, net, data):
     kind, settings = ATTACKS[name]
-    attack = kind(kr.ThreatModel("Linf", THREATS["Linf"]), **{**settings, **SETTINGS[name]})
+    attack = kind(kr.ThreatModel("Linf", THREATS["Linf"]), **{**settings, **SETTINGS[name], "seed": 1})
     traced = []
     for method in ("begin", "iterate"):  # Python runs these when it traces, and only then
         function = getattr(attack, method)
@@ -120,7 +121,55 @@ def test_one_compilation_however_many_images_drop_out(name, net, data):
     lanes = Lanes(attack, net)
     for rows in (range(40), range(16), range(3)):
         _run(lanes, data, rows, 16, net)
+    # Nor is another radius compiled anew.
+    wider = Lanes(attack.with_threat(kr.ThreatModel("Linf", 2 * THREATS["Linf"])), net)
+    assert _run(wider, data, range(40), 16, net).broken.sum() > _run(lanes, data, range(40), 16, net).broken.sum()
     assert sorted(traced) == ["begin", "iterate"]
+
+
+@exact
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="threads are for TensorFlow's CPU kernels")
+@every_attack
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing(name, threads, net, data, monkeypatch):
+    monkeypatch.setattr(backend, "concurrent_calls", lambda: threads)
+    kind, settings = ATTACKS[name]
+    attack = kind(kr.ThreatModel("L2", THREATS["L2"]), **{**settings, **SETTINGS[name]})
+    running, most, alone = set(), [], Lanes(attack, net, stream=1)
+    many = Lanes(attack, net, stream=1, side_by_side=True)
+    run = many._run
+
+    def observed(*arguments):
+        running.add(threading.get_ident())
+        most.append(len(running))
+        return run(*arguments)
+
+    monkeypatch.setattr(many, "_run", observed)
+    expected = _run(alone, data, range(40), 64 * threads, net)
+    for _ in range(2):
+        attempts = _run(many, data, range(40), 64 * threads, net)
+        np.testing.assert_array_equal(attempts.broken, expected.broken)
+        np.testing.assert_array_equal(attempts.x_adv, expected.x_adv)
+        np.testing.assert_array_equal(attempts.evaluations, expected.evaluations)
+    assert max(most) > 1
+    # Two images, or too small a batch: no thread has nothing to do.
+    few = _run(many, data, [3, 8], 64 * threads, net)
+    np.testing.assert_array_equal(few.broken, expected.broken[[3, 8]])
+    most.clear()
+    np.testing.assert_array_equal(_run(many, data, range(40), 64, net).broken, expected.broken)
+    assert len(most) == 1
+
+
+def test_an_error_in_a_thread_is_raised(net, data, monkeypatch):
+    monkeypatch.setattr(backend, "concurrent_calls", lambda: 2)
+    kind, settings = ATTACKS["apgd-t"]
+    attack = kind(kr.ThreatModel("L2", THREATS["L2"]), **{**settings, **SETTINGS["apgd-t"]})
+
+    def confirm(points, images, labels):
+        raise ArithmeticError("from the thread")
+
+    with pytest.raises(ArithmeticError, match="from the thread"):
+        Lanes(attack, net, side_by_side=True).run(*data, 128, confirm)
 
 
 def test_a_success_that_is_not_confirmed_does_not_end_the_run(net, data):
