@@ -11,10 +11,11 @@ The only module that imports keras_cv, which works in TensorFlow whatever Keras'
 from types import SimpleNamespace
 
 import keras_cv
+import numpy as np
 import tensorflow as tf
 
-from keras_robust.data import draws
-from keras_robust.data.operations import FUNCTIONS, resize_and_flip
+from keras_robust.data import draws, pixels
+from keras_robust.data.host import numpy_function
 from keras_robust.data.policy import HEAVY, Policy
 
 # What `draws` asks for by numpy's names. (tensorflow.experimental.numpy cannot round in a graph.)
@@ -107,11 +108,10 @@ class RandomResizedCrop(StatelessLayer):
     def augment_image(self, image, transformation, **kwargs):
         shape = tf.shape(image)
         top, left, height, width = tf.unstack(self.box(transformation["crop"], shape[0], shape[1]))
-        return self.resize(image[top : top + height, left : left + width], transformation)
-
-    def resize(self, crop, transformation):
-        """What is left to do when the image was cropped while it was decoded."""
-        return resize_and_flip(crop, self.resolution, transformation["flip"])
+        spec = self.output_spec(image)
+        return on_host(
+            _resize, [image[top : top + height, left : left + width], spec.shape[0], transformation["flip"]], spec
+        )
 
     def output_spec(self, images):
         return tf.TensorSpec((self.resolution, self.resolution, 3), tf.uint8)
@@ -130,22 +130,16 @@ class RandAugment(StatelessLayer):
             return which, (sign * magnitude).astype("float32")
 
         shape = (self.policy.n_operations,)
-        which, magnitude = tf.numpy_function(
-            choose, [tf.reshape(numbers, (*shape, draws.OPERATION))], [tf.int32, tf.float32], stateful=False
+        which, magnitude = numpy_function(
+            choose, [tf.reshape(numbers, (*shape, draws.OPERATION))], [tf.int32, tf.float32]
         )
         return {"operation": tf.ensure_shape(which, shape), "magnitude": tf.ensure_shape(magnitude, shape)}
 
     def augment_image(self, image, transformation, **kwargs):
-        for which, magnitude in zip(*(tf.unstack(transformation[name]) for name in ("operation", "magnitude"))):
-            image = self._operate(image, which, magnitude)
-        return image
+        def vary(image, *drawn):
+            return pixels.by_pillow(image, lambda picture: pixels.vary(picture, self.policy.operations, *drawn))
 
-    def _operate(self, image, which, magnitude):
-        # Not a tf.function of its own, though the graph would be traced once: a switch inside of one makes the data set
-        # fail in all but the first of several processes ("Haven't set up remote eager worker", TensorFlow 2.21).
-        names = self.policy.operations
-        branches = [lambda: image, *(lambda f=FUNCTIONS[name]: f(image, magnitude) for name in names)]
-        return tf.switch_case(which + 1, branches)
+        return on_host(vary, [image, transformation["operation"], transformation["magnitude"]], self.output_spec(image))
 
 
 class RandomErasing(StatelessLayer):
@@ -161,23 +155,14 @@ class RandomErasing(StatelessLayer):
         return {"erase": numbers[:-2], "noise": tf.cast(numbers[-2:] * 2.0**31, tf.int32)}
 
     def augment_image(self, image, transformation, **kwargs):
-        pixels, box = tf.cast(image, tf.float32) / 255.0, transformation["erase"]
+        box = transformation["erase"]
         if box.dtype != tf.int32:
             policy = self.policy
             box = draws.erase_box(
                 box, float(image.shape[0]), policy.erase, policy.erase_area, policy.erase_ratio, NUMPY_NAMES
             )
             box = tf.cast(tf.stack(box), tf.int32)
-
-        def erase():
-            top, left, height, width = tf.unstack(box)
-            noise = tf.random.stateless_normal((height, width, image.shape[2]), transformation["noise"], alg="philox")
-            rest_y, rest_x = image.shape[0] - top - height, image.shape[1] - left - width
-            noise = tf.pad(noise, [(top, rest_y), (left, rest_x), (0, 0)])
-            outside = outside_box(tf.stack([top, top + height, left, left + width]), *image.shape)
-            return pixels * outside + tf.ensure_shape(noise, image.shape)
-
-        return tf.cond(box[2] * box[3] > 0, erase, lambda: pixels)
+        return on_host(pixels.erase, [image, box, transformation["noise"]], self.output_spec(image))
 
     def output_spec(self, images):
         return tf.TensorSpec(images.shape[-3:], tf.float32)
@@ -220,15 +205,12 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         }
 
     def augment_images(self, images, transformations, **kwargs):
-        return self.blend(images, tf.gather(images, transformations["partners"]), transformations)
+        others = tf.gather(images, transformations["partners"])
+        numbers = (transformations[name] for name in ("blend", "box"))
+        return on_host(_mix, [images, others, *numbers], tf.TensorSpec(images.shape, tf.float32))
 
     def augment_labels(self, labels, transformations, **kwargs):
         return self.share(labels, tf.gather(labels, transformations["partners"]), transformations)
-
-    def blend(self, images, others, mixture):
-        """Images mixed with others, one or a batch, by `"blend"` and `"box"`."""
-        share = mixture["blend"][..., None, None, None] * outside_box(mixture["box"], *images.shape[-3:])
-        return others + share * (images - others)
 
     def share(self, labels, others, mixture):
         """Soft labels mixed by `"lambda"`."""
@@ -236,15 +218,14 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         return share * labels + (1.0 - share) * others
 
 
-def outside_box(box, height, width, channels):
-    """0 in the box (top, bottom, left, right) of shape (..., 4), else 1: float32 (..., height, width, channels).
+def on_host(function, inputs, spec):
+    """`function` from numpy arrays to one of this type and shape, in a graph."""
+    return tf.ensure_shape(numpy_function(function, inputs, spec.dtype), spec.shape)
 
-    To multiply with, which takes a fraction of the time of `tf.where`; and spelt out for each channel, because
-    broadcasting along so short an axis takes several times as long.
-    """
-    top, bottom, left, right = tf.unstack(box[..., None], axis=-2)
-    rows, columns = tf.range(height), tf.range(width * channels)
-    rows = tf.cast((rows >= top) & (rows < bottom), tf.float32)
-    columns = tf.cast((columns >= left * channels) & (columns < right * channels), tf.float32)
-    outside = 1.0 - rows[..., :, None] * columns[..., None, :]
-    return tf.reshape(outside, tf.concat([tf.shape(outside)[:-1], [width, channels]], axis=0))
+
+def _resize(image, resolution, flip):
+    return pixels.by_pillow(image, lambda picture: pixels.resize_and_flip(picture, resolution, flip))
+
+
+def _mix(images, *others):
+    return np.stack([pixels.mix(image.copy(), *each) for image, *each in zip(images, *others)])

@@ -27,6 +27,8 @@ class InputClock:
         """The same `tf.data.Dataset`, timed; anything else, which is not timed, as it is."""
         try:
             import tensorflow as tf
+
+            from keras_robust.data.host import numpy_function
         except ImportError:
             return dataset
         if not isinstance(dataset, tf.data.Dataset):
@@ -43,11 +45,11 @@ class InputClock:
             return count
 
         # A zip asks its parts one after the other, so the first is asked when the batch is.
-        asks = tf.data.Dataset.counter().map(plain(lambda count: tf.numpy_function(asked, [count], tf.int64)))
+        asks = tf.data.Dataset.counter().map(plain(lambda count: numpy_function(asked, [count], tf.int64, True)))
 
         @plain
         def mark(count, *batch):
-            with tf.control_dependencies([tf.numpy_function(got, [count], tf.int64)]):
+            with tf.control_dependencies([numpy_function(got, [count], tf.int64, True)]):
                 return tf.nest.map_structure(tf.identity, batch[0] if len(batch) == 1 else batch)
 
         options = tf.data.Options()

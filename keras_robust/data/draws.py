@@ -6,6 +6,7 @@ leading axes.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -106,6 +107,7 @@ def symmetric_beta(numbers, alpha, xp):
     return xp.where(numbers < 0.5, half, 1.0 - half)
 
 
+@lru_cache
 def _beta_table(alpha, size=1025, fine=200_001):
     power = np.linspace(0.0, 0.5**alpha, fine)
     density = (1.0 - power ** (1.0 / alpha)) ** (alpha - 1.0)
@@ -120,7 +122,7 @@ def operations(numbers, policy):
         numbers: shape (..., OPERATION).
     """
     which = np.floor(numbers[..., 0] * len(policy.operations)).astype("int32")
-    which = np.where(numbers[..., 1] < policy.operation_probability, which, -1)
+    which = np.where((numbers[..., 1] < policy.operation_probability) & bool(policy.operations), which, -1)
     # Box and Muller's method; 1 - u is never 0.
     normal = np.sqrt(-2.0 * np.log(1.0 - numbers[..., 2])) * np.cos(2.0 * np.pi * numbers[..., 3])
     magnitude = np.clip(policy.magnitude + policy.magnitude_std * normal, 0.0, 10.0)

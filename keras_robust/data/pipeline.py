@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_robust.checks import check_count
-from keras_robust.data import draws
+from keras_robust.data import draws, pixels
 from keras_robust.data.plan import Plan
 from keras_robust.data.policy import Policy, find_policy
 from keras_robust.data.preprocessing import MAX_PIXELS
@@ -91,21 +91,20 @@ class TrainPipeline:
             soft labels, float32 (batch_size / shards, num_classes).
         """
         tf = _tensorflow()
-        from keras_robust.data.augment import MixUpOrCutMix, RandAugment, RandomErasing, RandomResizedCrop
+        from keras_robust.data.augment import MixUpOrCutMix, RandomResizedCrop, on_host
 
         start_step = check_count("start_step", start_step, least=0)
         plan, policy = self._plan, self.policy
-        crop, erase, mix = RandomResizedCrop(self.resolution, policy), RandomErasing(policy), MixUpOrCutMix(policy)
-        vary = RandAugment(policy) if policy.operations else None
+        crop, mix = RandomResizedCrop(self.resolution, policy), MixUpOrCutMix(policy)
         load = _loader(tf, self, crop)
+        shape = (self.resolution, self.resolution, 3)
         plain = tf.autograph.experimental.do_not_convert
 
         @plain
         def augment(image, label, drawn):
-            example = {"images": crop.resize(image, drawn), "transformations": drawn}
-            image = (vary(example) if vary is not None else example)["images"]
-            image = tf.ensure_shape(image, (self.resolution, self.resolution, 3))
-            return {"images": image, "labels": label, "transformations": {name: drawn[name] for name in _LATER}}
+            arguments = [image, drawn["flip"], drawn["operation"], drawn["magnitude"]]
+            image = on_host(self._resize_and_vary, arguments, tf.TensorSpec(shape, tf.uint8))
+            return {"images": image, "labels": label, **{name: drawn[name] for name in _LATER}}
 
         @plain
         def pairs(batch, step):
@@ -118,13 +117,18 @@ class TrainPipeline:
         # Image by image, so that the workers share the arithmetic.
         @plain
         def finish(own, other=None, mixture=None):
-            label = tf.one_hot(own["labels"], self.num_classes)
-            image = erase(own)["images"]
+            arguments, labels = [own["images"], *(own[name] for name in _LATER)], {"own": own["labels"]}
             if other is not None:
-                image = mix.blend(image, erase(other)["images"], mixture)
-                label = mix.share(label, tf.one_hot(other["labels"], self.num_classes), mixture)
-            label = (1.0 - policy.label_smoothing) * label + policy.label_smoothing / self.num_classes
-            return tf.clip_by_value(image, 0.0, 1.0), label
+                arguments += [other["images"], *(other[name] for name in _LATER), mixture["blend"], mixture["box"]]
+                labels |= {"other": other["labels"], "lambda": mixture["lambda"]}
+            return on_host(_finish, arguments, tf.TensorSpec(shape, tf.float32)), labels
+
+        @plain
+        def soften(images, labels):
+            soft = tf.one_hot(labels["own"], self.num_classes)
+            if policy.mixes:
+                soft = mix.share(soft, tf.one_hot(labels["other"], self.num_classes), labels)
+            return images, (1.0 - policy.label_smoothing) * soft + policy.label_smoothing / self.num_classes
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
         slots = steps.map(plain(lambda step: _from_numpy(tf, plan.examples, step))).unbatch()
@@ -134,15 +138,31 @@ class TrainPipeline:
             batches = images.batch(len(plan.positions), drop_remainder=True)
             images = tf.data.Dataset.zip(batches, steps).flat_map(pairs)
         images = images.map(finish, num_parallel_calls=self.workers)
-        batches = images.batch(self.batch_size // self.shard[1], drop_remainder=True).prefetch(2)
+        batches = images.batch(self.batch_size // self.shard[1], drop_remainder=True)
+        batches = batches.map(soften).prefetch(2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = self.workers
         options.deterministic = True
         return batches.with_options(options)
 
+    def _resize_and_vary(self, image, flip, operations, magnitudes):
+        def change(picture):
+            picture = pixels.resize_and_flip(picture, self.resolution, flip)
+            return pixels.vary(picture, self.policy.operations, operations, magnitudes)
+
+        return pixels.by_pillow(image, change)
+
+
+def _finish(*arrays):
+    """`pixels.finish` of image, box and seed, and these of its partner with share and box of the mixture."""
+    own, rest = arrays[:3], arrays[3:]
+    return pixels.finish(own, rest[:3], *rest[3:]) if rest else pixels.finish(own)
+
 
 def _loader(tf, pipeline, crop):
     """From a slot of a batch, `Plan.examples`, to a data set of one element: cropped image, label, and the slot."""
+    from keras_robust.data.host import numpy_function
+
     source = pipeline.source
     labels = tf.constant(source.labels) if isinstance(source, ImageFolder) else None
     paths = tf.constant(source.paths) if isinstance(source, ImageFolder) else None
@@ -151,7 +171,7 @@ def _loader(tf, pipeline, crop):
     def read(index):
         if paths is not None:
             return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
-        content, label = tf.numpy_function(source.encoded_with_label, [index], (tf.string, tf.int64), stateful=False)
+        content, label = numpy_function(source.encoded_with_label, [index], (tf.string, tf.int64))
         return tf.ensure_shape(content, ()), tf.ensure_shape(label, ())
 
     @plain
@@ -167,9 +187,8 @@ def _loader(tf, pipeline, crop):
 
     @plain
     def anything(slot):
-        image, label = tf.numpy_function(
-            lambda index, numbers: _crop(pipeline, index, numbers), [slot["index"], slot["crop"]], (tf.uint8, tf.int64)
-        )
+        inputs, types = [slot["index"], slot["crop"]], (tf.uint8, tf.int64)
+        image, label = numpy_function(lambda *inputs: _crop(pipeline, *inputs), inputs, types, stateful=True)
         return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(label, ()), slot
 
     @plain
@@ -204,10 +223,11 @@ def _crop(pipeline, index, numbers):
 
 def _from_numpy(tf, function, step):
     """A function from a step to a dict of arrays of fixed shapes, in a graph."""
+    from keras_robust.data.host import numpy_function
+
     example = function(0)
-    values = tf.numpy_function(
-        lambda step: list(function(step).values()), [step], [value.dtype for value in example.values()], stateful=False
-    )
+    types = [value.dtype for value in example.values()]
+    values = numpy_function(lambda step: list(function(step).values()), [step], types)
     return {name: tf.ensure_shape(value, example[name].shape) for name, value in zip(example, values)}
 
 

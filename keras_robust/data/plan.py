@@ -89,12 +89,13 @@ class Plan:
         groups = -(-self.batch_size // self.policy.group_size)
         numbers = np.stack(
             [_numbers(self.seed, _GROUP, epoch, position * groups + group, draws.MIX) for group in range(groups)]
-        )[self.positions // self.policy.group_size]
+        )
         share, blend, box = draws.mixture(numbers, float(self.resolution), self.policy, np)
+        group = self.positions // self.policy.group_size
         return {
-            "lambda": share.astype("float32"),
-            "blend": blend.astype("float32"),
-            "box": np.stack(box, axis=-1).astype("int32"),
+            "lambda": share.astype("float32")[group],
+            "blend": blend.astype("float32")[group],
+            "box": np.stack(box, axis=-1).astype("int32")[group],
         }
 
 

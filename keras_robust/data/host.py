@@ -1,0 +1,58 @@
+"""Python functions called from the threads of tf.data, which must come to rest before the interpreter ends.
+
+A thread that asks for the interpreter's lock while the interpreter ends is ended itself, in the middle of its work; the
+iterator, which is destroyed next, then waits for that thread for ever. So exit waits until the threads have prepared
+all that they may: nobody takes it any more.
+"""
+
+import atexit
+import functools
+import threading
+import time
+
+import tensorflow as tf
+
+# The threads are at rest when none has called for so long; after the second time exit goes on whatever they do.
+REST_SECONDS, MOST_SECONDS = 0.5, 30.0
+
+
+class Calls:
+    """Knows how many calls are under way, and when the last one began or ended."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._under_way, self._last = 0, float("-inf")
+
+    def __enter__(self):
+        self._count(1)
+
+    def __exit__(self, *error):
+        self._count(-1)
+
+    def _count(self, change):
+        with self._lock:
+            self._under_way += change
+            self._last = time.monotonic()
+
+    def wait(self):
+        """Return when they have come to rest."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < MOST_SECONDS:
+            if not self._under_way and time.monotonic() - self._last > REST_SECONDS:
+                return
+            time.sleep(REST_SECONDS / 10)
+
+
+_calls = Calls()
+atexit.register(_calls.wait)
+
+
+def numpy_function(function, inputs, types, stateful=False):
+    """`tf.numpy_function`, for functions in data sets that may still be at work when the program ends."""
+
+    @functools.wraps(function)
+    def counted(*arrays):
+        with _calls:
+            return function(*arrays)
+
+    return tf.numpy_function(counted, inputs, types, stateful=stateful)
