@@ -143,6 +143,8 @@ class TrainPipeline:
         options = tf.data.Options()
         options.threading.private_threadpool_size = self.workers
         options.deterministic = True
+        # Nothing is left to tune, and the thread that would tunes and sleeps on: an iterator waits for it at its end.
+        options.autotune.enabled = False
         return batches.with_options(options)
 
     def _resize_and_vary(self, image, flip, operations, magnitudes):
