@@ -33,6 +33,15 @@ def lane_count(needed, largest):
     return min(largest // GRANULE, -(-needed // GRANULE)) * GRANULE
 
 
+def divide_cores(batch_size):
+    """Prepare a program that only attacks, before it computes anything: one part of a batch on each part of the cores.
+
+    On TensorFlow and CPUs alone. Else every operation of every part asks for all cores, which takes a quarter longer on
+    small nets; a program that also trains wants just that.
+    """
+    backend.divide_cores(batch_size // LEAST_WIDTH)
+
+
 @dataclass(frozen=True)
 class Attempts:
     """What became of a batch of images: the misclassified point of each, and the evaluations of the model it took.

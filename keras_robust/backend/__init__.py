@@ -13,6 +13,8 @@ The module of the active Keras backend is the only one that is imported. Each on
     Whether another batch size is another compilation.
 `concurrent_calls()`
     How many calls of compiled functions, from as many threads, use this machine best.
+`divide_cores(most_calls)`
+    Before anything is computed: from now on up to so many such calls share the cores, each with its part of them.
 `concrete(x)`
     Whether a tensor holds values now, rather than standing for those of a compiled function.
 `on_host(function, x, width)`
@@ -38,7 +40,7 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
 TrainStep, compile, input_gradient = active.TrainStep, active.compile, active.input_gradient
 COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
-concurrent_calls = active.concurrent_calls
+concurrent_calls, divide_cores = active.concurrent_calls, active.divide_cores
 concrete, example_index, on_host = active.concrete, active.example_index, active.on_host
 
 # What only one backend has is reached through `active`.
@@ -49,6 +51,7 @@ __all__ = [
     "compile",
     "concrete",
     "concurrent_calls",
+    "divide_cores",
     "example_index",
     "input_gradient",
     "on_host",

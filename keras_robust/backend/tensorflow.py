@@ -61,12 +61,24 @@ def compile(function, model, trace=False):
 
 def concurrent_calls():
     """The cores of a CPU: small operations gain nothing from being divided among them."""
-    if len(tf.config.list_logical_devices()) > 1:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    set_by_code, set_by_user = tf.config.threading.get_inter_op_parallelism_threads(), os.environ.get(THREADS)
-    limit = set_by_code or (int(set_by_user) if set_by_user and set_by_user.isdecimal() else 0)
-    return min(cores, limit) if limit else cores
+    return 1 if len(tf.config.list_logical_devices()) > 1 else min(_cores(), _threads())
+
+
+def divide_cores(most_calls):
+    calls = min(most_calls, _cores(), _threads())
+    if calls > 1 and len(tf.config.list_physical_devices()) == 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started
+            tf.config.threading.set_intra_op_parallelism_threads(_cores() // calls)
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads():
+    """How many functions TensorFlow runs at a time: as its user has said, else as many as there are cores."""
+    set_by_code, set_by_user = tf.config.threading.get_inter_op_parallelism_threads(), os.environ.get(THREADS, "")
+    return set_by_code or (int(set_by_user) if set_by_user.isdecimal() else 0) or _cores()
 
 
 def concrete(x):

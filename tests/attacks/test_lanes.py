@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust import backend, losses
-from keras_robust.attacks.lanes import Lanes, lane_count
+from keras_robust.attacks.lanes import Lanes, divide_cores, lane_count
 from keras_robust.attacks.versions import ATTACKS
 
 SHAPE = (5, 4, 3)
@@ -189,3 +189,25 @@ def test_lane_count():
         assert lane_count(40, 17) == 16
     else:
         assert [lane_count(n, 250) for n in (0, 1, 250, 1000)] == [0, 250, 250, 250]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="threads are for TensorFlow's CPU kernels")
+def test_calls_side_by_side(monkeypatch):
+    """As many as there are cores, or as the user lets TensorFlow run at a time."""
+    for name in ("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(backend.active, "_cores", lambda: 6)
+    parts, tf = [], pytest.importorskip("tensorflow")
+    monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 0)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", parts.append)
+    assert backend.concurrent_calls() == 6
+    for batch_size in (127, 128, 250, 10_000):
+        divide_cores(batch_size)
+    assert parts == [3, 2, 1]
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "4")
+    divide_cores(250)
+    assert parts == [3, 2, 1]
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "2")
+    assert backend.concurrent_calls() == 2
+    monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 1)
+    assert backend.concurrent_calls() == 1
