@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--policy", choices=("heavy", "basic"), default="heavy", help="(%(default)s)")
     parser.add_argument("--resolution", type=positive, default=224, help="side of the images in pixels (%(default)s)")
     parser.add_argument("--batch", type=positive, default=80, help="(%(default)s)")
-    parser.add_argument("--batches", type=positive, default=10, help="in one step (%(default)s)")
+    parser.add_argument("--batches", type=positive, default=30, help="in one step (%(default)s)")
     options = parser.parse_args()
     if options.data is not None and not options.data.is_dir():
         parser.error(f"argument --data: there is no folder {options.data}")
