@@ -194,7 +194,9 @@ class Run:
             attacks = self.attacks(targets.shape[1] + 1)
             stream = 1 + list(attacks).index(name)
             trace = self._can_trace(x[:1])
-            side_by_side = (trace or isinstance(self._model(), keras.Layer)) and self._repeats(x[:1])
+            # Of other layers, an interpreter of a file for one, it is not known whether threads may share them.
+            shareable = isinstance(self._model(), keras.Model) and getattr(self._model(), "differentiable", True)
+            side_by_side = shareable and backend.concurrent_calls() > 1 and self._repeats(x[:1])
             self._lanes[name] = Lanes(attacks[name], self._model(), stream, trace, side_by_side)
         return self._lanes[name].run(x, y, targets, index.astype(np.int32), self._batch_size, self._confirm)
 

@@ -229,7 +229,7 @@ class _Program:
 
     def _begin(self, model, *inputs):
         state = self._attack.begin(self._problem(model, *inputs))
-        self._structure = state
+        self._structure = tree.map_structure(lambda _: 0, state)
         return tuple(tree.flatten(state))
 
     def _advance(self, model, x, eps, y, target, index, number, done, *state):
@@ -247,7 +247,8 @@ _programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def _program(attack, model, stream, trace):
-    if not isinstance(model, keras.Layer):
+    own = type(attack).__module__.startswith("keras_robust.") and isinstance(attack.loss, str)
+    if not isinstance(model, keras.Layer) or not own:  # another's attack may look at more than its arguments
         return _Program(attack, model, stream, trace)
     settings = {**attack.arguments(), "threat": attack.threat.norm}
     key = (type(attack), *settings.items(), stream)

@@ -1,5 +1,7 @@
 """PyTorch: autograd.grad on the images, eager, weights detached while the model is attacked."""
 
+import weakref
+
 import keras
 import torch
 
@@ -28,9 +30,13 @@ COMPILES_EACH_SHAPE = False
 
 
 def compile(function, model, trace=False):
+    if not isinstance(model, keras.Layer):
+        return torch.no_grad()(lambda *tensors: function(model, *tensors))
+    owner = weakref.ref(model)  # what is kept by model must not keep it
+
     def run(*tensors):
         with torch.no_grad():
-            return function(_frozen(model) if isinstance(model, keras.Layer) else model, *tensors)
+            return function(_frozen(owner()), *tensors)
 
     return run
 
