@@ -98,7 +98,7 @@ def evaluate(options):
     import keras_robust as kr
     from keras_robust.attacks.lanes import divide_cores
 
-    divide_cores(options.batch_size)
+    divide_cores(min(options.batch_size, options.n_examples or options.batch_size))
     name = options.model
     preset = kr.models.presets().get(name)
     normalization = None if options.mean is None else (options.mean, options.std)

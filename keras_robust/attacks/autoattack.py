@@ -135,8 +135,9 @@ class AutoAttack:
     def on(self, model):
         """This evaluation of one model, in float32, with what is compiled for it: a `Run`.
 
-        That of a Keras model is kept and follows its weights; any other callable gets a new one each time, for what
-        it refers to may have changed.
+        That of a Keras model is kept and follows its weights, but not changes of its layers: attack a model that is
+        built anew instead (`keras.models.clone_model`). Any other callable gets a new one each time, for what it refers
+        to may have changed.
         """
         if not isinstance(model, keras.Layer):
             return Run(self, model)

@@ -35,7 +35,8 @@ def by_pillow(image, function):
 def erase(image, box, seed):
     """An image as float32 in units of [0, 1] with standard normal noise in the box (top, left, height, width).
 
-    The noise is not clipped: that is left to the end, after mixing.
+    The noise is not clipped: that is left to the end, after mixing. It is fixed by the seed for one release of numpy,
+    which does not promise its normal draws beyond.
     """
     pixels = np.divide(image, np.float32(255), out=_empty(image.shape), dtype=np.float32)
     top, left, height, width = box
