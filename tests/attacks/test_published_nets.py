@@ -35,10 +35,11 @@ def test_agrees_with_the_reference_implementation(name, norm, monkeypatch):
     images, labels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(y).long()
     theirs = reference.APGDAttack(net, n_iter=20, norm=norm, eps=eps, loss="ce", n_restarts=1, device="cpu")
     theirs.init_hyperparam(images)
-    # Random starts become the image itself.
-    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(*shape))
-    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(tuple(np.atleast_1d(shape[0])), 0.5))
-    _, correct, loss, _ = theirs.attack_single_run(images, labels)
+    # Random starts become the image itself; only here, as Keras draws weights by the same functions on PyTorch.
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(*shape))
+        patch.setattr(torch, "rand", lambda *shape, **_: torch.full(tuple(np.atleast_1d(shape[0])), 0.5))
+        _, correct, loss, _ = theirs.attack_single_run(images, labels)
 
     model = published_nets.keras_net(name)
     threat = kr.ThreatModel(norm, eps)
