@@ -1,12 +1,16 @@
 """AutoAttack: what the result holds, on models of any kind; the settings of each version."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_robust as kr
-from keras_robust.attacks import versions
+from keras_robust import backend
+from keras_robust.attacks import autoattack, versions
 from keras_robust.attacks.autoattack import distance
 from keras_robust.attacks.versions import ensemble
 
@@ -128,6 +132,45 @@ def test_follows_new_weights(net, images, quick):
     fresh = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.05), version="short", batch_size=20)(net, x, y)
     assert second.accuracy_after == fresh.accuracy_after != first.accuracy_after
     np.testing.assert_array_equal(second.x_adv, fresh.x_adv)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="threads are for TensorFlow's CPU kernels")
+def test_only_keras_models_are_shared_by_threads(net, images, monkeypatch):
+    """Of other layers, an interpreter of a file for one, nobody knows whether two threads may call them."""
+
+    class Interpreter(keras.layers.Layer):
+        def call(self, x):
+            return net(x)
+
+    class Random(keras.Model):
+        def call(self, x):
+            return net(x) + keras.random.normal((1,), seed=draws)
+
+    draws, made = keras.random.SeedGenerator(0), []
+
+    class Watched(autoattack.Lanes):
+        def __init__(self, attack, model, stream, trace, side_by_side):
+            made.append(side_by_side)
+            super().__init__(attack, model, stream, trace, side_by_side)
+
+    monkeypatch.setattr(autoattack, "Lanes", Watched)
+    monkeypatch.setattr(backend, "concurrent_calls", lambda: 2)
+    x, y = images
+    settings = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.0), "short", 32)
+    for model in (net, Interpreter(), Random(), lambda x: net(x)):
+        run, targets = settings.on(model), np.array([[c for c in range(5) if c != label] for label in y])
+        run.attack("apgd-ce", x, y, targets, np.arange(len(x)))
+    assert made == [True, False, False, False]
+
+
+def test_an_evaluated_model_is_not_kept(images, quick):
+    x, y = images
+    model = _net()
+    kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.05), "short", 32)(model, x, y)
+    kept = weakref.ref(model)
+    del model
+    gc.collect()
+    assert kept() is None
 
 
 def test_any_callable_is_attacked_with_what_it_refers_to_now(images, quick):

@@ -11,6 +11,7 @@ from keras import ops
 import keras_robust as kr
 from keras_robust import backend, losses
 from keras_robust.attacks.lanes import Lanes, divide_cores, lane_count
+from keras_robust.attacks.problem import Found
 from keras_robust.attacks.versions import ATTACKS
 
 SHAPE = (5, 4, 3)
@@ -125,6 +126,22 @@ def test_one_compilation_however_many_images_drop_out(name, net, data):
     wider = Lanes(attack.with_threat(kr.ThreatModel("Linf", 2 * THREATS["Linf"])), net)
     assert _run(wider, data, range(40), 16, net).broken.sum() > _run(lanes, data, range(40), 16, net).broken.sum()
     assert sorted(traced) == ["begin", "iterate"]
+
+
+def test_an_attack_of_a_users_own_meets_its_own_radius(net, data):
+    """It may look at its threat model, which a compilation shared between radii would freeze."""
+
+    class FarthestCorner(kr.attacks.Attack):
+        def run(self, problem):
+            x = ops.clip(problem.x + self.threat.eps, 0.0, 1.0)
+            return Found(x, *problem.value(x))
+
+    images = ops.convert_to_tensor(data[0])
+    for eps in (0.05, 0.6):
+        attack = FarthestCorner(kr.ThreatModel("Linf", eps), returns="misclassified")
+        moved = np.clip(data[0] + np.float32(eps), 0, 1)
+        expected = ops.convert_to_numpy(net(ops.convert_to_tensor(moved))).argmax(1) != data[1]
+        np.testing.assert_array_equal(_run(Lanes(attack, net), data, range(len(images)), 16, net).broken, expected)
 
 
 @exact
