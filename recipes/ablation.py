@@ -33,12 +33,12 @@ Random weights with heavy augmentation fail in the paper's experiments and are n
 
 from dataclasses import replace
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+from keras_robust.recipes.cli import main
 
-HEAVY = DataPart("imagenet", policy="heavy", resolution=224, batch_size=640)
+HEAVY = DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640)
 BASIC = replace(HEAVY, policy="basic")
-ATTACK = AttackPart("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=2)
+ATTACK = AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=2)
 # Name of the rung, ending of the model's name, augmentation, epochs.
 LADDER = (
     ("random", "", BASIC, 50),
@@ -51,9 +51,9 @@ LADDER = (
 RUNGS = {
     f"{model}_{rung}": Recipe(
         f"{model}_{rung}",
-        ModelPart(model + stem),
+        ModelConfig(model + stem),
         data=data,
-        training=TrainingPart(epochs=epochs),
+        training=TrainingConfig(epochs=epochs),
         attack=ATTACK,
     )
     for model in ("convnext_tiny", "vit_small")

@@ -26,16 +26,16 @@ The number of epochs is a choice of this package: the publication does not tell 
 and logged all the same; the best checkpoint goes by clean accuracy.
 """
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, StartPart, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, StartConfig, TrainingConfig
+from keras_robust.recipes.cli import main
 
 RECIPE = Recipe(
     "clean_convnext_tiny_convstem",
-    model=ModelPart("convnext_tiny_convstem"),
-    start=StartPart(new=("stem",)),
-    data=DataPart("imagenet", policy="heavy", resolution=224, batch_size=640),
-    training=TrainingPart(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
-    attack=AttackPart("none"),
+    model=ModelConfig("convnext_tiny_convstem"),
+    start=StartConfig(new=("stem",)),
+    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
+    training=TrainingConfig(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
+    attack=AttackConfig("none"),
 )
 
 if __name__ == "__main__":

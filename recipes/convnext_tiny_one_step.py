@@ -27,17 +27,17 @@ when robust accuracy under the multi-step attack does.
 Nobody has trained it with this package yet: figures are those of the publication.
 """
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+from keras_robust.recipes.cli import main
 
 RECIPE = Recipe(
     "convnext_tiny_one_step",
-    model=ModelPart("convnext_tiny"),
+    model=ModelConfig("convnext_tiny"),
     # Crops, flips, RandAugment, erasing, mixup and cutmix, label smoothing 0.1; 80 images on each of 8 devices.
-    data=DataPart("imagenet", policy="heavy", resolution=224, batch_size=640),
+    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
     # AdamW, weight decay 0.05, linear warm-up to 1e-3 and cosine to 5e-6, averaged weights: the defaults.
-    training=TrainingPart(epochs=110, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
-    attack=AttackPart("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=1, eps_warmup_epochs=10),
+    training=TrainingConfig(epochs=110, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
+    attack=AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=1, eps_warmup_epochs=10),
 )
 
 if __name__ == "__main__":

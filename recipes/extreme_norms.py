@@ -24,15 +24,15 @@ Radii are those of the paper's evaluation; epochs and learning rate are choices 
 the norms with chances that follow their running errors; here they are even.
 """
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+from keras_robust.recipes.cli import main
 
 RECIPE = Recipe(
     "convnext_tiny_convstem_extreme_norms",
-    model=ModelPart("convnext_tiny_convstem"),
-    data=DataPart("imagenet", policy="heavy", resolution=224, batch_size=640),
-    training=TrainingPart(epochs=3, learning_rate=1e-4, warmup_epochs=0, ema_decay=0.999, precision="mixed_bfloat16"),
-    attack=AttackPart("apgd", norms=("Linf", "L1"), eps=(4 / 255, 75.0), n_iter=2),
+    model=ModelConfig("convnext_tiny_convstem"),
+    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
+    training=TrainingConfig(epochs=3, learning_rate=1e-4, warmup_epochs=0, ema_decay=0.999, precision="mixed_bfloat16"),
+    attack=AttackConfig("apgd", norms=("Linf", "L1"), eps=(4 / 255, 75.0), n_iter=2),
 )
 
 if __name__ == "__main__":

@@ -22,15 +22,17 @@ Epochs, learning rate and warm-up of the radius are choices of this package: a t
 are near their goal, and 5 of 25 epochs over which the radius rises to 8/255.
 """
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+from keras_robust.recipes.cli import main
 
 RECIPE = Recipe(
     "convnext_tiny_convstem_8_255",
-    model=ModelPart("convnext_tiny_convstem"),
-    data=DataPart("imagenet", policy="heavy", resolution=224, batch_size=640),
-    training=TrainingPart(epochs=25, learning_rate=1e-4, warmup_epochs=1, ema_decay=0.9999, precision="mixed_bfloat16"),
-    attack=AttackPart("apgd", norms=("Linf",), eps=(8 / 255,), n_iter=2, eps_warmup_epochs=5),
+    model=ModelConfig("convnext_tiny_convstem"),
+    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
+    training=TrainingConfig(
+        epochs=25, learning_rate=1e-4, warmup_epochs=1, ema_decay=0.9999, precision="mixed_bfloat16"
+    ),
+    attack=AttackConfig("apgd", norms=("Linf",), eps=(8 / 255,), n_iter=2, eps_warmup_epochs=5),
 )
 
 if __name__ == "__main__":

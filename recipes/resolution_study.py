@@ -100,10 +100,10 @@ def load(text, num_classes):
 
     name, equals, weights = text.partition("=")
     if equals:
-        return name, kr.evaluation.load_model(name, weights, num_classes)
+        return name, kr.export.load_model(name, weights, num_classes)
     name, colon, path = text.partition(":")
     path = path if colon else text
-    return name if colon else Path(path).stem, kr.evaluation.load_model(path)
+    return name if colon else Path(path).stem, kr.export.load_model(path)
 
 
 def train(name, per_class=100, resolution=32):

@@ -26,19 +26,19 @@ Batch norm: robust accuracy is measured in inference mode, on averaged batch sta
 Nobody has trained it with this package yet: figures are those of the publication.
 """
 
-from keras_robust.training import AttackPart, DataPart, ModelPart, Recipe, TrainingPart
-from keras_robust.training.command_line import main
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+from keras_robust.recipes.cli import main
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation, a layer of the model
 
 RECIPE = Recipe(
     "robarch_large",
-    model=ModelPart("robarch_large", normalization=IMAGENET),
+    model=ModelConfig("robarch_large", normalization=IMAGENET),
     # Crops, flips, RandAugment, erasing, mixup and cutmix, label smoothing 0.1; 80 images on each of 8 devices.
-    data=DataPart("imagenet", policy="heavy", resolution=224, batch_size=640),
+    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
     # AdamW, weight decay 0.05, linear warm-up to 1e-3 and cosine to 5e-6, averaged weights: the defaults.
-    training=TrainingPart(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
-    attack=AttackPart("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=3),
+    training=TrainingConfig(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
+    attack=AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=3),
 )
 
 if __name__ == "__main__":

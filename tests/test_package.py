@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "weights": {"weights", "layers", "checks", "files"},
     "attacks": {"attacks", *FOUNDATION},
     "data": {"data", "checks", "random"},
-    "training": {"training", "attacks", "data", "models", "weights", *FOUNDATION},
-    "export": {"export", "attacks", "data", "models", "layers", *FOUNDATION},
-    "evaluation": {"evaluation", "attacks", "data", "export", "models", "weights", *FOUNDATION},
+    "training": {"training", "attacks", "data", "models", *FOUNDATION},
+    "recipes": {"recipes", "training", "attacks", "data", "models", "weights", *FOUNDATION},
+    "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},
+    "evaluation": {"evaluation", "attacks", "data", "export", "models", *FOUNDATION},
 }
 
 

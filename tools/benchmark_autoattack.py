@@ -50,7 +50,7 @@ def ours(settings, connection):
     import keras
 
     import keras_robust as kr
-    from keras_robust.attacks.lanes import divide_cores
+    from keras_robust.attacks.batching import divide_cores
     from tests import published_nets
 
     divide_cores(settings["batch"])

@@ -96,13 +96,13 @@ def parser_of(command, description):
 
 def evaluate(options):
     import keras_robust as kr
-    from keras_robust.attacks.lanes import divide_cores
+    from keras_robust.attacks.batching import divide_cores
 
     divide_cores(min(options.batch_size, options.n_examples or options.batch_size))
     name = options.model
     preset = kr.models.presets().get(name)
     normalization = None if options.mean is None else (options.mean, options.std)
-    model = kr.evaluation.load_model(name, options.weights, options.num_classes, options.input_size, normalization)
+    model = kr.export.load_model(name, options.weights, options.num_classes, options.input_size, normalization)
     report = kr.evaluation.evaluate(
         model,
         kr.evaluation.open_dataset(options.data, options.split),
@@ -120,7 +120,7 @@ def evaluate(options):
         image_list=options.image_list,
         skip_corrupt=options.skip_corrupt,
         shard=None if options.shard is None else shard(options.shard),
-        surrogate=None if options.surrogate is None else kr.evaluation.load_model(options.surrogate),
+        surrogate=None if options.surrogate is None else kr.export.load_model(options.surrogate),
         verbose=not options.quiet,
     )
     if report is None:

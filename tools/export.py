@@ -73,14 +73,14 @@ def run(options):
     given = {"threat": options.threat and threat(options.threat), "resolution": options.resolution}
     facts = {name: fact for name, fact in given.items() if fact is not None}
     if (Path(options.model) / "recipe.json").is_file():
-        model = kr.training.load_run(options.model, options.run_weights)
+        model = kr.recipes.load_run(options.model, options.run_weights)
         facts = {
             **facts_of_run(Path(options.model)),
             **{name: fact for name, fact in facts.items() if fact is not None},
         }
     else:
         normalization = None if options.mean is None else (options.mean, options.std)
-        model = kr.evaluation.load_model(
+        model = kr.export.load_model(
             options.model, options.weights, options.num_classes, options.input_size, normalization
         )
     names = options.classes and [names[-1] for names in kr.evaluation.read_class_names(options.classes)]
@@ -105,9 +105,9 @@ def run(options):
 def facts_of_run(folder):
     """Threat model and resolution of a training run."""
     import keras_robust as kr
-    from keras_robust.training import settings
+    from keras_robust.recipes import overrides
 
-    recipe = settings.from_json((folder / "recipe.json").read_text())
+    recipe = overrides.from_json((folder / "recipe.json").read_text())
     trained = None if recipe.attack.kind == "none" else kr.ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
     resolution = recipe.evaluation.resolution or recipe.data.resolution_at(recipe.training.epochs)
     return {"threat": trained, "resolution": resolution}
@@ -138,7 +138,7 @@ def main(arguments=None):
     if options.backend:
         os.environ["KERAS_BACKEND"] = options.backend
     import keras_robust as kr
-    from keras_robust.training.checkpoints import CheckpointError
+    from keras_robust.recipes.checkpoints import CheckpointError
 
     try:
         run(options)

@@ -2,7 +2,7 @@
 
 A model, not a measurement. With b images per device, P parameters and M multiply-adds per image:
 
-  compute     t_c = b * 2 M * passes / sustained       8 passes: 2-step APGD and the update, see kr.training.cost
+  compute     t_c = b * 2 M * passes / sustained       8 passes: 2-step APGD and the update, see kr.recipes.cost
   gradients   g = 4 P bytes, float32, once per update
   all-reduce  t_r = 2 (h - 1) / h * g / link + 2 (n - 1) / n * g / network + 2 log2(devices) * latency
               h devices in a host, n hosts: reduced within the hosts, then between them (ring, in parts)

@@ -27,15 +27,15 @@ def step_of(settings, kind):
     import numpy as np
 
     from keras_robust import training
-    from keras_robust.training.board import Board
-    from keras_robust.training.build import build_attacks, build_model, build_trainer
+    from keras_robust.recipes.board import Board
+    from keras_robust.recipes.build import build_attacks, build_model, build_trainer
 
     recipe = training.Recipe(
         "overhead",
-        training.ModelPart(settings.model),
-        data=training.DataPart(resolution=settings.resolution, batch_size=settings.batch),
-        training=training.TrainingPart(precision="float32"),
-        attack=training.AttackPart(n_iter=settings.n_iter),
+        training.ModelConfig(settings.model),
+        data=training.DataConfig(resolution=settings.resolution, batch_size=settings.batch),
+        training=training.TrainingConfig(precision="float32"),
+        attack=training.AttackConfig(n_iter=settings.n_iter),
     )
     model = build_model(recipe, CLASSES)
     if kind == "recipe":

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses
-from keras_robust.attacks import sanity
-from keras_robust.attacks.lanes import Attempts, Lanes, lane_count
+from keras_robust.attacks import sanity_checks
+from keras_robust.attacks.batching import Attempts, Lanes, lane_count
 from keras_robust.attacks.versions import FALLBACKS, VERSIONS, ensemble
 from keras_robust.checks import check_batch, check_choice, check_count
 from keras_robust.precision import as_float32
@@ -126,7 +126,7 @@ class AutoAttack:
                 x_adv[fooled] = attempts.x_adv[attempts.broken]
                 remaining[fooled], broken_by[fooled] = False, name
             correct[name] = remaining
-        doubts += sanity.of_result({name: float(np.mean(each)) for name, each in correct.items()})
+        doubts += sanity_checks.of_result({name: float(np.mean(each)) for name, each in correct.items()})
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         size = distance(self.threat.norm, x_adv, x)
@@ -169,10 +169,10 @@ class Run:
 
     def doubts(self, x, y):
         """What speaks against judging this model by AutoAttack, from a few images: sentences."""
-        yield from sanity.of_model(self._model(), self.logits, x, y, expect_random=self._version == "rand")
+        yield from sanity_checks.of_model(self._model(), self.logits, x, y, expect_random=self._version == "rand")
         used = {attack.loss for attack in ensemble(self._threat, self._version).values()}
         num_classes = self.logits(x[:1]).shape[1]
-        yield from sanity.of_classes(num_classes, {loss: FALLBACKS[loss] for loss in FALLBACKS if loss in used})
+        yield from sanity_checks.of_classes(num_classes, {loss: FALLBACKS[loss] for loss in FALLBACKS if loss in used})
 
     def attacks(self, num_classes):
         """The attacks by name, in the order run."""

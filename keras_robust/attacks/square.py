@@ -9,7 +9,7 @@ from keras import ops
 from keras_robust import random
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.problem import Found, no_point_yet
-from keras_robust.attacks.windows import Hills, inside, places, spread, start
+from keras_robust.attacks.square_shapes import Hills, inside, places, spread, start
 from keras_robust.checks import check_count, check_number
 from keras_robust.norms import per_example
 

@@ -37,11 +37,13 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
         f"KERAS_BACKEND is {keras.backend.backend()!r}."
     )
 
-active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}")
-TrainStep, compile, input_gradient = active.TrainStep, active.compile, active.input_gradient
+active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.autodiff")
+_trainer = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.trainer")
+compile, input_gradient = active.compile, active.input_gradient
 COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
 concurrent_calls, divide_cores = active.concurrent_calls, active.divide_cores
-concrete, example_index, on_host = active.concrete, active.example_index, active.on_host
+concrete, on_host = active.concrete, active.on_host
+TrainStep, example_index = _trainer.TrainStep, _trainer.example_index
 
 # What only one backend has is reached through `active`.
 __all__ = [

@@ -68,4 +68,4 @@ class Distribution:
         """Leaves the group of processes, at the end of the program."""
 
 
-active = importlib.import_module(f"keras_robust.backend.distribution_{keras.backend.backend()}")
+active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.distribution")

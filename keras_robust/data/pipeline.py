@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from keras_robust.checks import check_count
-from keras_robust.data import draws, pixels
-from keras_robust.data.plan import Plan
-from keras_robust.data.policy import Policy, find_policy
+from keras_robust.data.augmentation import image_ops, parameters
+from keras_robust.data.augmentation.policy import Policy, find_policy
 from keras_robust.data.preprocessing import MAX_PIXELS
+from keras_robust.data.sampler import Plan
 from keras_robust.data.sources import EncodedSource, ImageFolder, Source
 
 # In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
@@ -91,7 +91,7 @@ class TrainPipeline:
             soft labels, float32 (batch_size / shards, num_classes).
         """
         tf = _tensorflow()
-        from keras_robust.data.augment import MixUpOrCutMix, RandomResizedCrop, on_host
+        from keras_robust.data.augmentation.keras_cv_layers import MixUpOrCutMix, RandomResizedCrop, on_host
 
         start_step = check_count("start_step", start_step, least=0)
         plan, policy = self._plan, self.policy
@@ -149,21 +149,21 @@ class TrainPipeline:
 
     def _resize_and_vary(self, image, flip, operations, magnitudes):
         def change(picture):
-            picture = pixels.resize_and_flip(picture, self.resolution, flip)
-            return pixels.vary(picture, self.policy.operations, operations, magnitudes)
+            picture = image_ops.resize_and_flip(picture, self.resolution, flip)
+            return image_ops.vary(picture, self.policy.operations, operations, magnitudes)
 
-        return pixels.by_pillow(image, change)
+        return image_ops.by_pillow(image, change)
 
 
 def _finish(*arrays):
-    """`pixels.finish` of image, box and seed, and these of its partner with share and box of the mixture."""
+    """`image_ops.finish` of image, box and seed, and these of its partner with share and box of the mixture."""
     own, rest = arrays[:3], arrays[3:]
-    return pixels.finish(own, rest[:3], *rest[3:]) if rest else pixels.finish(own)
+    return image_ops.finish(own, rest[:3], *rest[3:]) if rest else image_ops.finish(own)
 
 
 def _loader(tf, pipeline, crop):
     """From a slot of a batch, `Plan.examples`, to a data set of one element: cropped image, label, and the slot."""
-    from keras_robust.data.host import numpy_function
+    from keras_robust.data.tf_functions import numpy_function
 
     source = pipeline.source
     labels = tf.constant(source.labels) if isinstance(source, ImageFolder) else None
@@ -217,7 +217,7 @@ def _crop(pipeline, index, numbers):
             pipeline.skipped[source.name(index)] = str(error)
             continue
         size = (np.float32(length) for length in image.shape[:2])
-        box = draws.crop_box(numbers, *size, policy.crop_scale, policy.crop_ratio, np)
+        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.crop_ratio, np)
         top, left, height, width = (int(edge) for edge in box)
         return np.ascontiguousarray(image[top : top + height, left : left + width]), np.int64(source.label(index))
     raise ValueError(f"{MAX_SKIPPED_IN_A_ROW} images in a row cannot be read, the last is {source.name(index)}.")
@@ -225,7 +225,7 @@ def _crop(pipeline, index, numbers):
 
 def _from_numpy(tf, function, step):
     """A function from a step to a dict of arrays of fixed shapes, in a graph."""
-    from keras_robust.data.host import numpy_function
+    from keras_robust.data.tf_functions import numpy_function
 
     example = function(0)
     types = [value.dtype for value in example.values()]
@@ -249,7 +249,7 @@ def _tensorflow():
     try:
         import tensorflow as tf
 
-        import keras_robust.data.augment  # noqa: F401
+        import keras_robust.data.augmentation.keras_cv_layers  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "The input pipeline runs on TensorFlow and KerasCV, whatever Keras' backend: "

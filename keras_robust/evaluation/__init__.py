@@ -2,18 +2,14 @@
 
 from keras_robust.evaluation.assembly import merge
 from keras_robust.evaluation.datasets import open_dataset
-from keras_robust.evaluation.documents import write, write_comparison, write_figure
-from keras_robust.evaluation.formats import FORMATS, Format, load_model
-from keras_robust.evaluation.report import Picture, Report, Result
-from keras_robust.evaluation.robustness import evaluate
-from keras_robust.evaluation.selection import read_class_names
+from keras_robust.evaluation.evaluate import evaluate
+from keras_robust.evaluation.image_selection import read_class_names
+from keras_robust.evaluation.reporting import pairs_table, table, write, write_comparison, write_figure
+from keras_robust.evaluation.results import Picture, Report, Result
 from keras_robust.evaluation.statistics import Paired, Proportion, wilson_interval
-from keras_robust.evaluation.text import pairs_table, table
 from keras_robust.precision import as_float32
 
 __all__ = [
-    "FORMATS",
-    "Format",
     "Paired",
     "Picture",
     "Proportion",
@@ -21,7 +17,6 @@ __all__ = [
     "Result",
     "as_float32",
     "evaluate",
-    "load_model",
     "merge",
     "open_dataset",
     "pairs_table",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_robust.evaluation.documents import write
-from keras_robust.evaluation.report import Picture, Report, Result
-from keras_robust.evaluation.state import FOLDER, check_same, read_batch, read_images, read_settings
+from keras_robust.evaluation.reporting.documents import write
+from keras_robust.evaluation.result_store import FOLDER, check_same, read_batch, read_images, read_settings
+from keras_robust.evaluation.results import Picture, Report, Result
 from keras_robust.threat import ThreatModel
 
 GALLERY = 5  # pictures per threat model and resolution

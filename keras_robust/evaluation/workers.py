@@ -13,7 +13,7 @@ from keras_robust import losses
 from keras_robust.data import resize_and_crop
 from keras_robust.evaluation.assembly import GALLERY, Plan, is_complete
 from keras_robust.evaluation.progress import Progress
-from keras_robust.evaluation.state import State
+from keras_robust.evaluation.result_store import State
 
 
 class Worker:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_robust.export.exporting import make_artefact
+from keras_robust.export.exporter import make_artefact
 from keras_robust.export.reference import Reference, Settings
 from keras_robust.threat import ThreatModel
 

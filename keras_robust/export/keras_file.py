@@ -2,12 +2,12 @@
 
 import zipfile
 
-from keras_robust.export import card
+from keras_robust.export import model_card
 from keras_robust.export.artefact import ZIP_FOLDER
 
 
 def write(model, path, metadata, dtype="float32"):
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in card.documents(metadata).items():
+        for name, text in model_card.documents(metadata).items():
             archive.writestr(ZIP_FOLDER + name, text)

@@ -1,7 +1,7 @@
 """LiteRT (TensorFlow Lite): the signatures `serving_default` and `logits`, in float32 or with float16 weights.
 
-The texts of `card.documents` are appended as a zip archive, as metadata of TensorFlow Lite files is: zip tools read
-them, the runtime passes them over.
+The texts of `model_card.documents` are appended as a zip archive, as metadata of TensorFlow Lite files is: zip tools
+read them, the runtime passes them over.
 """
 
 import tempfile
@@ -9,8 +9,8 @@ import zipfile
 
 import tensorflow as tf
 
-from keras_robust.backend import kernels_tensorflow as kernels
-from keras_robust.export import card
+from keras_robust.backend.tensorflow import kernels
+from keras_robust.export import model_card
 from keras_robust.export.artefact import ZIP_FOLDER
 from keras_robust.export.outputs import answers
 
@@ -36,5 +36,5 @@ def write(model, path, metadata, dtype="float32"):
             converter.target_spec.supported_types = [tf.float16]
         path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in card.documents(metadata).items():
+        for name, text in model_card.documents(metadata).items():
             archive.writestr(ZIP_FOLDER + name, text)

@@ -4,14 +4,14 @@ import logging
 
 import tensorflow as tf
 
-from keras_robust.export import card
+from keras_robust.export import model_card
 from keras_robust.export.outputs import answers
 
 OPSET = 18
 
 
 def write(model, path, metadata, dtype="float32"):
-    """Write the file `path`, with the texts of `card.documents` as its metadata."""
+    """Write the file `path`, with the texts of `model_card.documents` as its metadata."""
     try:
         import onnx
         import tf2onnx
@@ -28,6 +28,6 @@ def write(model, path, metadata, dtype="float32"):
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     proto, _ = tf2onnx.convert.from_function(outputs, input_signature=images, opset=OPSET)
     proto.producer_name = "keras_robust"
-    onnx.helper.set_model_props(proto, card.documents(metadata))
+    onnx.helper.set_model_props(proto, model_card.documents(metadata))
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_robust.export import card, decoding
+from keras_robust.export import graph_preprocessing, model_card
 from keras_robust.export.outputs import answers
 
 
@@ -15,9 +15,9 @@ def write(model, path, metadata, dtype="float32"):
     module.weights = [variable.value for variable in model.variables]
     functions = signatures(model, metadata)
     with tempfile.TemporaryDirectory() as folder:
-        module.documents = [tf.saved_model.Asset(str(file)) for file in card.write_documents(folder, metadata)]
+        module.documents = [tf.saved_model.Asset(str(file)) for file in model_card.write_documents(folder, metadata)]
         tf.saved_model.save(module, str(path), signatures=functions)
-    (Path(path) / card.MODEL_CARD).write_text(card.model_card(metadata), encoding="utf-8")
+    (Path(path) / model_card.MODEL_CARD).write_text(model_card.model_card(metadata), encoding="utf-8")
 
 
 def signatures(model, metadata):
@@ -49,7 +49,7 @@ def signatures(model, metadata):
     @tf.function(input_signature=[files])
     def preprocess(images):
         preprocessing = (sizes[name] for name in ("resolution", "crop_ratio", "interpolation"))
-        return {"images": checked(decoding.decode_and_preprocess(images, *preprocessing))}
+        return {"images": checked(graph_preprocessing.decode_and_preprocess(images, *preprocessing))}
 
     @tf.function(input_signature=[files])
     def encoded(images):

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 import keras
 import numpy as np
 
-from keras_robust.export.card import CLASS_NAMES
-from keras_robust.export.fresh import FreshProcess
+from keras_robust.export.isolated_process import FreshProcess
+from keras_robust.export.model_card import CLASS_NAMES
 from keras_robust.export.reference import attacked, predict
 
 ROBUST_TOLERANCE = 0.01  # a point of accuracy

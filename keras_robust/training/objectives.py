@@ -8,7 +8,7 @@ from keras_robust.checks import check_number
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class Standard(keras.losses.Loss):
+class AdversarialCrossEntropy(keras.losses.Loss):
     """The compiled loss on the adversarial batch alone (Madry et al. 2018): what the paper trains with.
 
     Other objectives are subclasses with `paired = True`, whose `call(y_true, (adversarial, clean))` gives a loss per
@@ -33,7 +33,7 @@ class Standard(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class TRADES(Standard):
+class TRADES(AdversarialCrossEntropy):
     """CE(f(x), y) + beta KL(f(x) || f(x_adv)) (Zhang et al. 2019, equation 5).
 
     The attack maximises the same divergence, which is that of the cross-entropy against the clean prediction as a soft
@@ -76,7 +76,7 @@ class TRADES(Standard):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class MART(Standard):
+class MART(AdversarialCrossEntropy):
     """Misclassification-aware training (Wang et al. 2020, equation 11).
 
     BCE(f(x_adv), y) + beta KL(f(x) || f(x_adv)) (1 - p_y(x)), with p the softmax of the logits and
@@ -119,4 +119,4 @@ def divergence(first, second):
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-OBJECTIVES: dict[str, type] = {"standard": Standard, "trades": TRADES, "mart": MART}
+OBJECTIVES: dict[str, type] = {"adversarial": AdversarialCrossEntropy, "trades": TRADES, "mart": MART}

@@ -8,7 +8,7 @@ from keras import ops
 import keras_robust as kr
 from keras_robust import random
 from keras_robust.attacks.square import PROPOSALS, areas
-from keras_robust.attacks.windows import Hills, start
+from keras_robust.attacks.square_shapes import Hills, start
 
 EPS = {"Linf": 0.1, "L2": 0.7, "L1": 6.0}
 # JAX compiles each loop anew.

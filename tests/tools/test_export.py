@@ -92,10 +92,10 @@ def test_bad_arguments(tool, saved, tmp_path, monkeypatch, capsys, arguments, me
 
 def test_training_run(tool, tmp_path):
     """Raw weights and averages of a run differ; threat model and resolution are those of its recipe."""
-    from tests.training import tiny
+    from tests.recipes import tiny
 
     source = tiny.images(tmp_path / "images.npz")
-    kr.training.train(tiny.recipe(source), tmp_path / "run", verbose=False)
+    kr.recipes.train(tiny.recipe(source), tmp_path / "run", verbose=False)
     x = np.random.default_rng(0).random((2, 16, 32, 3), np.float32)
     logits = {}
     for which, file in (("last", "model.keras"), ("ema", "model_ema.keras")):

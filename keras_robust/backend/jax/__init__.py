@@ -1,0 +1,1 @@
+"""What this package needs of the jax backend."""

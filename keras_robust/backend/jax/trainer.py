@@ -1,0 +1,97 @@
+"""JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
+
+import jax
+import keras
+import numpy as np
+
+from keras_robust.backend.jax.autodiff import frozen_call
+
+
+def example_index(count):
+    # Traced code sees the global batch, whatever the number of devices and processes.
+    return jax.numpy.arange(count, dtype="int32")
+
+
+class TrainStep:
+    def train_step(self, state, data):
+        trainable, non_trainable, optimizer, metrics = state
+        position = _position(self.counter, self.non_trainable_variables)
+        counter = non_trainable[position]
+        frozen = frozen_call(self, trainable, non_trainable)
+        data, metrics = self._with_metrics(metrics, lambda: self.attack_batch(frozen, counter, data))
+        non_trainable = [*non_trainable[:position], counter + 1, *non_trainable[position + 1 :]]
+        logs, state = super().train_step((trainable, non_trainable, optimizer, metrics), data)
+        trainable, non_trainable, after, metrics = state
+        held = {_position(average, self.optimizer.variables) for average in self.averages_to_hold()}
+        updated = self._updates(after) != self._updates(optimizer)
+        after = [
+            jax.numpy.where(updated, new, old) if i in held else new
+            for i, (old, new) in enumerate(zip(optimizer, after))
+        ]
+        non_trainable = self._with_averages(trainable, non_trainable)
+        return self.training_logs(logs), (trainable, non_trainable, after, metrics)
+
+    def fit(self, *arguments, **options):
+        history = super().fit(*arguments, **options)
+        # Keras 3.15 ends with weights and moving averages in the same buffers, which the next step would donate twice.
+        for average in self.averages():
+            average.assign(jax.numpy.copy(average.value))
+        return history
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        distribution = keras.distribution.distribution()
+        if iterator is not None and distribution is not None:
+            # Keras looks at the first batch alone, fails at one of another size and does not transfer ahead.
+            batches = iterator.data_adapter.get_jax_iterator
+            iterator._get_iterator = lambda: _ahead(_placed(batch, distribution) for batch in batches())
+        return super()._symbolic_build(iterator, data_batch)
+
+    def test_step(self, state, data):
+        trainable, non_trainable, metrics = state
+        frozen = frozen_call(self, trainable, non_trainable)
+        _, metrics = self._with_metrics(metrics, lambda: self.measure(frozen, data))
+        return super().test_step((trainable, non_trainable, metrics), data)
+
+    def _with_metrics(self, values, function):
+        """What `function()` returns, and the values of the metrics after it."""
+        with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, values))) as scope:
+            result = function()
+        return result, [scope.get_current_value(variable) for variable in self.metrics_variables]
+
+    def _with_averages(self, trainable, non_trainable):
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *non_trainable]))) as scope:
+            self.update_averages()
+        return [scope.get_current_value(variable) for variable in self.non_trainable_variables]
+
+    def _updates(self, optimizer_variables):
+        with keras.StatelessScope(state_mapping=list(zip(self.optimizer.variables, optimizer_variables))):
+            return keras.ops.convert_to_tensor(self.optimizer.iterations)
+
+
+def _position(variable, variables):
+    return next(i for i, candidate in enumerate(variables) if candidate is variable)
+
+
+def _placed(batch, distribution):
+    """The batch of this process on its devices: divided among them or, where they are too many, whole on each."""
+    mesh = distribution.device_mesh.backend_mesh
+    counts = {len(part) for part in jax.tree.leaves(batch)}
+    even = all(count % len(mesh.local_devices) == 0 for count in counts)
+    if not even and jax.process_count() > 1:
+        raise ValueError(
+            f"batch_size must be a multiple of the number of devices, {mesh.size}, and so must the last batch be: "
+            f"a process received {max(counts)} images for its {len(mesh.local_devices)} devices."
+        )
+    spec = jax.sharding.PartitionSpec(distribution.batch_dim_name if even else None)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch)
+
+
+def _ahead(batches):
+    """The same, one further begun: transfers to the devices run beside the step."""
+    waiting = next(batches, None)
+    while waiting is not None:
+        following = next(batches, None)
+        yield waiting
+        waiting = following

@@ -1,0 +1,182 @@
+"""TensorFlow: GradientTape, tf.function, stateful training step."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+
+def example_index(count):
+    if not _in_replica():
+        return tf.range(count, dtype=tf.int32)
+    # Replicas hold consecutive parts of the global batch, in a last batch not all of one size.
+    sizes = _examples_of_replicas(count)
+    before = tf.range(tf.size(sizes)) < tf.distribute.get_replica_context().replica_id_in_sync_group
+    return tf.range(count, dtype=tf.int32) + tf.reduce_sum(tf.where(before, sizes, 0))
+
+
+def _in_replica():
+    """Whether this is the graph of one of several replicas."""
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1 and tf.distribute.get_replica_context() is not None
+
+
+def _examples_of_replicas(count):
+    """The number of examples on each replica, int32 (replicas,), from that on this one."""
+    context = tf.distribute.get_replica_context()
+    here = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)  # not all devices add integers
+    return tf.cast(context.all_reduce("sum", here * tf.cast(count, tf.float32)), tf.int32)
+
+
+class TrainStep:
+    def compile(self, optimizer, loss=None, *, jit_compile="auto", steps_per_execution=1, **options):
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            self._check_distributed(optimizer, loss, jit_compile, steps_per_execution)
+        with strategy.scope():
+            super().compile(
+                optimizer, loss, jit_compile=jit_compile, steps_per_execution=steps_per_execution, **options
+            )
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            step = self.train_function
+
+            def function(iterator):
+                # Around the step of all replicas, whose threads trace it side by side.
+                with _global_batch_statistics(self.model, self.distribute_strategy):
+                    return step(iterator)
+
+            self.train_function = function
+        return self.train_function
+
+    def train_step(self, data):
+        data = self.attack_batch(self._frozen, self.counter.value, data)
+        self.counter.assign_add(1)
+        averages = self.averages_to_hold()
+        before = [tf.identity(average.value) for average in averages]
+        updates = self.optimizer.iterations if averages else None
+        logs = super().train_step(data)
+        if averages:
+            updated = tf.not_equal(self.optimizer.iterations, updates)
+            for average, value in zip(averages, before):
+                average.assign(tf.where(updated, average.value, value))
+        self.update_averages()
+        return self._reducible(self.training_logs(logs))
+
+    def test_step(self, data):
+        self.measure(self._frozen, data)
+        return self._reducible(super().test_step(data))
+
+    def _reducible(self, logs):
+        """Logs as Keras can average them over several hosts: it reduces axis 0, which scalars lack."""
+        several = isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        return {name: value[None] for name, value in logs.items()} if several else logs
+
+    def __call__(self, x, training=None, **options):
+        def forward(x):
+            return super(TrainStep, self).__call__(x, training=training, **options)
+
+        # A padded example would count in the statistics of batch normalisation.
+        return forward(x) if training and _batch_norms(self.model) else _nonempty(forward, x)
+
+    def _frozen(self, x):
+        return _nonempty(lambda x: self.model(x, training=False), x)
+
+    def _compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super()._compute_loss(x, y, y_pred, sample_weight, training)
+        return _weighted_by_share(loss, tf.shape(keras.tree.flatten(x)[0])[0]) if training else loss
+
+    def _get_metrics_result_or_logs(self, logs):
+        # The logs of a step are those of one replica, the metrics those of all.
+        metrics = self.get_metrics_result()
+        return {name: metrics.get(name, value) for name, value in logs.items()}
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras averages one batch over all devices only to look at its shapes, which fails on several hosts.
+        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+            data_batch = keras.tree.map_structure(_one_replica, iterator._distributed_dataset.element_spec)
+            iterator = None
+        return super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _check_distributed(self, optimizer, loss, jit_compile, steps_per_execution):
+        """Refuses what Keras would run wrongly, or not at all, on several replicas."""
+        strategy = self.distribute_strategy
+        where = f"under {type(strategy).__name__} with {strategy.num_replicas_in_sync} replicas"
+        foreign = [v.path for v in self.variables if not strategy.extended.variable_created_in_scope(v.value)]
+        if foreign:
+            raise ValueError(f"model must be created inside the strategy's scope; {foreign[0]!r} was not.")
+        if jit_compile is True:
+            raise ValueError(f"jit_compile must be 'auto' or False {where}: XLA does not take its reductions.")
+        if steps_per_execution != 1:
+            raise ValueError(f"steps_per_execution must be 1 {where}; received {steps_per_execution!r}.")
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or self.dtype_policy.name == "mixed_float16":
+            raise ValueError(
+                f"mixed_float16 cannot be trained {where}, as Keras looks for overflow on one of them only: "
+                "use mixed_bfloat16."
+            )
+        if optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                f"gradient_accumulation_steps must be None {where}; received {optimizer.gradient_accumulation_steps}."
+            )
+        for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+            if getattr(optimizer, name) is not None:
+                raise ValueError(
+                    f"{name} must be None {where}: Keras would clip each replica's gradient, not their sum."
+                )
+        for each in keras.tree.flatten(loss):
+            if getattr(each, "reduction", "mean") not in ("sum_over_batch_size", "mean"):
+                raise ValueError(
+                    f"loss must have the reduction 'sum_over_batch_size' {where}; received {each.reduction!r}."
+                )
+
+
+def _weighted_by_share(loss, count):
+    """The loss of a replica, its gradient weighted so that the sum over the replicas is that of the global batch.
+
+    Keras takes the mean of the replicas' means, in which the examples of a smaller part would count more.
+    """
+    if not _in_replica():
+        return loss
+    sizes = tf.cast(_examples_of_replicas(count), loss.dtype)
+    share = tf.cast(count, loss.dtype) / tf.reduce_sum(sizes) * tf.cast(tf.size(sizes), loss.dtype)
+
+    @tf.custom_gradient
+    def weighted(loss):
+        return tf.identity(loss), lambda upstream: upstream * share
+
+    return weighted(loss)
+
+
+def _nonempty(function, x):
+    """`function(x)`, also where a replica gets nothing of a small batch.
+
+    On CPUs TensorFlow's convolution (oneDNN) gives an empty batch the wrong shape.
+    """
+    if not _in_replica() or not hasattr(x, "device") or tf.config.list_logical_devices("GPU"):
+        return function(x)
+    count = tf.shape(x)[0]
+    padding = [[0, tf.maximum(1 - count, 0)]] + [[0, 0]] * (len(x.shape) - 1)
+    return function(tf.ensure_shape(tf.pad(x, padding), [None, *x.shape[1:]]))[:count]
+
+
+def _batch_norms(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@contextlib.contextmanager
+def _global_batch_statistics(model, strategy):
+    """Batch normalisation over the global batch, as on one device, rather than over each replica's part."""
+    several = strategy.num_replicas_in_sync > 1
+    layers = [layer for layer in _batch_norms(model) if not layer.synchronized] if several else []
+    for layer in layers:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.synchronized = False
+
+
+def _one_replica(spec):
+    return getattr(spec, "_value_specs", (spec,))[0]

@@ -1,0 +1,57 @@
+"""PyTorch: autograd.grad on the images, eager, weights detached while the model is attacked."""
+
+import weakref
+
+import keras
+import torch
+
+from keras_robust.backend.seeds import calls_with_fresh_draws
+
+
+def input_gradient(function, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        losses, aux = function(x)
+        if not losses.requires_grad:  # the model does not look at its images
+            return losses, aux, torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True, materialize_grads=True)
+    return losses.detach(), aux.detach(), gradient
+
+
+def frozen_call(layer):
+    """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
+    trainable = [variable.value.detach() for variable in layer.trainable_variables]
+    non_trainable = [variable.value for variable in layer.non_trainable_variables]
+    states = calls_with_fresh_draws(layer, non_trainable)
+    return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
+
+
+COMPILES_EACH_SHAPE = False
+
+
+def compile(function, model, trace=False):
+    if not isinstance(model, keras.Layer):
+        return torch.no_grad()(lambda *tensors: function(model, *tensors))
+    owner = weakref.ref(model)  # what is kept by model must not keep it
+
+    def run(*tensors):
+        with torch.no_grad():
+            return function(frozen_call(owner()), *tensors)
+
+    return run
+
+
+def concurrent_calls():
+    return 1
+
+
+def divide_cores(most_calls):
+    pass
+
+
+def concrete(x):
+    return not torch.compiler.is_compiling()
+
+
+def on_host(function, x, width):
+    return torch.from_numpy(function(x.detach().cpu().numpy())).to(x.device)

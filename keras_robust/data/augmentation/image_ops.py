@@ -1,0 +1,78 @@
+"""What the input pipeline computes from the pixels of one image, with numpy and Pillow.
+
+Here rather than in TensorFlow because TensorFlow has no bicubic warp, and takes a pass over the memory for each
+operation where these stay in place. Both release Python's lock while they work, so that threads share the cores.
+"""
+
+import numpy as np
+
+from keras_robust.data.augmentation.randaugment import FUNCTIONS
+from keras_robust.data.preprocessing import pillow
+
+ALIGNMENT = 64  # bytes; TensorFlow takes over an array that begins at a multiple of it, and copies any other
+
+
+def resize_and_flip(picture, resolution, flip):
+    """A crop, as a Pillow image, at the resolution, by the filter of evaluation preprocessing; mirrored if `flip`."""
+    images, _ = pillow()
+    picture = picture.resize((int(resolution),) * 2, images.Resampling.BICUBIC)
+    return picture.transpose(images.Transpose.FLIP_LEFT_RIGHT) if flip else picture
+
+
+def vary(picture, names, operations, magnitudes):
+    """RandAugment on a Pillow image: the operations at these positions in `names`, -1 for none."""
+    for operation, magnitude in zip(operations, magnitudes):
+        if operation >= 0:
+            picture = FUNCTIONS[names[operation]](picture, float(magnitude))
+    return picture
+
+
+def by_pillow(image, function):
+    """`function` of an image, uint8 (height, width, 3), as Pillow's."""
+    return np.asarray(function(pillow()[0].fromarray(image)))
+
+
+def erase(image, box, seed):
+    """An image as float32 in units of [0, 1] with standard normal noise in the box (top, left, height, width).
+
+    The noise is not clipped: that is left to the end, after mixing. It is fixed by the seed for one release of numpy,
+    which does not promise its normal draws beyond.
+    """
+    pixels = np.divide(image, np.float32(255), out=_empty(image.shape), dtype=np.float32)
+    top, left, height, width = box
+    if height and width:
+        noise = np.random.Generator(np.random.Philox(key=seed.astype(np.uint64)))
+        shape = (height, width, image.shape[-1])
+        pixels[top : top + height, left : left + width] = noise.standard_normal(shape, np.float32)
+    return pixels
+
+
+def mix(pixels, other, share, box):
+    """The mixture of two float images, in the memory of the first.
+
+    Args:
+        share: of the first outside of the box.
+        box: (top, bottom, left, right), inside of which all is the other's.
+    """
+    if share < 1.0:
+        np.subtract(pixels, other, out=pixels)
+        np.multiply(pixels, np.float32(share), out=pixels)
+        np.add(pixels, other, out=pixels)
+    top, bottom, left, right = box
+    pixels[top:bottom, left:right] = other[top:bottom, left:right]
+    return pixels
+
+
+def finish(own, other=None, share=1.0, box=(0, 0, 0, 0)):
+    """An image and its partner, each as `erase` takes it, erased, mixed and clipped to [0, 1]."""
+    pixels = erase(*own)
+    if other is not None:
+        pixels = mix(pixels, erase(*other), share, box)
+    return np.clip(pixels, 0.0, 1.0, out=pixels)
+
+
+def _empty(shape):
+    count = int(np.prod(shape))
+    memory = np.empty(count + ALIGNMENT // 4, np.float32)
+    first = -memory.ctypes.data % ALIGNMENT // 4
+    return memory[first : first + count].reshape(shape)

@@ -1,0 +1,231 @@
+"""Augmentations as KerasCV layers, for one image or a batch: `{"images", "labels"}` in, the same out.
+
+They are layers of KerasCV's interface, so that they mix with KerasCV's own, whose randomness cannot be used here: it
+comes from one stateful generator, so that an image's augmentation depends on what other threads drew before. Here it
+depends on `"seeds"` of the inputs alone, int32 (2,) for each image; without, a layer draws seeds as KerasCV's do. The
+input pipeline passes what was drawn instead, `"transformations"` (`Plan.examples`).
+
+The only module that imports keras_cv, which works in TensorFlow whatever Keras' backend is.
+"""
+
+from types import SimpleNamespace
+
+import keras_cv
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.data.augmentation import image_ops, parameters
+from keras_robust.data.augmentation.policy import HEAVY, Policy
+from keras_robust.data.tf_functions import numpy_function
+
+# What `draws` asks for by numpy's names. (tensorflow.experimental.numpy cannot round in a graph.)
+NUMPY_NAMES = SimpleNamespace(
+    abs=tf.abs,
+    array=tf.constant,
+    exp=tf.exp,
+    floor=tf.floor,
+    full_like=lambda like, value: tf.fill(tf.shape(like), tf.cast(value, like.dtype)),
+    log=tf.math.log,
+    max=tf.reduce_max,
+    maximum=tf.maximum,
+    minimum=tf.minimum,
+    ones_like=tf.ones_like,
+    round=tf.round,
+    sqrt=tf.sqrt,
+    sum=tf.reduce_sum,
+    where=tf.where,
+    zeros_like=tf.zeros_like,
+)
+
+
+class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
+    """A layer whose draws depend on the inputs' `"seeds"` alone.
+
+    A subclass says how many uniform numbers an image takes (`numbers`) and what becomes of them (`draw`); the rest is
+    KerasCV's: `augment_image`, `augment_label`.
+    """
+
+    numbers = 0
+
+    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+        super().__init__(seed=seed, dtype="float32", **kwargs)
+        self.policy = policy
+
+    def draw(self, numbers):
+        """From `numbers` in [0, 1), shape (self.numbers,), to what `augment_image` takes."""
+        raise NotImplementedError(f"{type(self).__name__} has no draw()")
+
+    def get_random_transformation(self, seed=None, **kwargs):
+        if seed is None:
+            seed = self._random_generator.uniform_full_int([2], dtype=tf.int32)
+        return self.draw(tf.random.stateless_uniform([self.numbers], seed, alg="philox"))
+
+    def output_spec(self, images):
+        """Type and shape of an output image."""
+        return tf.TensorSpec(images.shape[-3:], images.dtype)
+
+    def _ensure_inputs_are_compute_dtype(self, inputs):
+        return inputs  # 8 bits stay 8 bits
+
+    def _augment(self, inputs):
+        drawn = inputs.get("transformations")
+        if drawn is None:
+            drawn = self.get_random_transformation(seed=inputs.get("seeds"))
+        return {**inputs, "images": self.augment_image(inputs["images"], drawn)}
+
+    def _batch_augment(self, inputs):
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), inputs)
+        specs["images"] = self.output_spec(inputs["images"])
+        return tf.map_fn(self._augment, inputs, fn_output_signature=specs)
+
+
+class RandomResizedCrop(StatelessLayer):
+    """A random crop (`policy.crop_scale`, `crop_ratio`), resized by Pillow's bicubic filter, mirrored at random.
+
+    KerasCV's RandomCropAndResize draws the ratio uniformly, not its logarithm, and resizes without antialiasing.
+
+    Args:
+        resolution: side of the result, in pixels.
+    """
+
+    numbers = parameters.CROP + 1
+
+    def __init__(self, resolution: int, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+        super().__init__(policy, seed, **kwargs)
+        self.resolution = resolution
+
+    def draw(self, numbers):
+        return {"crop": numbers[:-1], "flip": numbers[-1] < self.policy.flip}
+
+    def box(self, numbers, height, width):
+        """top, left, height and width of the crop, int32 (4,), in an image of that size."""
+        size = (tf.cast(length, tf.float32) for length in (height, width))
+        return tf.cast(
+            tf.stack(parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.crop_ratio, NUMPY_NAMES)),
+            tf.int32,
+        )
+
+    def augment_image(self, image, transformation, **kwargs):
+        shape = tf.shape(image)
+        top, left, height, width = tf.unstack(self.box(transformation["crop"], shape[0], shape[1]))
+        spec = self.output_spec(image)
+        return on_host(
+            _resize, [image[top : top + height, left : left + width], spec.shape[0], transformation["flip"]], spec
+        )
+
+    def output_spec(self, images):
+        return tf.TensorSpec((self.resolution, self.resolution, 3), tf.uint8)
+
+
+class RandAugment(StatelessLayer):
+    """`policy.n_operations` operations, drawn with replacement, each applied at random: `operations.py`."""
+
+    @property
+    def numbers(self):
+        return parameters.OPERATION * self.policy.n_operations
+
+    def draw(self, numbers):
+        def choose(numbers):
+            which, magnitude, sign = parameters.operations(numbers, self.policy)
+            return which, (sign * magnitude).astype("float32")
+
+        shape = (self.policy.n_operations,)
+        which, magnitude = numpy_function(
+            choose, [tf.reshape(numbers, (*shape, parameters.OPERATION))], [tf.int32, tf.float32]
+        )
+        return {"operation": tf.ensure_shape(which, shape), "magnitude": tf.ensure_shape(magnitude, shape)}
+
+    def augment_image(self, image, transformation, **kwargs):
+        def vary(image, *drawn):
+            return image_ops.by_pillow(image, lambda picture: image_ops.vary(picture, self.policy.operations, *drawn))
+
+        return on_host(vary, [image, transformation["operation"], transformation["magnitude"]], self.output_spec(image))
+
+
+class RandomErasing(StatelessLayer):
+    """One box of standard normal noise, pixel by pixel (`policy.erase`, `erase_area`, `erase_ratio`).
+
+    Takes uint8 images and returns float32 ones in units of [0, 1], of which the noise is not clipped: that is left to
+    the end, after mixing. (KerasCV's RandomCutout has no distribution of areas and ratios.)
+    """
+
+    numbers = parameters.ERASE + 2
+
+    def draw(self, numbers):
+        return {"erase": numbers[:-2], "noise": tf.cast(numbers[-2:] * 2.0**31, tf.int32)}
+
+    def augment_image(self, image, transformation, **kwargs):
+        box = transformation["erase"]
+        if box.dtype != tf.int32:
+            policy = self.policy
+            box = parameters.erase_box(
+                box, float(image.shape[0]), policy.erase, policy.erase_area, policy.erase_ratio, NUMPY_NAMES
+            )
+            box = tf.cast(tf.stack(box), tf.int32)
+        return on_host(image_ops.erase, [image, box, transformation["noise"]], self.output_spec(image))
+
+    def output_spec(self, images):
+        return tf.TensorSpec(images.shape[-3:], tf.float32)
+
+
+class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
+    """Mix each image and its soft label with its partner's, one lambda per group (`policy`, `parameters.mixture`).
+
+    KerasCV's MixUp and CutMix draw a lambda for each image and shuffle the partners.
+
+    The inputs hold float `"images"` and soft `"labels"`, `"partners"` (int32, positions in the batch) and
+    `"transformations"`, as `Plan.mixtures` gives them; without the last two, partners are the mirror image of each
+    group, and the layer draws from its own generator.
+    """
+
+    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+        super().__init__(seed=seed, dtype="float32", **kwargs)
+        self.policy = policy
+
+    def get_random_transformation_batch(self, batch_size, images=None, **kwargs):
+        size = self.policy.group_size
+        groups = -(-batch_size // size)
+        numbers = self._random_generator.uniform([groups, parameters.MIX])
+        numbers = tf.repeat(numbers, size, axis=0)[:batch_size]
+        share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)
+        return {"lambda": share, "blend": blend, "box": tf.cast(tf.stack(box, axis=-1), tf.int32)}
+
+    def _batch_augment(self, inputs):
+        images, labels, drawn = inputs["images"], inputs["labels"], inputs.get("transformations")
+        count = tf.shape(images)[0]
+        if drawn is None:
+            drawn = self.get_random_transformation_batch(count, images=images)
+        partners = inputs.get("partners")
+        if partners is None:
+            partners = parameters.partner(tf.range(count), count, self.policy.group_size, NUMPY_NAMES)
+        return {
+            **inputs,
+            "images": self.augment_images(images, {**drawn, "partners": partners}),
+            "labels": self.augment_labels(labels, {**drawn, "partners": partners}),
+        }
+
+    def augment_images(self, images, transformations, **kwargs):
+        others = tf.gather(images, transformations["partners"])
+        numbers = (transformations[name] for name in ("blend", "box"))
+        return on_host(_mix, [images, others, *numbers], tf.TensorSpec(images.shape, tf.float32))
+
+    def augment_labels(self, labels, transformations, **kwargs):
+        return self.share(labels, tf.gather(labels, transformations["partners"]), transformations)
+
+    def share(self, labels, others, mixture):
+        """Soft labels mixed by `"lambda"`."""
+        share = mixture["lambda"][..., None]
+        return share * labels + (1.0 - share) * others
+
+
+def on_host(function, inputs, spec):
+    """`function` from numpy arrays to one of this type and shape, in a graph."""
+    return tf.ensure_shape(numpy_function(function, inputs, spec.dtype), spec.shape)
+
+
+def _resize(image, resolution, flip):
+    return image_ops.by_pillow(image, lambda picture: image_ops.resize_and_flip(picture, resolution, flip))
+
+
+def _mix(images, *others):
+    return np.stack([image_ops.mix(image.copy(), *each) for image, *each in zip(images, *others)])

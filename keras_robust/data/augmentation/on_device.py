@@ -1,0 +1,142 @@
+"""Augmentation on the device, in `keras.ops`, inside a compiled step: for data in memory, without TensorFlow."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import random
+from keras_robust.checks import check_count
+from keras_robust.data.augmentation import parameters
+from keras_robust.data.augmentation.policy import Policy, find_policy
+
+_NUMBERS = parameters.CROP + 1 + parameters.ERASE + parameters.MIX
+# Of draws that belong to the same examples as others do.
+_NOISE = 1
+
+
+class DeviceAugmentation:
+    """Crop, flip, random erasing, mixup and cutmix of a whole batch, with static shapes, on any backend.
+
+    The same formulas turn random numbers into boxes and shares here and in `TrainPipeline`, and the crop has the same
+    filter: given the same numbers, pixels differ by the rounding to 8 bits that Pillow does twice (at most 1.5 / 255).
+    The random numbers differ: here they come from `keys`, one for each example, so that a batch depends on nothing but
+    them. RandAugment is left to the host: a policy with operations is refused.
+
+    Args:
+        policy: "basic", "heavy_without_randaugment", or a `Policy` without operations.
+        resolution: side of the result, in pixels.
+        num_classes: width of the labels; needed where they come as class indices.
+
+    Raises:
+        ValueError: an argument is not as described.
+
+    Example:
+        >>> augment = kr.data.DeviceAugmentation("heavy_without_randaugment", 32, num_classes=10)
+        >>> keys = keras_robust.random.example_keys(seed=0, step=0, index=keras.ops.arange(80))
+        >>> images, labels = augment(images_uint8[:80], classes[:80], keys)   # (80, 32, 32, 3), (80, 10)
+    """
+
+    def __init__(self, policy: str | Policy, resolution: int, num_classes: int | None = None):
+        self.policy = find_policy(policy)
+        if self.policy.operations:
+            raise ValueError(
+                "policy must have no RandAugment operations, which run in the input pipeline only: "
+                "'basic', 'heavy_without_randaugment' or dataclasses.replace(policy, operations=()); "
+                f"received {policy!r}."
+            )
+        self.resolution = check_count("resolution", resolution)
+        self.num_classes = None if num_classes is None else check_count("num_classes", num_classes, least=2)
+
+    def __call__(self, images: Any, labels: Any, keys: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Augment a batch.
+
+        Args:
+            images: uint8 of shape (batch, height, width, channels), or floats in [0, 1].
+            labels: class indices of shape (batch,), or soft labels of shape (batch, num_classes).
+            keys: of `keras_robust.random.example_keys`.
+
+        Returns:
+            Images, float32 (batch, resolution, resolution, channels) in [0, 1], and soft labels, float32
+            (batch, num_classes).
+        """
+        numbers = random.uniform(keys, ops.zeros((ops.shape(images)[0], _NUMBERS)))
+        crop, flip, erase, mix = (numbers[:, start:stop] for start, stop in zip(_STARTS, (*_STARTS[1:], _NUMBERS)))
+        images, labels = self.crop(images, crop, flip[:, 0] < self.policy.flip), self._soft(labels)
+        if self.policy.erase > 0:
+            noise = random.normal(random.fold_in(keys, _NOISE), images)
+            images = self.erase(images, erase, noise)
+        if self.policy.mixes:
+            images, labels = self.mix(images, labels, mix)
+        return ops.clip(images, 0.0, 1.0), labels
+
+    def crop(self, images, numbers, flip):
+        """RandomResizedCrop, bicubic with antialiasing, mirrored where `flip` (batch,) holds; unclipped in the end.
+
+        Along each axis it is a product with a matrix, whose rows are the filter of one pixel of the result.
+        """
+        is_integer = "int" in keras.backend.standardize_dtype(images.dtype)
+        pixels = ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
+        height, width = images.shape[1:3]
+        sizes = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
+        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.crop_ratio, ops)
+        across = self._filters(left, w, width)
+        across = ops.where(flip[:, None, None], ops.flip(across, axis=1), across)
+        # Pillow's order: rows first, clipped in between.
+        rows = ops.clip(ops.einsum("bsw,bhwc->bhsc", across, pixels), 0.0, 1.0)
+        return ops.clip(ops.einsum("brh,bhsc->brsc", self._filters(top, h, height), rows), 0.0, 1.0)
+
+    def erase(self, images, numbers, noise):
+        """Noise in one box of some images."""
+        policy, side = self.policy, float(self.resolution)
+        top, left, height, width = parameters.erase_box(
+            numbers, side, policy.erase, policy.erase_area, policy.erase_ratio, ops
+        )
+        return ops.where(self._inside(top, top + height, left, left + width), noise, images)
+
+    def mix(self, images, labels, numbers):
+        """Mixup or cutmix, one for each group of images; all use the numbers of the first in their group."""
+        count, size = ops.shape(images)[0], self.policy.group_size
+        index = ops.arange(count, dtype="int32")
+        numbers = ops.take(numbers, index // size * size, axis=0)
+        partners = parameters.partner(index, count, size, ops)
+        share, blend, box = parameters.mixture(numbers, float(self.resolution), self.policy, ops)
+        others = ops.take(images, partners, axis=0)
+        mixed = others + blend[:, None, None, None] * (images - others)
+        share = share[:, None]
+        mixed_labels = share * labels + (1.0 - share) * ops.take(labels, partners, axis=0)
+        return ops.where(self._inside(*box), others, mixed), mixed_labels
+
+    def _soft(self, labels):
+        if len(labels.shape) == 1:
+            if self.num_classes is None:
+                raise ValueError("num_classes must be given where labels are class indices; received None.")
+            labels = ops.one_hot(ops.cast(labels, "int32"), self.num_classes)
+        elif self.num_classes not in (None, labels.shape[1]):
+            raise ValueError(f"labels must have {self.num_classes} classes; received shape {tuple(labels.shape)}.")
+        smoothing = self.policy.label_smoothing
+        return (1.0 - smoothing) * ops.cast(labels, "float32") + smoothing / labels.shape[1]
+
+    def _filters(self, start, length, size):
+        """Matrices (batch, resolution, size): Keys' cubic filter with a = -0.5, widened where the crop is shrunk."""
+        start, length = start[:, None, None], length[:, None, None]
+        place = ops.array(np.arange(self.resolution, dtype="float32") + 0.5)[None, :, None]
+        pixel = ops.array(np.arange(size, dtype="float32"))[None, None]
+        scale = length / float(self.resolution)
+        distance = ops.abs((pixel + 0.5 - start - place * scale) / ops.maximum(scale, 1.0))
+        near = (1.5 * distance - 2.5) * distance * distance + 1.0
+        far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+        weights = ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
+        weights = ops.where((pixel >= start) & (pixel < start + length), weights, 0.0)
+        return weights / ops.sum(weights, axis=-1, keepdims=True)
+
+    def _inside(self, top, bottom, left, right):
+        """Booleans (batch, resolution, resolution, 1)."""
+        place = ops.array(np.arange(self.resolution, dtype="float32"))[None]
+        rows = (place >= top[:, None]) & (place < bottom[:, None])
+        columns = (place >= left[:, None]) & (place < right[:, None])
+        return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+_STARTS = tuple(int(start) for start in np.cumsum([0, parameters.CROP, 1, parameters.ERASE]))

@@ -1,0 +1,58 @@
+"""How long a training waits for its input."""
+
+import time
+
+
+class InputClock:
+    """Measures the time between asking a data set for a batch and getting it, whoever asks.
+
+    Attributes:
+        waited: seconds, since the last `reset`.
+        batches: how many have been asked for since then.
+
+    Example:
+        >>> clock = InputClock()
+        >>> trainer.fit(clock.timed(pipeline.dataset()), steps_per_epoch=100)
+        >>> clock.waited
+    """
+
+    def __init__(self):
+        self._asked = time.perf_counter()
+        self.reset()
+
+    def reset(self):
+        self.waited, self.batches = 0.0, 0
+
+    def timed(self, dataset):
+        """The same `tf.data.Dataset`, timed; anything else, which is not timed, as it is."""
+        try:
+            import tensorflow as tf
+
+            from keras_robust.data.tf_functions import numpy_function
+        except ImportError:
+            return dataset
+        if not isinstance(dataset, tf.data.Dataset):
+            return dataset
+        plain = tf.autograph.experimental.do_not_convert
+
+        def asked(count):
+            self._asked = time.perf_counter()
+            return count
+
+        def got(count):
+            self.waited += time.perf_counter() - self._asked
+            self.batches += 1
+            return count
+
+        # A zip asks its parts one after the other, so the first is asked when the batch is.
+        asks = tf.data.Dataset.counter().map(plain(lambda count: numpy_function(asked, [count], tf.int64, True)))
+
+        @plain
+        def mark(count, *batch):
+            with tf.control_dependencies([numpy_function(got, [count], tf.int64, True)]):
+                return tf.nest.map_structure(tf.identity, batch[0] if len(batch) == 1 else batch)
+
+        options = tf.data.Options()
+        options.experimental_optimization.map_parallelization = False
+        options.experimental_optimization.inject_prefetch = False
+        return tf.data.Dataset.zip((asks, dataset)).map(mark).with_options(options)

@@ -1,0 +1,247 @@
+"""How robust is a model: accuracy under attack, by threat model and resolution, image by image."""
+
+import platform
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust.attacks import Attack
+from keras_robust.checks import check_count
+from keras_robust.data import Source, resize_and_crop
+from keras_robust.evaluation.assembly import Plan, assemble
+from keras_robust.evaluation.attack_suites import attacker, check_attack, is_differentiable, settings_of
+from keras_robust.evaluation.datasets import open_dataset
+from keras_robust.evaluation.image_selection import is_imagenet, select
+from keras_robust.evaluation.progress import Progress, forward_passes
+from keras_robust.evaluation.reporting.documents import write
+from keras_robust.evaluation.result_store import State, fingerprint
+from keras_robust.evaluation.results import Report
+from keras_robust.evaluation.workers import Worker, channels_of, more_workers, run
+from keras_robust.export.loading import load_model
+from keras_robust.models import multiply_adds, parameters
+from keras_robust.precision import as_float32
+from keras_robust.threat import ThreatModel
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in what Keras raises
+PACKAGES = ("keras", "numpy", "pillow", "tensorflow", "jax", "torch")
+
+
+def evaluate(
+    model: Any,
+    dataset: Source | str | PathLike,
+    threats: Sequence[ThreatModel],
+    resolutions: Sequence[int],
+    attack: str | Sequence[Attack] = "standard",
+    n_examples: int | None = None,
+    seed: int = 0,
+    out: str | PathLike | None = None,
+    *,
+    name: str | None = None,
+    batch_size: int = 128,
+    crop_ratio: float = 0.875,
+    interpolation: str = "bicubic",
+    class_names: Sequence[str] | str | PathLike | None = None,
+    image_list: str | PathLike | None = None,
+    skip_corrupt: bool = False,
+    shard: tuple[int, int] | None = None,
+    surrogate: keras.Model | None = None,
+    verbose: bool = True,
+) -> Report | None:
+    """Clean and robust accuracy of a model under every threat model at every resolution.
+
+    The images are preprocessed for each resolution from their raw size (`kr.data.resize_and_crop`). The attacks run in
+    turn, each on the images that are still classified correctly, so that the robust accuracy is the one against the
+    best of them image by image. What counts as success is confirmed by the uncompiled model. All of it happens in
+    float32 and inference mode, whatever precision the model was trained in. All images are read, and the model is
+    tried at every resolution, before the first attack.
+
+    With `out`, what is found is saved after every attack on every batch: the same call goes on where it was stopped,
+    even killed, and gives the same report. On TensorFlow and JAX batches are spread over all devices.
+
+    Args:
+        model: from float images (batch, height, width, channels) in [0, 1] to logits (batch, classes): a Keras model,
+            any other callable, or what `load_model` takes: a path, or the name of a preset or architecture.
+        dataset: a source of raw images, e.g. `kr.data.photo_crops("val")`, or what `open_dataset` takes.
+        threats: the threat models; several radii of a norm give a curve.
+        resolutions: sides in pixels.
+        attack: a version of AutoAttack ("standard", "short", "plus", "rand"), or a sequence of attacks, each of which
+            runs under every one of `threats` instead of its own. A model without gradients meets Square alone.
+        n_examples: number of images; all of them if not given.
+        seed: of the choice of images and of AutoAttack's random draws.
+        out: folder for `report.json`, `per_image.npz`, `report.md`, `report.html` and the state; nothing is written
+            if not given.
+        name: of the model, in the report.
+        batch_size: images attacked at a time; best a multiple of 16.
+        crop_ratio, interpolation: of the preprocessing; the published evaluation's 0.875 and "bicubic".
+        class_names: names of the model's outputs, where the dataset has other classes; see `read_class_names`.
+        image_list: file with the images to use, as RobustBench's 5,000 of ImageNet, one `<class>/<file>` per line.
+        skip_corrupt: leave out images that cannot be read, and list them, instead of refusing the dataset.
+        shard: (i, n): only the i-th of n parts, 1 <= i <= n. `merge` makes the report when all are done.
+        surrogate: a differentiable model whose adversarial images are tried on a model without gradients.
+        verbose: show the progress, with the accuracy so far and the time left.
+
+    Returns:
+        The `Report`, None for a shard.
+
+    Raises:
+        ValueError: an argument is not as described; the classes of model and dataset do not match; an image cannot be
+            read; the model cannot take a resolution; `out` holds the state of an evaluation of other settings, images
+            or weights.
+
+    Example:
+        >>> threats = [kr.ThreatModel("Linf", eps / 255) for eps in (2, 4, 8)] + [kr.ThreatModel("L2", 2)]
+        >>> report = kr.evaluation.evaluate(model, "imagenet/val", threats, [224, 288], "short", 1000, out="runs/mine")
+        >>> report[threats[1], 224].robust_accuracy, report[threats[1], 224].robust_interval
+    """
+    threats, resolutions = _check_grid(threats, resolutions)
+    shard = _check_shard(shard)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, least=0)
+    model = load_model(model)
+    model = as_float32(model) if isinstance(model, keras.Model) else model
+    check_attack(attack, threats, model)
+    name = name or getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__)
+    dataset = open_dataset(dataset)
+    num_classes = _try_resolutions(model, resolutions, crop_ratio, interpolation)
+    selection = select(dataset, num_classes, n_examples, seed, class_names, image_list, skip_corrupt, verbose)
+    batch_size = min(batch_size, len(selection))
+
+    def attackers_on(each):
+        return {threat: attacker(each, threat, attack, batch_size, seed, surrogate) for threat in threats}
+
+    named = {threat: each.attacks(num_classes) for threat, each in attackers_on(model).items()}
+    worker = Worker(model, attackers_on(model), dataset, selection, crop_ratio, interpolation)
+    first = worker.images(resolutions[0], slice(0, batch_size))
+    predictions = next(iter(worker.attackers.values())).logits(first).argmax(1)
+    plan = Plan(
+        threats=threats,
+        resolutions=resolutions,
+        attacks=[tuple(named[threat]) for threat in threats],
+        n_examples=len(selection),
+        batch_size=batch_size,
+    )
+    settings = {
+        "keras_robust": metadata_version("keras-robust"),
+        "model": {
+            "name": name,
+            "sha256": fingerprint(model, predictions),
+            "differentiable": is_differentiable(model),
+            "parameters": parameters(model) if isinstance(model, keras.Model) else None,
+            "multiply_adds": {str(resolution): _cost(model, resolution) for resolution in resolutions},
+        },
+        "images": {
+            "n_examples": len(selection),
+            "sha256": selection.sha256,
+            "list": None if image_list is None else Path(image_list).name,
+            "imagenet": is_imagenet(dataset),
+            "crop_ratio": crop_ratio,
+            "interpolation": interpolation,
+        },
+        "resolutions": resolutions,
+        "threats": [
+            {"norm": threat.norm, "eps": threat.eps, "attacks": settings_of(named[threat])} for threat in threats
+        ],
+        "attack": attack if isinstance(attack, str) else "own",
+        "surrogate_sha256": None if surrogate is None else fingerprint(surrogate, predictions),
+        "seed": seed,
+        "batch_size": batch_size,
+        "backend": keras.backend.backend(),
+        "versions": versions(),
+    }
+    state = State(settings, out)
+    state.write_images(selection)
+    tasks = plan.batches if shard is None else plan.batches[shard[0] - 1 :: shard[1]]
+    passes = {
+        (resolution, threat, attack): forward_passes(each, num_classes)
+        for resolution in resolutions
+        for threat in threats
+        for attack, each in named[threat].items()
+    }
+    workers = [worker, *more_workers(model, attackers_on, worker, len(tasks))]
+    n_images = dict.fromkeys(resolutions, 0)
+    for resolution, batch in tasks:
+        n_images[resolution] += plan.where(batch).stop - plan.where(batch).start
+    progress = Progress(passes, n_images, len(workers), verbose)
+    try:
+        run(workers, tasks, plan, state, progress)
+    finally:
+        progress.close()
+    if shard is not None:
+        return None
+    report = assemble(plan, settings, state.read_images(), state.read)
+    if out is not None:
+        write(report, out)
+    return report
+
+
+def _check_grid(threats, resolutions):
+    for name, values in (("threats", threats), ("resolutions", resolutions)):
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise ValueError(f"{name} must be a sequence of at least one; received {values!r}.")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} must not repeat; received {values!r}.")
+    for position, threat in enumerate(threats):
+        if not isinstance(threat, ThreatModel):
+            raise ValueError(f"threats[{position}] must be a ThreatModel; received {threat!r}.")
+    return list(threats), [check_count("resolutions", resolution) for resolution in resolutions]
+
+
+def _check_shard(shard):
+    if shard is None:
+        return None
+    if not isinstance(shard, Sequence) or len(shard) != 2:
+        raise ValueError(f"shard must be a pair (i, n); received {shard!r}.")
+    i, n = (check_count("shard", value) for value in shard)
+    if i > n:
+        raise ValueError(f"shard must be (i, n) with 1 <= i <= n; received {shard!r}.")
+    return i, n
+
+
+def _try_resolutions(model, resolutions, crop_ratio, interpolation):
+    """The number of classes, from grey images of all resolutions, which the model must take."""
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    for resolution in resolutions:
+        x = resize_and_crop(grey, resolution, crop_ratio, interpolation)[None, ..., : channels_of(model)]
+        x = x.astype(np.float32) / 255
+        try:
+            x = ops.convert_to_tensor(x)
+            logits = model(x, training=False) if isinstance(model, keras.Layer) else model(x)
+            shape = tuple(logits.shape)
+        except Exception as error:  # whatever the framework raises where the graph does not fit
+            message = " ".join(COLOURS.sub("", str(error)).split())[:300]
+            raise ValueError(f"model cannot take images of {resolution} x {resolution} pixels: {message}") from error
+        if len(shape) != 2 or shape[1] < 2:
+            raise ValueError(f"model must return logits of shape (batch, classes), classes >= 2; received {shape}.")
+    return shape[1]
+
+
+def _cost(model, resolution):
+    """Multiply-adds on one image; None where the graph of the model is not known."""
+    try:
+        # A `Sequential` has a graph, too.
+        graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
+        return multiply_adds(graph, resolution)
+    except Exception:  # no functional model, or a layer that cannot be counted
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a figure, as far as they are installed."""
+    backend = keras.backend.backend()
+    used = [package for package in PACKAGES if package not in ("tensorflow", "jax", "torch") or package == backend]
+    found = {package: metadata_version(package) for package in used}
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+
+
+def metadata_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

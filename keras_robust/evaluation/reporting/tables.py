@@ -1,0 +1,171 @@
+"""Reports as text: a table for the terminal, and Markdown."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from keras_robust.attacks.autoattack import NOT_COVERED
+from keras_robust.evaluation.reporting.charts import ALL
+from keras_robust.evaluation.results import RADII_NOTE, Report
+from keras_robust.evaluation.statistics import Paired
+
+INTERVALS = (
+    "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
+    "what a stronger attack would."
+)
+
+
+def table(reports: Mapping[str, Report]) -> str:
+    """A text table with one row per resolution and threat model, and clean and robust accuracy of each model.
+
+    Args:
+        reports: one per model, by the name to print; cells that only some have are left empty in the others.
+    """
+    head = f"{'':20}" + "".join(f"{name[-27:]:>29}" for name in reports)
+    lines = [head, f"{'pixels  threat':20}" + f"{'clean':>11}{'robust (95 %)':>18}" * len(reports)]
+    cells = dict.fromkeys((r.resolution, r.threat) for report in reports.values() for r in report.results)
+    for resolution in dict.fromkeys(resolution for resolution, _ in cells):
+        rows = [(str(threat), threat) for place, threat in cells if place == resolution]
+        for label, threat in [*rows, *([("all", None)] if len(rows) > 1 else [])]:
+            line = f"{resolution:>6}  {label:12}"
+            line += "".join(_cell(report, resolution, threat) for report in reports.values())
+            lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _cell(report, resolution, threat):
+    if resolution not in report.resolutions or (threat is not None and threat not in report.threats):
+        return " " * 29
+    clean = report[report.threats[0], resolution].clean_accuracy
+    share = report.union(resolution) if threat is None else report[threat, resolution].robust_share
+    low, high = share.interval
+    return f"{100 * clean:9.1f} %{100 * share.value:8.1f} % {f'({100 * low:.0f}-{100 * high:.0f})':8}"
+
+
+def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int, str, Paired]], str | None]]:
+    """Each model against the first, image by image.
+
+    Returns:
+        For each other model: its name, that of the first, rows (resolution, "clean", threat model or all of them,
+        `Paired`), and why there are none where the two did not see the same images.
+    """
+    (first_name, first), *others = reports.items()
+    found: list[tuple[str, str, list[tuple[int, str, Paired]], str | None]] = []
+    for name, second in others:
+        if not _same_images(first, second):
+            found.append((name, first_name, [], "not the same images: no paired test"))
+            continue
+        rows = []
+        for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):
+            threats = [threat for threat in first.threats if threat in second.threats]
+            both = {"clean": [each[each.threats[0], resolution].broken_by > 0 for each in (first, second)]}
+            both |= {str(threat): [each[threat, resolution].robust for each in (first, second)] for threat in threats}
+            if len(threats) > 1 and first.threats == second.threats:
+                both[ALL] = [each.robust_to_all(resolution) for each in (first, second)]
+            rows += [(resolution, label, Paired.of(*flags)) for label, flags in both.items()]
+        found.append((name, first_name, rows, None if rows else "no resolution in common"))
+    return found
+
+
+def _same_images(first, second):
+    return all(list(first.images[name]) == list(second.images[name]) for name in ("digest", "label"))
+
+
+def difference(paired: Paired) -> str:
+    """As "+3.0 points (1.2 to 4.8)"."""
+    low, high = paired.interval
+    return f"{100 * paired.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def p_value(paired: Paired) -> str:
+    return "< 0.001" if paired.p_value < 0.001 else f"{paired.p_value:.3f}"
+
+
+def pairs_table(reports: Mapping[str, Report]) -> str:
+    """Paired tests of each model against the first, as text."""
+    lines = []
+    for name, first, rows, reason in pairs(reports):
+        lines += ["", f"{name} against {first}, image by image{f': {reason}' if reason else ''}"]
+        for resolution, label, paired in rows:
+            split = f"{paired.only_second} : {paired.only_first}"
+            lines.append(f"{resolution:>6}  {label:18}{difference(paired):32}{split:>10}   p {p_value(paired)}")
+    return "\n".join(lines)
+
+
+def grid(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of accuracies by resolution and threat model."""
+    many = len(report.threats) > 1
+    header = ["pixels", "clean", *map(str, report.threats), *([ALL] if many else []), "multiply-adds"]
+    rows = []
+    for resolution in report.resolutions:
+        cells = [str(report[threat, resolution].robust_share) for threat in report.threats]
+        clean = str(report[report.threats[0], resolution].clean)
+        union = [str(report.union(resolution))] if many else []
+        rows.append([str(resolution), clean, *cells, *union, giga(report.multiply_adds.get(resolution))])
+    return header, rows
+
+
+def stages(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of accuracies after each attack."""
+    names = list(dict.fromkeys(stage for result in report.results for stage in result.stages))
+    rows = []
+    for result in report.results:
+        after = result.accuracy_after
+        cells = [f"{100 * after[name]:.1f} %" if name in after else "" for name in names]
+        rows.append([str(result.resolution), str(result.threat), *cells])
+    return ["pixels", "threat model", *names], rows
+
+
+def giga(count: int | None) -> str:
+    return "not known" if count is None else f"{count / 1e9:.2f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"
+
+
+def subtitle(report: Report) -> str:
+    settings = report.settings
+    attack = f"AutoAttack {settings['attack']}" if settings["attack"] != "own" else "own attacks"
+    if not settings["model"]["differentiable"]:
+        attack = "black-box attacks"
+    return f"{report.n_examples} images · {attack} · seed {settings['seed']} · {settings['backend']}, float32"
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader must know to read the figures."""
+    found = [INTERVALS, RADII_NOTE, NOT_COVERED]
+    if len(report.threats) > 1:
+        found.insert(1, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
+    if report.settings["images"]["imagenet"] and report.settings["images"]["list"] is None:
+        found.append("The images are ImageNet's, but not the 5,000 of RobustBench's list: figures there may differ.")
+    return found
+
+
+def markdown(reports: Mapping[str, Report]) -> str:
+    """One or several reports as Markdown."""
+    parts = [f"# {title(reports)}"]
+    for name, report in reports.items():
+        parts += [f"## {name}"] if len(reports) > 1 else []
+        parts.append(subtitle(report))
+        parts += ["\n".join(f"- **Warning.** {warning}" for warning in report.warnings)] if report.warnings else []
+        parts += ["Accuracy by resolution and threat model:", _rows(*grid(report))]
+        parts += ["After each attack, in the order run:", _rows(*stages(report))]
+        if report.skipped:
+            parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.skipped)]
+    for name, first, rows, reason in pairs(reports) if len(reports) > 1 else ():
+        parts.append(f"## {name} against {first}")
+        body = [
+            [str(r), label, difference(p), str(p.only_second), str(p.only_first), p_value(p)] for r, label, p in rows
+        ]
+        header = ["pixels", "threat model", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
+        parts.append(reason or _rows(header, body))
+    parts += ["## Reading it", "\n".join(f"- {note}" for note in notes(next(iter(reports.values()))))]
+    parts.append("## Settings")
+    for name, report in reports.items():
+        parts.append(f"{name}:\n\n```json\n{json.dumps(report.settings, indent=2)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def title(reports: Mapping[str, Report]) -> str:
+    return f"Robustness of {next(iter(reports))}" if len(reports) == 1 else f"Robustness of {len(reports)} models"
+
+
+def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,309 @@
+"""From a trained model to an artefact that another team can serve."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust import models
+from keras_robust.checks import check_choice, check_count, class_count
+from keras_robust.data.preprocessing import INTERPOLATIONS
+from keras_robust.export import model_card
+from keras_robust.export.formats import FORMATS, check_format
+from keras_robust.export.reference import Reference, Settings
+from keras_robust.export.verification import Verification
+from keras_robust.export.verification import verify as check_artefact
+from keras_robust.layers import CheckResolution, PositionEmbedding
+from keras_robust.precision import as_float32
+from keras_robust.threat import ThreatModel
+
+DEFAULT_THREAT = ("Linf", 4 / 255)
+VERIFICATION = "verification.json"
+
+
+class ExportError(RuntimeError):
+    """An exported model is not what was evaluated; nothing was left at its path.
+
+    Attributes:
+        verification: all checks and measurements; None where the artefact could not be run at all.
+    """
+
+    def __init__(self, message, verification=None):
+        super().__init__(message)
+        self.verification = verification
+
+
+def export(
+    model,
+    path,
+    format="tf_saved_model",
+    *,
+    dtype="float32",
+    class_names=None,
+    preset=None,
+    threat=None,
+    report=None,
+    resolution=None,
+    crop_ratio=None,
+    interpolation=None,
+    dataset=None,
+    verify=True,
+    overwrite=False,
+    verbose=True,
+):
+    """Export a model, and verify that the artefact gives what the model gives, under attack too.
+
+    Formats, what can be called in each, and what it takes and gives:
+
+    - "tf_saved_model", a folder. `serving_default`: uint8 images of any batch, height and width that the model allows,
+      to `probabilities`, `classes`, `names`, `top5_classes`, `top5_names` and `top5_probabilities`. `logits`: float
+      images in [0, 1] to `logits`, differentiable. `jpeg`: JPEG or PNG files of any size (up to 64 million pixels,
+      checked before decoding) to the outputs of `serving_default`, with the evaluation preprocessing inside;
+      `preprocess`: the same files to the `images` of `serving_default`.
+    - "onnx", a file ending in .onnx, opset 18: float images in [0, 1] of any batch, height and width to `logits` and
+      the outputs of `serving_default` but the names.
+    - "litert", a file ending in .tflite: `serving_default` (without the names) and `logits`; in float32, or with
+      float16 weights.
+    - "keras", a file ending in .keras: as `model.save`, which needs Keras and this package to load.
+
+    SavedModel, ONNX and LiteRT are written from TensorFlow: on the JAX and PyTorch backends in a subprocess that loads
+    the weights there. Layers are put into float32 first, whatever the precision in training (`keras_robust.precision`).
+    Class names, preset, threat model, evaluated robustness and versions are inside every format as `metadata.json`,
+    `class_names.txt` and `model_card.md`.
+
+    Verification loads the artefact in a fresh process in which neither this package nor Keras can be imported, compares
+    logits on real images at two resolutions, probabilities and encoded files, measures size, time to load, latency
+    and throughput in turns with the original, and attacks: APGD through the artefact's own gradients where it has
+    some, and the original's adversarial images. The results are in `verification.json`, in the SavedModel's folder or
+    next to the file. All is written aside and renamed at the end: a failure leaves what was there.
+
+    Args:
+        model: a `keras.Model` from float images (batch, height, width, 3) in [0, 1] to logits; of an
+            `AdversarialModel` its inner model is taken.
+        path: of the artefact.
+        format, dtype: see above.
+        class_names: one string for each class; "0", "1", ... if not given.
+        preset: name of the published checkpoint that the weights are; gives the next five where they are not given.
+        threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
+        report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
+        resolution: side of the images in evaluation, in pixels; the native one of a ViT, or 224, if not given.
+        crop_ratio, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
+        dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
+            where the original's own answers count as correct.
+        verify: False leaves all checks out; a `kr.export.Settings` sets the number of images, steps of the attack, and
+            what time it takes.
+        overwrite: replace an artefact at `path`.
+        verbose: print the table of checks.
+
+    Returns:
+        The `Verification`, or None without one.
+
+    Raises:
+        ValueError: an argument is not as described.
+        ImportError: TensorFlow, or what else the format is written or run by, is not installed.
+        ExportError: a check failed, or the artefact does not run; the message names the checks.
+
+    Example:
+        >>> kr.export.export(model, "serving/flowers/1", class_names=names, threat=threat, resolution=64)
+        >>> kr.export.export(model, "flowers.onnx", "onnx", class_names=names, threat=threat, resolution=64)
+    """
+    row = check_format(format, dtype)
+    path = _check_path(path, row, format, overwrite)
+    model = _check_model(model)
+    metadata = _metadata(
+        model, format, dtype, row, class_names, preset, threat, report, resolution, crop_ratio, interpolation
+    )
+    if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")
+    settings = Settings() if verify is True else verify or None
+    if not isinstance(settings, Settings | None):
+        raise ValueError(f"verify must be True, False or a kr.export.Settings; received {verify!r}.")
+    attack_threat = ThreatModel(*(metadata["threat"] or dict(zip(("norm", "eps"), DEFAULT_THREAT))).values())
+    reference = None
+    if settings is not None:
+        reference = Reference.of(model, metadata["input"], metadata["class_names"], attack_threat, settings, dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        here = not row.needs_tensorflow or keras.backend.backend() == "tensorflow"
+        make = make_artefact if here else _make_under_tensorflow
+        result = make(model, aside, format, metadata, attack_threat, settings, reference)
+        if result is not None:
+            if verbose:
+                print(result.table(), flush=True)
+            if result.failed:
+                raise ExportError(
+                    f"{path} was not written: the exported model differs from the original in: "
+                    f"{'; '.join(result.failed)}.\n{result.table()}",
+                    result,
+                )
+            facts = {
+                "format": format,
+                "dtype": dtype,
+                "threat": str(attack_threat),
+                "n_examples": len(reference.labels),
+            }
+            _verification_path(aside).write_text(result.json(**facts, versions=metadata["versions"]))
+        _put(aside, path)
+    return result
+
+
+def make_artefact(model, path, format, metadata, threat, settings, reference):
+    """Write an artefact on the active backend and verify it; returns the `Verification`, None without a reference."""
+    row = FORMATS[format]
+    row.write(model, path, metadata, metadata["dtype"])
+    if reference is None:
+        return None
+    documents = model_card.documents(metadata)
+    try:
+        return check_artefact(path, format, row, metadata["dtype"], model, threat, settings, reference, documents)
+    except RuntimeError as error:
+        raise ExportError(str(error)) from error
+
+
+def _make_under_tensorflow(model, path, format, metadata, threat, settings, reference):
+    """The same in a process whose backend is TensorFlow, where the weights are loaded from a .keras file."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        if reference is not None:
+            reference.save(folder)
+        request = {
+            "path": str(path.resolve()),
+            "format": format,
+            "metadata": metadata,
+            "threat": [threat.norm, threat.eps],
+            "settings": settings and asdict(settings),
+        }
+        (Path(folder) / "request.json").write_text(json.dumps(request))
+        root = str(Path(__file__).parents[2])
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_robust.export", folder], env=environment, capture_output=True, text=True
+        )
+        answer = Path(folder) / "answer.json"
+        if done.returncode:
+            raise ExportError(f"the export under TensorFlow failed: {done.stderr.strip()[-2000:]}")
+        return Verification.of_json(answer.read_text()) if answer.exists() else None
+
+
+def _check_path(path, row, format, overwrite):
+    path = Path(path)
+    if row.suffix and path.suffix != row.suffix:
+        raise ValueError(f"path must end in {row.suffix} for format {format!r}; received {str(path)!r}.")
+    if not row.suffix and any(path.name.endswith(other.suffix) for other in FORMATS.values() if other.suffix):
+        raise ValueError(f"path must be that of a folder for format {format!r}; received {str(path)!r}.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"path must be new, or overwrite=True; there is already {str(path)!r}.")
+    if path.is_dir() and (row.suffix or not (path / "saved_model.pb").is_file()):
+        raise ValueError(f"path must not be a folder that holds anything but a SavedModel; received {str(path)!r}.")
+    return path
+
+
+def _check_model(model):
+    inner = getattr(model, "model", None)
+    model = inner if isinstance(inner, keras.Model) else model
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model; received {type(model).__name__}.")
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or shape != (None, None, None, 3):
+        raise ValueError(
+            f"model must take images of any height and width, keras.Input((None, None, 3)); its input is {shape}."
+        )
+    return as_float32(model)
+
+
+def _metadata(model, format, dtype, row, names, preset, threat, report, resolution, crop_ratio, interpolation):
+    published = None if preset is None else models.preset(preset)
+    if published is not None:
+        threat = threat or ThreatModel(*published.threat)
+        resolution = resolution or published.resolution
+        crop_ratio = crop_ratio or published.crop_ratio
+        interpolation = interpolation or published.interpolation
+    native = _native(model)
+    count = class_count(model, np.zeros((1, native, native, 3), np.float32))
+    resolution = check_count("resolution", native if resolution is None else resolution)
+    crop_ratio = 0.875 if crop_ratio is None else crop_ratio
+    if not isinstance(crop_ratio, (int, float)) or not 0 < crop_ratio <= 1:
+        raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
+    if threat is not None and not isinstance(threat, ThreatModel):
+        raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
+    sizes = _sizes(model)
+    if resolution < sizes["min_size"] or resolution % sizes["multiple_of"]:
+        raise ValueError(
+            f"resolution must be at least {sizes['min_size']} and a multiple of {sizes['multiple_of']} for this model; "
+            f"received {resolution}."
+        )
+    return {
+        "schema_version": model_card.SCHEMA_VERSION,
+        "model": model.name,
+        "format": format,
+        "dtype": dtype,
+        "signatures": dict(row.signatures),
+        "num_classes": count,
+        "class_names": _class_names(names, count),
+        "input": {
+            **sizes,
+            "max_size": max(1024, 2 * resolution),
+            "resolution": resolution,
+            "crop_ratio": float(crop_ratio),
+            "interpolation": check_choice("interpolation", interpolation or "bicubic", INTERPOLATIONS),
+        },
+        "preset": published and {"name": preset, "source": published.source, "licence": published.licence},
+        "threat": threat and {"norm": threat.norm, "eps": float(threat.eps)},
+        "evaluation": model_card.robustness_rows(report),
+        "versions": model_card.versions(),
+    }
+
+
+def _native(model):
+    """The side of the images that a ViT's position embedding is learned on; 224 for other models."""
+    return next((16 * layer.grid[0] for layer in model.layers if isinstance(layer, PositionEmbedding)), 224)
+
+
+def _sizes(model):
+    for layer in model.layers:
+        if isinstance(layer, CheckResolution):
+            return {"min_size": layer.minimum, "multiple_of": layer.multiple_of}
+    return {"min_size": 1, "multiple_of": 1}
+
+
+def _class_names(names, count):
+    if names is None:
+        return [str(number) for number in range(count)]
+    names = list(names)
+    if len(names) != count or not all(isinstance(name, str) and name and name.isprintable() for name in names):
+        raise ValueError(f"class_names must be {count} non-empty strings of one line each; received {names!r:.200}.")
+    return names
+
+
+def _verification_path(path):
+    return path / VERIFICATION if path.is_dir() else path.with_name(f"{path.name}.{VERIFICATION}")
+
+
+def _put(aside, path):
+    """Move what was written aside to its place."""
+    if aside.is_file():
+        # No moment at which a verification lies beside a file that it is not of.
+        _verification_path(path).unlink(missing_ok=True)
+        os.replace(aside, path)
+        if _verification_path(aside).exists():
+            os.replace(_verification_path(aside), _verification_path(path))
+    elif path.is_dir():
+        old = aside.with_name("old")
+        os.rename(path, old)
+        try:
+            os.rename(aside, path)
+        except OSError:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old)
+    else:
+        os.rename(aside, path)

@@ -1,0 +1,106 @@
+"""From a recipe to the objects that train it."""
+
+import math
+from pathlib import Path
+
+import keras
+
+from keras_robust import attacks, models, weights
+from keras_robust.threat import ThreatModel
+from keras_robust.training.adversarial_model import AdversarialModel
+from keras_robust.training.objectives import OBJECTIVES
+from keras_robust.training.optimizer import adamw
+from keras_robust.training.schedules import WarmupCosine, default_warmup
+
+BEST = "best.keras"
+ROLLBACK_STRIDE = 7919
+
+
+def seed_of(recipe, rollbacks=0):
+    """The seed of all random draws: another one after each rollback, which would else repeat what broke."""
+    return (recipe.training.seed + ROLLBACK_STRIDE * rollbacks) % 2**31
+
+
+def build_model(recipe, num_classes):
+    """The model of a recipe, in its precision, with the weights that it starts from."""
+    keras.config.set_dtype_policy(recipe.training.precision)
+    keras.utils.set_random_seed(recipe.training.seed)
+    part = recipe.model
+    row = models.architecture(part.name)
+    side = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
+    model = models.create(
+        part.name,
+        num_classes,
+        max(side, row.min_size),
+        part.drop_path_rate,
+        part.normalization,
+        part.layer_scale_init,
+    )
+    start = recipe.start
+    if start.weights is not None:
+        path = Path(start.weights)
+        if path.is_dir():
+            path = path / BEST
+            if not path.is_file():
+                raise ValueError(f"start.weights must be the folder of a finished run, with {BEST}; received {path}.")
+        weights.load(model, path, **dict.fromkeys(start.new, "skip"))
+    if start.train_only is not None:
+        for layer in model.layers:
+            layer.trainable = layer.name == start.train_only
+    return model
+
+
+def build_attacks(recipe):
+    """The attacks of a recipe, one for each norm; none for clean training."""
+    part = recipe.attack
+    makers = {
+        "apgd": lambda threat: attacks.APGD(threat, n_iter=part.n_iter, seed=recipe.training.seed),
+        "pgd": lambda threat: attacks.PGD(
+            threat, n_iter=part.n_iter, random_start=True, returns="last", seed=recipe.training.seed
+        ),
+        "fgsm": lambda threat: attacks.FGSM(threat, returns="last"),
+        "fgsm-rs": lambda threat: attacks.FGSM(threat, random_start=True, returns="last", seed=recipe.training.seed),
+        "n-fgsm": lambda threat: attacks.NFGSM(threat, seed=recipe.training.seed),
+    }
+    if part.kind == "none":
+        return []
+    return [makers[part.kind](ThreatModel(norm, eps)) for norm, eps in zip(part.norms, part.eps)]
+
+
+def build_validation_attack(recipe):
+    """Multi-step APGD under the first threat model of the recipe, from random starts."""
+    threat = ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
+    return attacks.APGD(threat, n_iter=recipe.evaluation.n_iter, random_start=True, returns="misclassified")
+
+
+def build_trainer(recipe, model, micro_batches, augmentation=None, rollbacks=0):
+    """The compiled `AdversarialModel` of a recipe whose epochs have `micro_batches` steps."""
+    part = recipe.training
+    updates = micro_batches // part.accumulate
+    objective = OBJECTIVES[part.objective](**({} if part.beta is None else {"beta": part.beta}))
+    trainer = AdversarialModel(
+        model,
+        build_attacks(recipe) or None,
+        validation_attack=build_validation_attack(recipe),
+        eps_warmup_steps=round(recipe.attack.eps_warmup_epochs * updates),
+        objective=objective,
+        augmentation=augmentation,
+        ema_decay=part.ema_decay,
+        diagnostics=True,
+        seed=seed_of(recipe, rollbacks),
+        name="trainer",  # not numbered, so that checkpoints of all sessions name their variables alike
+    )
+    slower = 0.5**rollbacks
+    schedule = WarmupCosine(
+        part.learning_rate * slower,
+        part.epochs,
+        updates,
+        default_warmup(part.epochs) if part.warmup_epochs is None else part.warmup_epochs,
+        final=part.final_learning_rate * slower,
+    )
+    trainer.compile(
+        adamw(model, schedule, part.weight_decay, part.betas, part.epsilon, part.accumulate),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    return trainer

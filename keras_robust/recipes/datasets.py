@@ -1,0 +1,117 @@
+"""Images for a run: batches of training from any step on, and batches of validation."""
+
+import keras
+import numpy as np
+
+from keras_robust import data
+
+# What an image in memory is larger than the training resolution by, so that random crops have something to choose from.
+MARGIN = 8 / 7  # 256 for 224
+
+
+class TrainFeed:
+    """Training batches of a recipe at one resolution.
+
+    Attributes:
+        augmentation: what the compiled step must do to them, or None.
+        steps_per_epoch: micro-batches in one pass through the data.
+    """
+
+    def __init__(self, recipe, source, resolution, num_classes, seed, shard=(0, 1)):
+        part = recipe.data
+        options = {"batch_size": part.batch_size, "num_classes": num_classes, "seed": seed, "shard": shard}
+        self.augmentation = None
+        if part.on_device:
+            self.pipeline = ArrayBatches(source, round(resolution * MARGIN), **options)
+            self.augmentation = data.DeviceAugmentation(part.policy, resolution, num_classes)
+        else:
+            self.pipeline = data.TrainPipeline(
+                source, part.policy, resolution, skip_corrupt=part.skip_corrupt, **options
+            )
+        self.steps_per_epoch = self.pipeline.steps_per_epoch
+
+    def batches(self, start_step):
+        """An endless stream of batches (images, soft labels) from one step of the run on, for `fit`."""
+        return self.pipeline.dataset(start_step)
+
+
+class ArrayBatches:
+    """Batches of 8-bit images held in memory, in an order that depends on (seed, epoch) alone; needs no TensorFlow.
+
+    Args:
+        source: a `kr.data.Source`.
+        resolution: side of the images, centre crops.
+        batch_size, num_classes, seed, shard: as of `kr.data.TrainPipeline`.
+    """
+
+    def __init__(self, source, resolution, batch_size, num_classes, seed=0, shard=(0, 1)):
+        if batch_size > len(source):
+            raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
+        if batch_size % shard[1]:
+            raise ValueError(f"batch_size must be a multiple of the number of shards; received {batch_size}.")
+        self.images, labels = source.arrays(resolution, crop_ratio=1.0)
+        self.labels = np.eye(num_classes, dtype="float32")[labels]
+        self.batch_size, self.seed, self.shard = batch_size, seed, shard
+        self.steps_per_epoch = len(source) // batch_size
+
+    def dataset(self, start_step=0):
+        """Batches (uint8 images, one-hot labels) from global step `start_step` on, endlessly."""
+        return _Stream(self, start_step)
+
+    def batch(self, step):
+        """Batch number `step` of the run: this shard's part."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        index, count = self.shard
+        chosen = chosen[index * len(chosen) // count : (index + 1) * len(chosen) // count]
+        return self.images[chosen], self.labels[chosen]
+
+
+class _Stream(keras.utils.PyDataset):
+    def __init__(self, batches, start_step):
+        super().__init__()
+        self._batches, self._start_step = batches, start_step
+
+    @property
+    def num_batches(self):
+        return None  # endless
+
+    def __getitem__(self, index):
+        return self._batches.batch(self._start_step + index)
+
+
+class ValidationFeed(keras.utils.PyDataset):
+    """The same validation images at every validation, 8-bit in memory, as this process' part of float batches.
+
+    `n_examples` are drawn once; as many are left out as do not fill a batch, so that one compilation serves all.
+    Each process has its part of every batch.
+    """
+
+    def __init__(self, source, n_examples, resolution, batch_size, num_classes, distribution):
+        super().__init__()
+        self.batch_size, self.shard = min(batch_size, n_examples, len(source)), distribution.shard
+        if distribution.processes > 1 and self.batch_size % distribution.devices:
+            raise ValueError(
+                f"evaluation.batch_size must be a multiple of the {distribution.devices} devices of several processes; "
+                f"received {self.batch_size}."
+            )
+        count = min(n_examples, len(source)) // self.batch_size * self.batch_size
+        chosen = source.sample(n_examples)
+        self.images, labels = chosen.arrays(resolution)
+        self.images, labels = self.images[:count], labels[:count]
+        self.labels = np.eye(num_classes, dtype="float32")[labels]
+
+    def __len__(self):
+        return len(self.images) // self.batch_size
+
+    def __getitem__(self, index):
+        (process, processes), first = self.shard, index * self.batch_size
+        part = slice(
+            first + process * self.batch_size // processes, first + (process + 1) * self.batch_size // processes
+        )
+        return self.images[part].astype("float32") / 255, self.labels[part]
+
+    def first(self, count):
+        """A few images, float in [0, 1], and their class indices."""
+        return self.images[:count].astype("float32") / 255, self.labels[:count].argmax(1)

@@ -1,0 +1,57 @@
+"""What tells that a training has broken."""
+
+import math
+
+
+class TrainingBroken(RuntimeError):
+    """A loss that is not finite, or catastrophic overfitting; the message says what was seen and what can be done."""
+
+
+class Preempted(SystemExit):
+    """The run was told to end (SIGTERM) and has written a checkpoint: exit code 75, on which a scheduler can requeue.
+
+    75 is EX_TEMPFAIL of sysexits.h: try again later.
+    """
+
+    def __init__(self):
+        super().__init__(75)
+
+
+def check_finite(logs, step):
+    """Raises `TrainingBroken` where the loss in the logs of a step is not finite."""
+    loss = logs.get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise TrainingBroken(
+            f"the training loss is {loss} at step {step}. Usual reasons: a learning rate that is too high, float16 "
+            "where bfloat16 or float32 is needed (training.precision), images or labels that are damaged. "
+            "guard.action=rollback goes on from the last good checkpoint with half the learning rate."
+        )
+
+
+def check_overfitting(history, share, n_examples):
+    """Raises `TrainingBroken` on catastrophic overfitting (Wong et al. 2020; Andriushchenko & Flammarion 2020).
+
+    That is: robust accuracy under the multi-step attack of validation, in inference mode, has fallen below `share` of
+    its best, by more than three standard errors, while training accuracy under the training attack is not below the
+    same share of its best.
+
+    Args:
+        history: what each validated epoch logged, with `accuracy` and `val_robust_accuracy`.
+        share: of the best that is tolerated.
+        n_examples: on which robust accuracy was measured.
+    """
+    if len(history) < 2:
+        return
+    robust, training = ([epoch[name] for epoch in history] for name in ("val_robust_accuracy", "accuracy"))
+    best = max(robust[:-1])
+    error = math.sqrt(best * (1.0 - best) / n_examples)
+    if robust[-1] < share * best and best - robust[-1] > 3.0 * error:
+        if training[-1] < share * max(training[:-1]):
+            return  # training fell as well: a divergence that may recover, not an attack that is fooled
+        raise TrainingBroken(
+            f"catastrophic overfitting: under the multi-step attack robust accuracy fell to {robust[-1]:.1%} (best "
+            f"{best:.1%}) while training accuracy is {training[-1]:.1%}. The model has learned to fool the attack in "
+            "training. More attack steps (attack.n_iter), attack.kind=n-fgsm, a lower learning rate or eps warm-up "
+            "(attack.eps_warmup_epochs) help; guard.action=rollback goes on from the last good checkpoint with half "
+            "the learning rate."
+        )

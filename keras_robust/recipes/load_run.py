@@ -1,0 +1,78 @@
+"""The models of a training run: written, and read from its checkpoints."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust.files import written_aside
+from keras_robust.recipes import checkpoints, overrides
+from keras_robust.recipes.build import build_model, build_trainer
+
+
+def save_model(model, path):
+    """Saves a .keras file, whole or not at all."""
+    with written_aside(path) as aside:
+        model.save(aside)
+
+
+def best_weights(trainer, checkpoint):
+    """The context in which a trainer restored from a scored checkpoint has the better of raw and averaged weights."""
+    entry = checkpoint.info["history"][-1]
+    name = "robust_accuracy" if trainer.attacks else "accuracy"
+    averaged = entry.get(f"ema_{name}")
+    if averaged is not None and averaged >= entry[f"val_{name}"]:
+        return trainer.averaged_weights()
+    return nullcontext()
+
+
+def load_run(folder, which="best"):
+    """The model of a training run, finished or not, from its checkpoints.
+
+    Args:
+        folder: of the run, as given to `train`.
+        which: "best": the better of raw and averaged weights at the highest robust accuracy; "last": the latest
+            weights; "ema": the latest averages.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: no such run, or it has nothing of the kind yet.
+
+    Example:
+        >>> model = kr.recipes.load_run("runs/mine")
+    """
+    folder = Path(folder)
+    if which not in ("best", "last", "ema"):
+        raise ValueError(f"which must be 'best', 'last' or 'ema'; received {which!r}.")
+    if not (folder / "recipe.json").is_file():
+        raise ValueError(f"folder must be that of a training run, with a recipe.json; received {str(folder)!r}.")
+    recipe = overrides.from_json((folder / "recipe.json").read_text())
+    kept = checkpoints.Folder(folder / "checkpoints")
+    latest = kept.latest(lambda c: c.info.get("fingerprint") == overrides.fingerprint(recipe))
+    checkpoint = kept.best() if which == "best" else latest and latest[0]
+    if checkpoint is None:
+        raise ValueError(f"{folder} has no checkpoint for which={which!r} yet.")
+    arrays = checkpoints.read(checkpoint.path)
+    heads = [array.shape[-1] for name, array in arrays.items() if name.startswith("model/") and "head/bias" in name]
+    bare = replace(recipe, start=type(recipe.start)())
+    policy = keras.config.dtype_policy()
+    try:
+        trainer = build_trainer(bare, build_model(bare, heads[0]), bare.training.accumulate)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    checkpoints.restore(trainer, arrays, checkpoint.path)
+    if which == "best":
+        context = best_weights(trainer, checkpoint)
+    elif which == "ema":
+        context = trainer.averaged_weights()
+    else:
+        context = nullcontext()
+    with context:
+        values = [np.array(keras.ops.convert_to_numpy(weight)) for weight in trainer.model.weights]
+    for weight, value in zip(trainer.model.weights, values):
+        weight.assign(value)
+    return trainer.model

@@ -1,0 +1,384 @@
+"""AdversarialModel: a Keras model that attacks every batch before it trains on it."""
+
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import backend, losses, random
+from keras_robust.attacks.apgd import APGD
+from keras_robust.attacks.base import Attack, loss_scale
+from keras_robust.checks import check_count, check_logits_shape
+from keras_robust.training.input_checks import accepted, check_arrays, check_loss, with_input_check
+from keras_robust.training.objectives import AdversarialCrossEntropy
+from keras_robust.training.optimizer import of_any_backend
+from keras_robust.training.schedules import PerUpdate
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class AdversarialModel(backend.TrainStep, keras.Model):
+    """Trains `model` on adversarial images: min over weights of max over the ball of the loss (Madry et al. 2018).
+
+    Each training step attacks the batch with the model in inference mode and its weights constant, then hands the
+    adversarial images to Keras' own training step. Optimizer, loss, metrics, sample weights, mixed precision, jit and
+    callbacks are used as with any Keras model.
+
+    Args:
+        model: a built Keras model from float images (batch, height, width, channels) in [0, 1] to logits.
+        attack: the training attack, e.g. `APGD(threat, n_iter=2)`. Its random draws, if any, depend on its seed, the
+            number of the update and the position in the batch. A sequence of attacks: each update draws one of them
+            with equal chances (robustness to several norms: Croce & Hein 2022, "Adversarial robustness against
+            multiple and single lp-threat models via quick fine-tuning"). None: clean training.
+        validation_attack: attack of `evaluate` and of validation in `fit`; by default 10-step APGD under the (first)
+            attack's threat model that returns misclassified images.
+        eps_warmup_steps: updates over which the radius rises linearly to the attack's eps; adversarial training at a
+            large radius from the first step on can collapse to a constant predictor.
+        objective: what is minimised: `kr.training.AdversarialCrossEntropy()`, the compiled loss on the adversarial
+            batch, if not given; or `TRADES`, `MART`, which take the compiled loss for validation only.
+        augmentation: None or a callable `(images, labels, keys)` to (float images in [0, 1], labels) in `keras.ops`,
+            run inside the compiled step before the attack. Labels must be soft, (batch, classes), before and after.
+        ema_decay: None or the decay d in [0, 1) of moving averages of all weights, batch-norm statistics included:
+            average = d average + (1 - d) weight after every update, from the weights at the start of training. See
+            `averaged_weights`.
+        diagnostics: also log, in training and validation, `attack_gain`, the rise of the loss by the attack (in
+            training from its first point on, and not for attacks that return the last point, whose loss nobody
+            computes), and `zero_gradients`, the share of images whose gradient at the first point is zero everywhere,
+            so that the attack stands still.
+        seed: of the augmentation and of the choice among attacks.
+
+    Raises:
+        ValueError: arguments of the wrong kind; in `compile`: a loss that does not expect logits, or a combination
+            that Keras cannot run.
+
+    Logs of training: `loss` and metrics on the adversarial batch. Logs of validation: `val_loss` and metrics on clean
+    images, and `val_robust_accuracy`, the share of images that are classified correctly clean and under attack.
+
+    Example:
+        >>> attack = kr.attacks.APGD(kr.ThreatModel("Linf", 4 / 255), n_iter=2)
+        >>> trainer = kr.AdversarialModel(model, attack)
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> trainer.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"])
+        >>> trainer.fit(x, y, validation_data=(x_val, y_val))
+    """
+
+    def __init__(
+        self,
+        model,
+        attack,
+        validation_attack=None,
+        eps_warmup_steps=0,
+        objective=None,
+        augmentation=None,
+        ema_decay=None,
+        diagnostics=False,
+        seed=0,
+        **options,
+    ):
+        if not isinstance(model, keras.Model) or not model.built:
+            raise ValueError(f"model must be a built keras.Model; received {model!r}.")
+        attacks = tuple(attack) if isinstance(attack, (list, tuple)) else () if attack is None else (attack,)
+        validation_attack = validation_attack or _default_validation(attacks)
+        for name, value in (*(("attack", each) for each in attacks), ("validation_attack", validation_attack)):
+            if not isinstance(value, Attack):
+                raise ValueError(
+                    f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
+                )
+        check_logits_shape(getattr(model, "output_shape", None))
+        objective = AdversarialCrossEntropy() if objective is None else objective
+        if not isinstance(objective, AdversarialCrossEntropy):
+            raise ValueError(f"objective must be one of kr.training's, e.g. TRADES(); received {objective!r}.")
+        if augmentation is not None and not callable(augmentation):
+            raise ValueError(f"augmentation must be callable; received {augmentation!r}.")
+        if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be None or in [0, 1); received {ema_decay!r}.")
+        for each in attacks:
+            objective.check_attack(each)
+        # The inner model casts what it is given; casting here as well would round the adversarial pixels.
+        super().__init__(**{"dtype": model.dtype_policy, "autocast": False, **options})
+        self.model = model
+        self.attack = attack
+        self.attacks = attacks
+        self.validation_attack = validation_attack
+        self.eps_warmup_steps = check_count("eps_warmup_steps", eps_warmup_steps, least=0)
+        self.objective = objective
+        self.augmentation = augmentation
+        self.ema_decay = ema_decay
+        self.diagnostics = bool(diagnostics)
+        self.seed = check_count("seed", seed, least=0)
+        self.counter = self._state("counter", (), "int32")
+        self.averaged = [] if ema_decay is None else [weight for weight in model.weights if "float" in weight.dtype]
+        self.weight_averages = [self._state(f"average_{i}", w.shape, w.dtype) for i, w in enumerate(self.averaged)]
+        self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+        self.bad_images = keras.metrics.Sum(name="bad_images")
+        self.bad_labels = keras.metrics.Sum(name="bad_labels")
+        self.attack_gain = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
+        self.zero_gradients = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
+        self.built = True
+
+    def _state(self, name, shape, dtype):
+        return self.add_weight(shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name)
+
+    def call(self, x, training=None):
+        if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
+            return tuple(self.model(each, training=training) for each in x)
+        return self.model(x, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not isinstance(y_pred, (list, tuple)):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = self.objective(y, tuple(y_pred), sample_weight)
+        return sum((self._aggregate_additional_loss(extra) for extra in self.losses), start=loss)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        adversarial = y_pred[0] if isinstance(y_pred, (list, tuple)) else y_pred
+        return super().compute_metrics(x, y, adversarial, sample_weight)
+
+    def compile(self, optimizer="adamw", loss=None, *, steps_per_execution=1, **options):
+        """Configures training as `keras.Model.compile` does; `loss` must take logits.
+
+        Raises:
+            ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` or `jit_compile=True` on the PyTorch
+                backend; gradient accumulation together with `ema_overwrite_frequency`.
+        """
+        check_loss(loss)
+        if keras.backend.backend() == "torch" and options.get("jit_compile", "auto") is True:
+            raise ValueError(
+                "jit_compile must be False or 'auto' on the PyTorch backend, where compiling the step takes longer "
+                "than it saves; received True."
+            )
+        if keras.backend.backend() == "torch" and steps_per_execution != 1:
+            raise ValueError(f"steps_per_execution must be 1 on the PyTorch backend; received {steps_per_execution!r}.")
+        optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        accumulated = inner.gradient_accumulation_steps
+        if accumulated:
+            if inner.use_ema and inner.ema_overwrite_frequency:
+                raise ValueError(
+                    "ema_overwrite_frequency must be None with gradient_accumulation_steps: Keras would overwrite the "
+                    f"weights between updates; received {inner.ema_overwrite_frequency!r}."
+                )
+            schedule = inner._learning_rate
+            if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) and not isinstance(
+                schedule, PerUpdate
+            ):
+                inner.learning_rate = PerUpdate(schedule, accumulated)
+        super().compile(optimizer, loss, steps_per_execution=steps_per_execution, **options)
+        if self.augmentation is not None:
+            # Keras would build these on a batch as it comes, whose images may be of another size and type.
+            logits = keras.KerasTensor((1, self.model.output_shape[-1]))
+            for part in (self._compile_loss, self._compile_metrics):
+                if part is not None:
+                    part.build(logits, logits)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(of_any_backend(config)))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options):
+        """Trains as `keras.Model.fit` does.
+
+        Raises:
+            ValueError: pixels outside [0, 1] or not finite, integer images, labels out of range: before training for
+                arrays, after the first batch and after every epoch for anything else.
+        """
+        self._check_arrays(x, y, options.get("sample_weight"))
+        callbacks = with_input_check(callbacks, self)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", callbacks=None, **options):
+        """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
+        self._check_arrays(x, y, options.get("sample_weight"))
+        callbacks = with_input_check(callbacks, self)
+        return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
+
+    def train_on_batch(self, x, y=None, *arguments, **options):
+        self._check_arrays(x, y)
+        return super().train_on_batch(x, y, *arguments, **options)
+
+    def test_on_batch(self, x, y=None, *arguments, **options):
+        self._check_arrays(x, y)
+        return super().test_on_batch(x, y, *arguments, **options)
+
+    def make_train_function(self, force=False):
+        # The step looks at the optimizer's moving averages before it is first applied.
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        if self.weight_averages and int(ops.convert_to_numpy(self.counter)) == 0:
+            for weight, average in zip(self.averaged, self.weight_averages):
+                average.assign(ops.convert_to_numpy(weight))
+        return super().make_train_function(force)
+
+    def attack_batch(self, frozen, counter, data):
+        """The adversarial batch of one training step; `frozen` is the model with constant weights."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        per_update = self._micro_batches()
+        update = counter // per_update
+        index = backend.example_index(ops.shape(x)[0])
+        index = index + ops.cast(counter % per_update, "int32") * ops.shape(x)[0]
+        if self.augmentation is not None:
+            x, y = self.augmentation(x, y, random.example_keys(self.seed, update, index))
+        x, y, labels = self._accepted(x, y)
+        if not self.attacks:
+            return x, y, sample_weight
+        warm = 1.0
+        if self.eps_warmup_steps:
+            warm = ops.minimum((ops.cast(update, "float32") + 1.0) / self.eps_warmup_steps, 1.0)
+        labels = self.objective.attack_labels(frozen, x, labels)
+
+        def attacked(attack):
+            first = []
+            x_adv, loss = attack.perturb(
+                frozen,
+                x,
+                labels,
+                random.example_keys(attack.seed, update, index),
+                attack.threat.eps * warm,
+                loss_scale(self.model, attack.loss),
+                observe=lambda loss, gradient: first.extend((loss, gradient)) if self.diagnostics else None,
+            )
+            if not self.diagnostics:
+                return (ops.stop_gradient(x_adv),)
+            gain = first[0] if loss is None else loss - first[0]
+            return ops.stop_gradient(x_adv), gain, _is_zero(first[1])
+
+        if len(self.attacks) == 1:
+            x_adv, *seen = attacked(self.attacks[0])
+        else:
+            # The key of no example: all of them, and all devices, follow one draw.
+            word = random.example_keys(self.seed, update, ops.full((1,), -1, dtype="int32"))[0][0]
+            chosen = ops.bitwise_and(word, 0x7FFFFFFF) % len(self.attacks)
+            x_adv, *seen = ops.switch(chosen, [lambda attack=attack: attacked(attack) for attack in self.attacks])
+        if self.diagnostics:
+            self._diagnose(*seen)
+        return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
+
+    def update_averages(self):
+        """Moves the averages towards the weights, after an update."""
+        if not self.weight_averages:
+            return
+        updated = ops.equal(self.counter % self._micro_batches(), 0)
+        rate = ops.where(updated, 1.0 - self.ema_decay, 0.0) if self._micro_batches() > 1 else 1.0 - self.ema_decay
+        for weight, average in zip(self.averaged, self.weight_averages):
+            average.assign_add(ops.cast(rate, average.dtype) * ops.subtract(weight, average))
+
+    @contextmanager
+    def averaged_weights(self):
+        """Inside this context the model has the averages for weights.
+
+        Raises:
+            ValueError: there are none (`ema_decay`).
+
+        Example:
+            >>> with trainer.averaged_weights():
+            ...     trainer.evaluate(x_val, y_val)
+        """
+        if not self.weight_averages:
+            raise ValueError("ema_decay must be given to AdversarialModel for it to average weights; it is None.")
+        raw = [ops.convert_to_numpy(weight).copy() for weight in self.averaged]
+        for weight, average in zip(self.averaged, self.weight_averages):
+            weight.assign(ops.convert_to_numpy(average).copy())
+        try:
+            yield self.model
+        finally:
+            for weight, value in zip(self.averaged, raw):
+                weight.assign(value)
+
+    def measure(self, frozen, data):
+        """Adds the batch to the robust accuracy under the validation attack."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, labels = self._accepted(x, y)
+        attack = self.validation_attack
+        keys = random.example_keys(attack.seed, 0, backend.example_index(ops.shape(x)[0]))
+        first = []
+        x_adv, _ = attack.perturb(
+            frozen,
+            x,
+            labels,
+            keys,
+            loss_scale=loss_scale(self.model, attack.loss),
+            observe=lambda loss, gradient: first.append(gradient),
+        )
+        clean, adversarial = frozen(x), frozen(x_adv)
+        robust = ops.logical_and(losses.correct(clean, labels), losses.correct(adversarial, labels))
+        self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
+        if self.diagnostics:
+            gain = losses.cross_entropy(adversarial, labels) - losses.cross_entropy(clean, labels)
+            self._diagnose(gain, _is_zero(first[0]))
+
+    def _diagnose(self, gain, zero):
+        self.attack_gain.update_state(gain)
+        self.zero_gradients.update_state(zero)
+
+    def averages(self):
+        """The optimizer's moving averages of the weights."""
+        optimizer = self._inner_optimizer()
+        averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+        return [average for average in averages if average is not None]
+
+    def averages_to_hold(self):
+        """The moving averages that Keras would update at every micro-batch, where they must wait for the update."""
+        return self.averages() if self._micro_batches() > 1 else []
+
+    def get_metrics_result(self):
+        hidden = (self.bad_images.name, self.bad_labels.name)
+        return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
+
+    def training_logs(self, logs):
+        """Without what only validation measures, or nobody."""
+        hidden = {self.robust_accuracy.name}
+        if not self.attacks:
+            hidden |= {"attack_gain", "zero_gradients"}
+        elif any(attack.returns == "last" for attack in self.attacks):
+            hidden.add("attack_gain")
+        return {name: value for name, value in logs.items() if name not in hidden}
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "model": serialize(self.model),
+            "attack": serialize(list(self.attack) if isinstance(self.attack, tuple) else self.attack),
+            "validation_attack": serialize(self.validation_attack),
+            "objective": serialize(self.objective),
+            "augmentation": serialize(self.augmentation),
+            "eps_warmup_steps": self.eps_warmup_steps,
+            "ema_decay": self.ema_decay,
+            "diagnostics": self.diagnostics,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("model", "attack", "validation_attack", "objective", "augmentation"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        return cls(**config)
+
+    def _inner_optimizer(self):
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
+    def _micro_batches(self):
+        return self._inner_optimizer().gradient_accumulation_steps or 1
+
+    def _accepted(self, x, y):
+        """Images in [0, 1], the labels for Keras and those for the attack; what was out of range is counted."""
+        x, y, labels, bad_images, bad_labels = accepted(x, y, self.model.output_shape[-1])
+        self.bad_images.update_state(ops.cast(bad_images, "float32"))
+        self.bad_labels.update_state(ops.cast(bad_labels, "float32"))
+        return x, y, labels
+
+    def _check_arrays(self, x, y, sample_weight=None):
+        if isinstance(x, (np.ndarray, list, tuple, dict)) or ops.is_tensor(x):
+            check_arrays(x, y, sample_weight, self.model.output_shape[-1])  # streams are checked as they pass
+
+
+def _default_validation(attacks):
+    if not attacks or not isinstance(attacks[0], Attack):
+        return None
+    return APGD(attacks[0].threat, n_iter=10, returns="misclassified")
+
+
+def _is_zero(gradient):
+    """Whether each example's gradient is zero in all entries: 1.0 or 0.0, shape (batch,)."""
+    return ops.cast(ops.all(ops.equal(gradient, 0.0), axis=tuple(range(1, len(gradient.shape)))), "float32")

@@ -1,0 +1,149 @@
+"""What casts doubt on a robustness figure: each warning provoked on a small model, and none on an ordinary one."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_robust.attacks import sanity_checks, versions
+from keras_robust.attacks.autoattack import NOT_COVERED, AutoAttack
+from keras_robust.attacks.versions import ensemble
+from keras_robust.threat import ThreatModel
+
+SHAPE = (4, 4, 3)
+RNG = np.random.default_rng(0)
+X = RNG.uniform(0.1, 0.9, (12, *SHAPE)).astype("float32")
+KERNEL = RNG.normal(size=(48, 5)).astype("float32")
+
+
+def linear(x):
+    return ops.matmul(ops.reshape(x, (-1, 48)) - 0.5, ops.convert_to_tensor(KERNEL))
+
+
+def _doubts(model, version="standard"):
+    y = ops.convert_to_numpy(model(ops.convert_to_tensor(X))).argmax(1).astype("int32")
+    return [*AutoAttack(ThreatModel("Linf", 0.1), version=version, batch_size=12).on(model).doubts(X, y)]
+
+
+def test_none_about_an_ordinary_model():
+    assert _doubts(linear) == []
+
+
+@pytest.mark.parametrize("layer", ["dense", "convolution"])
+def test_none_about_an_ordinary_keras_model(layer):
+    inputs = keras.Input(SHAPE)
+    h = keras.layers.Conv2D(4, 3)(inputs) if layer == "convolution" else inputs
+    h = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(h))  # inference mode: neither is active
+    outputs = keras.layers.Dense(5)(keras.layers.Flatten()(h))
+    assert _doubts(keras.Model(inputs, outputs)) == []
+
+
+def test_randomised():
+    noise = np.random.default_rng(1)
+
+    def model(x):
+        return linear(x) + ops.convert_to_tensor(noise.normal(size=(1, 5)).astype("float32"))
+
+    (doubt,) = _doubts(model)
+    assert doubt.startswith("Randomised: two calls give different logits for 100% of the images")
+    assert 'version="rand"' in doubt
+    assert _doubts(model, "rand") == []
+
+
+def test_probabilities():
+    (doubt,) = _doubts(lambda x: ops.softmax(linear(x)))
+    assert doubt.startswith("Probabilities: the outputs lie in [0, 1] and sum to 1")
+
+
+def test_zero_gradients_of_quantised_images():
+    (doubt,) = _doubts(lambda x: linear(ops.round(8 * x) / 8))
+    assert doubt.startswith("Zero gradients: the gradient of the cross-entropy is zero for 100% of the images")
+
+
+def test_zero_gradients_of_some_images():
+    """Where a model is very confident, its softmax has no slope left in float32."""
+    confident = X.mean((1, 2, 3)) > np.median(X.mean((1, 2, 3)))
+
+    def model(x):
+        large = ops.cast(ops.mean(x, (1, 2, 3)) > float(np.median(X.mean((1, 2, 3)))), "float32")
+        return linear(x) + 1000.0 * large[:, None] * ops.one_hot(ops.argmax(linear(x), -1), 5)
+
+    (doubt,) = _doubts(model)
+    assert confident.mean() == 0.5
+    assert "the gradient of the cross-entropy is zero for 50% of the images" in doubt
+
+
+def test_gradients_that_are_not_finite():
+    # The slope of the root at 0 is infinite, that of what is under it 0: their product is NaN.
+    first = ops.one_hot(ops.zeros((1,), "int32"), 5)
+    doubts = _doubts(lambda x: linear(x) + ops.sum(ops.sqrt(0.0 * x), (1, 2, 3))[:, None] * first)
+    assert any("is NaN or infinite for 100% of the images" in doubt for doubt in doubts)
+
+
+def test_batch_norm_in_training_mode():
+    def model(x):
+        mean = ops.mean(x, axis=0, keepdims=True)
+        return linear((x - mean) / ops.sqrt(ops.mean((x - mean) ** 2, axis=0, keepdims=True) + 1e-3))
+
+    doubts = _doubts(model)
+    assert any("Batch-dependent" in doubt and "batch normalisation in training mode" in doubt for doubt in doubts)
+
+
+@keras.saving.register_keras_serializable("keras_robust_tests")
+class AlwaysTraining(keras.layers.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=True, mask=mask)
+
+
+def test_batch_norm_layer_in_training_mode():
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Dense(5)(keras.layers.Flatten()(AlwaysTraining()(inputs)))
+    assert any("Batch-dependent" in doubt for doubt in _doubts(keras.Model(inputs, outputs)))
+
+
+def test_square_finds_what_masked_gradients_hide(monkeypatch):
+    """Quantised logits: no slope anywhere, and yet small changes are enough."""
+    monkeypatch.setitem(versions.VERSIONS, "standard", {"apgd-ce": {"n_iter": 2}, "square": {"n_queries": 100}})
+
+    def model(x):
+        return ops.round(4 * linear(x)) / 4
+
+    y = ops.convert_to_numpy(model(ops.convert_to_tensor(X))).argmax(1).astype("int32")
+    with pytest.warns(UserWarning, match="gradients") as caught:
+        result = AutoAttack(ThreatModel("Linf", 0.1), batch_size=12)(model, X, y)
+    messages = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    assert tuple(messages) == result.warnings
+    assert any(message.startswith("Zero gradients") for message in messages)
+    assert any(message.startswith("Square found more: the attack without gradients") for message in messages)
+    assert result.accuracy_after["square"] < result.accuracy_after["apgd-ce"]
+
+
+def test_square_gain_at_the_end_and_in_the_middle():
+    assert [*sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.499})] == []
+    (doubt,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.49})
+    assert "lowered the robust accuracy by 1.0%" in doubt
+    (doubt,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.4, "apgd-t": 0.4})
+    assert "10.0%" in doubt
+    assert [*sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5})] == []
+
+
+def test_rising_with_eps():
+    assert [*sanity_checks.of_radii({0.1: 0.5, 0.2: 0.5, 0.3: 0.1})] == []
+    (doubt,) = sanity_checks.of_radii({0.2: 0.55, 0.1: 0.5})
+    assert "the robust accuracy is 55.0% at radius 0.2 and 50.0% at the smaller 0.1" in doubt
+
+
+def test_few_classes_fall_back_and_say_so():
+    two = lambda x: linear(x)[:, :2]  # noqa: E731
+    (doubt,) = _doubts(two)
+    assert doubt.startswith("Few classes: the loss 'targeted-dlr' needs 4 classes, the model has 2; 'targeted-margin'")
+    assert len(_doubts(two, "rand")) == 1
+    threat = ThreatModel("Linf", 0.1)
+    assert ensemble(threat, num_classes=3)["apgd-t"].loss == "targeted-margin"
+    assert ensemble(threat, num_classes=4)["apgd-t"].loss == "targeted-dlr"
+    assert ensemble(threat, "plus", num_classes=2)["apgd-dlr"].loss == "margin"
+    assert ensemble(threat, "plus", num_classes=3)["apgd-dlr"].loss == "dlr"
+
+
+def test_the_report_can_say_what_is_not_covered():
+    assert "adaptive attacks" in NOT_COVERED

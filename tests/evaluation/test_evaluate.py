@@ -1,0 +1,356 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.evaluation import Report, evaluate, merge
+from keras_robust.evaluation.attack_suites import attack_name
+from tests.evaluation.problem import Flat, linear_model
+
+ROOT = Path(kr.__file__).parents[1]
+LINF, L2 = kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)
+FILES = ("report.json", "per_image.npz", "gallery.npz", "report.md", "report.html")
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return linear_model()
+
+
+def attacks(**options):
+    return [kr.attacks.APGD(kr.ThreatModel("L2", 9.0), n_iter=3, returns="misclassified", **options)]
+
+
+def run(model, n=23, threats=(LINF,), resolutions=(8,), attack=None, **options):
+    options = {"batch_size": 5, "verbose": False, **options}
+    return evaluate(model, Flat(n), threats, resolutions, attacks() if attack is None else attack, **options)
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_linear_model_has_the_robustness_of_its_weights(model):
+    report = run(model, 60, [LINF, L2], [8, 16], batch_size=25)
+    source = Flat(60)
+    labels = source.labels[report.images["index"]]
+    np.testing.assert_array_equal(report.images["label"], labels)
+    for resolution in (8, 16):
+        for threat in (LINF, L2):
+            result = report[threat, resolution]
+            expected = source.robust(threat, resolution)[report.images["index"]]
+            clean = source.margins()[report.images["index"]] > 0
+            assert 0.2 < expected.mean() < clean.mean() < 1
+            np.testing.assert_array_equal(result.correct["clean"], clean)
+            np.testing.assert_array_equal(result.robust, expected)
+            np.testing.assert_array_equal(result.prediction == labels, clean)
+            # A broken image has the other class and a perturbation in the ball; nothing else has a perturbation.
+            broken = clean & ~expected
+            np.testing.assert_array_equal(result.adversarial_prediction[broken], 1 - labels[broken])
+            np.testing.assert_array_equal(result.size > 0, broken)
+            assert result.size.max() <= threat.eps * (1 + 1e-5)
+            np.testing.assert_array_equal(result.evaluations["apgd-ce"] > 0, clean)
+        union = source.robust(LINF, resolution) & source.robust(L2, resolution)
+        np.testing.assert_array_equal(report.robust_to_all(resolution), union[report.images["index"]])
+        assert report.union(resolution).value == union.mean()
+
+
+def test_half_precision_is_evaluated_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    rounded = linear_model()
+    keras.config.set_dtype_policy("float32")
+    report = run(rounded)
+    np.testing.assert_array_equal(report.results[0].robust, Flat(23).robust(LINF, 8)[report.images["index"]])
+
+
+@on_tensorflow
+def test_attacks_run_on_what_is_left(model):
+    weak = kr.attacks.FGSM(LINF, step_size=1e-4, returns="misclassified")
+    result = run(model, attack=[weak, *attacks(), weak]).results[0]
+    assert list(result.accuracy_after) == ["clean", "fgsm-ce", "apgd-ce", "fgsm-ce-2"]
+    clean, first, second, third = result.accuracy_after.values()
+    assert clean >= first > second == third
+    assert (result.evaluations["fgsm-ce-2"] > 0).sum() == result.correct["apgd-ce"].sum()
+
+
+@on_tensorflow
+def test_version_of_autoattack_with_its_doubts(model):
+    report = run(model, attack="short")
+    assert list(report.results[0].stages) == ["clean", "apgd-ce", "apgd-t"]
+    np.testing.assert_array_equal(report.results[0].robust, Flat(23).robust(LINF, 8)[report.images["index"]])
+    assert report.settings["threats"][0]["attacks"]["apgd-t"]["loss"] == "targeted-margin"
+    assert [warning.split(":")[0] for warning in report.warnings] == ["Few classes"]
+
+
+@on_tensorflow
+def test_batch_size_does_not_matter(model):
+    one, two = (run(model, batch_size=size).results[0] for size in (7, 100))
+    np.testing.assert_array_equal(one.broken_by, two.broken_by)
+
+
+@on_tensorflow
+def test_preprocessing_reaches_the_model(model):
+    class Framed(Flat):
+        """A white border of 4 px: a model that sees it finds every image brighter."""
+
+        def image(self, index):
+            image = super().image(index)
+            image[:4], image[-4:], image[:, :4], image[:, -4:] = 255, 255, 255, 255
+            return image
+
+    def predictions(**options):
+        fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
+        source = Framed(40, side=32)
+        report = evaluate(model, source, [LINF], [16], fgsm, verbose=False, **options)
+        assert report.settings["images"]["interpolation"] == options["interpolation"]
+        return report.results[0].prediction, source.margins()[report.images["index"]], report.images["label"]
+
+    inside, margins, labels = predictions(crop_ratio=0.5, interpolation="bilinear")
+    np.testing.assert_array_equal(inside == labels, margins > 0)
+    whole, *_ = predictions(crop_ratio=1.0, interpolation="bicubic")
+    assert (whole >= inside).all()  # the border pushes all towards class 1
+    assert (whole > inside).any()
+    with pytest.raises(ValueError, match="interpolation must be one of 'bicubic', 'bilinear'"):
+        predictions(crop_ratio=0.5, interpolation="nearest")
+
+
+@on_tensorflow
+def test_grey_images_for_a_model_of_one_channel():
+    class Grey(Flat):
+        def image(self, index):
+            return super().image(index)[..., :1].repeat(3, axis=2)
+
+    inputs = keras.Input((8, 8, 1))
+    grey = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    grey.layers[-1].set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -0.5])])
+    fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
+    report = evaluate(grey, Grey(9), [LINF], [8], fgsm, verbose=False)
+    bright = Grey(9).colours[report.images["index"], 0] > 127.5
+    np.testing.assert_array_equal(report.results[0].prediction, bright)
+    with pytest.raises(ValueError, match=r"one channel; image [0-9]+ is in colour"):
+        evaluate(grey, Flat(9), [LINF], [8], fgsm, verbose=False)
+    with pytest.raises(ValueError, match="model cannot take images of 16 x 16"):
+        evaluate(grey, Grey(9), [LINF], [16], fgsm, verbose=False)
+
+
+@on_tensorflow
+def test_rising_with_eps_is_a_warning(model):
+    result = run(model, threats=[LINF, kr.ThreatModel("Linf", 0.02)])
+    assert result.warnings == []
+    broken = result.results[1]
+    broken.broken_by[:] = len(broken.stages)
+    assert "Rising with eps" in result.warnings[0]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@on_tensorflow
+def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
+    options = {"n": 12, "threats": [LINF, L2], "resolutions": [8, 12]}
+    run(model, out=tmp_path / "whole", **options)
+    write, count = kr.evaluation.result_store.State.write, 0
+
+    def stop_sometimes(self, *arguments):
+        nonlocal count
+        write(self, *arguments)
+        count += 1
+        if count in (1, 8):  # between two threat models of a batch, and between two batches
+            raise Interrupted
+
+    monkeypatch.setattr(kr.evaluation.result_store.State, "write", stop_sometimes)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            run(model, out=tmp_path / "stopped", **options)
+    run(model, out=tmp_path / "stopped", **options)
+    assert count == 12  # 2 threat models x 2 resolutions x 3 batches: nothing was done twice
+    assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
+
+
+@on_tensorflow
+def test_shards_merge_to_the_same_report(model, tmp_path):
+    run(model, out=tmp_path / "whole")
+    for i, folder in ((1, "b"), (2, "a")):
+        assert run(model, out=tmp_path / folder, shard=(i, 2)) is None
+        assert not (tmp_path / folder / "report.json").exists()
+    with pytest.raises(ValueError, match=r"2 of 5 batches are not done \(8 px batch 1, 8 px batch 3\)"):
+        merge([tmp_path / "b"], tmp_path / "merged")
+    report = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    assert contents(tmp_path / "whole") == contents(tmp_path / "merged")
+    assert report.results[0].n_examples == 23
+
+    settings = tmp_path / "b" / "state" / "settings.json"
+    settings.write_text(settings.read_text().replace('"seed": 0,', '"seed": 1,'))
+    with pytest.raises(ValueError, match=r"of different evaluations: .*seed is 0 here and 1 there"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "wrong")
+    with pytest.raises(ValueError, match="holds no state"):
+        merge([tmp_path / "nothing"], tmp_path / "wrong")
+
+
+@on_tensorflow
+def test_state_of_other_weights_is_refused(model, tmp_path):
+    run(model, out=tmp_path)
+    other = linear_model()
+    kernel, bias = other.get_weights()
+    other.set_weights([kernel, bias + 1e-6])
+    with pytest.raises(ValueError, match=r"another evaluation: model\.sha256 is"):
+        run(other, out=tmp_path)
+    with pytest.raises(ValueError, match=r"another evaluation: images\.n_examples is 22 here and 23 there"):
+        run(model, 22, out=tmp_path)
+
+
+SCRIPT = """
+import sys, keras_robust as kr
+from tests.evaluation.problem import Flat, linear_model
+threats = [kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)]
+attack = [kr.attacks.APGD(threats[0], n_iter=3, random_start=True, returns="misclassified")]
+kr.evaluation.evaluate(linear_model(), Flat(40), threats, [8], attack, out=sys.argv[1], batch_size=2)
+"""
+
+
+def script(folder, before="", **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", **environment}
+    command = [sys.executable, "-c", before + SCRIPT, str(folder)]
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+
+
+@on_tensorflow
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_report(tmp_path):
+    whole, killed = script(tmp_path / "whole"), script(tmp_path / "killed")
+    batches = tmp_path / "killed" / "state"
+    deadline = time.monotonic() + 240
+    while len(list(batches.glob("8px-*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    killed.stderr.close()
+    assert not (tmp_path / "killed" / "report.json").exists()
+    finish(script(tmp_path / "killed"))
+    finish(whole)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+
+
+@on_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_give_the_report_of_one(backend, tmp_path):
+    two = {
+        "jax": "",
+        "tensorflow": "import tensorflow as tf; tf.config.set_logical_device_configuration("
+        "tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2)\n",
+    }[backend]
+    two += "import keras; assert len(keras.distribution.list_devices()) == 2\n"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if backend == "jax" else {}
+    runs = [
+        script(tmp_path / "two", two, KERAS_BACKEND=backend, **flags),
+        script(tmp_path / "one", KERAS_BACKEND=backend),
+    ]
+    for each in runs:
+        finish(each)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+class Opaque:
+    """The linear model as numpy: no gradients to be had."""
+
+    differentiable = False
+    sha256 = "0" * 64
+
+    def __init__(self, model):
+        self._weights = model.get_weights()
+
+    def __call__(self, x):
+        kernel, bias = self._weights
+        return keras.ops.convert_to_tensor(np.asarray(keras.ops.convert_to_numpy(x)).mean((1, 2)) @ kernel + bias)
+
+
+@on_tensorflow
+def test_black_box_meets_square_and_what_fools_its_surrogate(model, monkeypatch):
+    monkeypatch.setitem(kr.attacks.versions.ATTACKS, "square", (kr.attacks.Square, {"n_queries": 20}))
+    report = run(Opaque(model), 6, attack="short", batch_size=6)
+    assert report.results[0].stages == ("clean", "square")
+    assert report.settings["model"] == {
+        "name": "Opaque",
+        "sha256": "0" * 64,
+        "differentiable": False,
+        "parameters": None,
+        "multiply_adds": {"8": None},
+    }
+    assert report.warnings[0].startswith("Black box: this model gives no gradients")
+    transferred = run(Opaque(model), 23, attack="short", batch_size=12, surrogate=model).results[0]
+    assert transferred.stages == ("clean", "transfer", "square")
+    # Images that fool the surrogate, the same model, are all that there are.
+    expected = Flat(23).robust(LINF, 8)[report_index(23)]
+    np.testing.assert_array_equal(transferred.correct["transfer"], expected)
+
+
+def report_index(n):
+    from keras_robust.evaluation.image_selection import select
+
+    return select(Flat(n), 2).index
+
+
+@on_tensorflow
+def test_names_of_attacks():
+    assert attack_name(kr.attacks.APGD(LINF, loss="dlr")) == "apgd-dlr"
+    assert attack_name(kr.attacks.PGD(LINF, loss=lambda logits, y: logits[:, 0])) == "pgd-<lambda>"
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threats": []}, "threats must be a sequence"),
+        ({"threats": [LINF, LINF]}, "threats must not repeat"),
+        ({"threats": [0.1]}, r"threats\[0\] must be a ThreatModel; received 0.1"),
+        ({"resolutions": 32}, "resolutions must be a sequence"),
+        ({"resolutions": [0]}, "resolutions must be an integer >= 1"),
+        ({"attack": ()}, "attack must be a version of AutoAttack or a sequence of attacks"),
+        ({"attack": "strong"}, "version must be one of 'standard'"),
+        ({"attack": ["apgd"]}, r"attack\[0\] must be an Attack"),
+        ({"attack": [kr.attacks.PGD(LINF, returns="last")]}, r"attack\[0\] must evaluate what it finds"),
+        ({"n_examples": 26}, "n_examples must be at most the 23 images"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1"),
+        ({"shard": (3, 2)}, r"shard must be \(i, n\) with 1 <= i <= n"),
+        ({"seed": -1}, "seed must be an integer >= 0"),
+    ],
+)
+def test_bad_arguments(model, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(model, **changes)
+
+
+@on_tensorflow
+def test_what_the_model_cannot_take_is_found_before_the_attack(model):
+    narrow = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 9), *model.layers[1:2]])
+    with pytest.raises(ValueError, match="model cannot take images of 8 x 8 pixels"):
+        run(narrow, resolutions=[16, 8])
+    with pytest.raises(ValueError, match=r"must return logits of shape \(batch, classes\)"):
+        run(keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 1)]))
+    with pytest.raises(ValueError, match="the dataset has 2 classes"):
+        run(keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]))
+
+
+@on_tensorflow
+def test_report_is_read_back(model, tmp_path):
+    report = run(model, threats=[LINF, L2], out=tmp_path)
+    again = Report.load(tmp_path)
+    again.save(tmp_path / "again")
+    for name in FILES[:3]:
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    np.testing.assert_array_equal(again[L2, 8].broken_by, report[L2, 8].broken_by)

@@ -1,0 +1,125 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.export import load_model
+from tests.evaluation.problem import linear_model
+
+X = np.random.default_rng(0).random((2, 9, 7, 3), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return linear_model()
+
+
+def logits(model, x=X):
+    return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x)))
+
+
+def test_keras_file(model, tmp_path):
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(logits(load_model(tmp_path / "m.keras")), logits(model))
+    assert load_model(model) is model
+
+
+def test_adversarial_model_gives_the_model_that_it_trains(model, tmp_path):
+    trainer = kr.AdversarialModel(linear_model(), kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1)))
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = load_model(tmp_path / "trainer.keras")
+    assert not isinstance(loaded, kr.AdversarialModel)
+    np.testing.assert_array_equal(logits(loaded), logits(model))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+def test_saved_model_by_its_logits(model, tmp_path):
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
+    archive.add_endpoint("serve", lambda x: {"probabilities": tf.nn.softmax(model(x))}, spec)
+    archive.add_endpoint("logits", lambda x: {"logits": model(x), "features": model.layers[1](x)}, spec)
+    archive.write_out(tmp_path / "served", verbose=False)
+    loaded = load_model(tmp_path / "served")
+    assert loaded.endpoint == "logits"
+    assert loaded.differentiable is True
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=1e-6)
+    x_adv = kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1))(loaded, X, np.array([0, 1]))
+    np.testing.assert_array_equal(x_adv, kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1))(model, X, np.array([0, 1])))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.parametrize("cut", ["stop_gradient", "round"])
+def test_saved_model_without_gradients_meets_square_alone(model, tmp_path, cut):
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
+    archive.add_endpoint("logits", lambda x: {"logits": getattr(tf, cut)(model(x) * 1e4)}, spec)
+    archive.write_out(tmp_path / "cut", verbose=False)
+    loaded = load_model(tmp_path / "cut")
+    assert loaded.differentiable is False
+    run = kr.evaluation.attack_suites.attacker(loaded, kr.ThreatModel("Linf", 0.1), "standard", 2, 0)
+    assert list(run.attacks(3)) == ["square"]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow reads it")
+def test_saved_model_needs_tensorflow(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ValueError, match="a SavedModel, which runs on the TensorFlow backend only"):
+        load_model(tmp_path)
+
+
+def test_architecture_with_weights(tmp_path):
+    built = kr.models.create("vit_tiny", num_classes=3, input_size=32)
+    built.save_weights(tmp_path / "w.weights.h5")
+    loaded = load_model("vit_tiny", tmp_path / "w.weights.h5", 3, 32)
+    for one, two in zip(built.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_what_is_no_model(tmp_path):
+    (tmp_path / "m.keras").write_bytes(b"no archive")
+    for model, message in (
+        (tmp_path / "m.keras", "m.keras cannot be read as a .keras file"),
+        (tmp_path / "absent.keras", "there is no file"),
+        (tmp_path, "model must be a .keras file, .*, or the name of a preset"),
+        ("convnext_tiny_300ep", "weights must be the path of a file"),
+        (3, "model must be a callable"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_model(model)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("litert", ".tflite")])
+def test_exported_models_are_black_boxes(model, tmp_path, form, suffix):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("exported on TensorFlow")
+    pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}[form])
+    path = tmp_path / f"m{suffix}"
+    kr.export.export(model, path, form, resolution=32, verify=False, verbose=False)
+    loaded = load_model(path)
+    assert loaded.differentiable is False
+    assert len(loaded.sha256) == 64
+    x = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
+    np.testing.assert_allclose(logits(loaded, x), logits(model, x), atol=1e-5)
+
+
+class OnHost(keras.layers.Layer):
+    def __init__(self, function, width):
+        super().__init__()
+        self.function, self.width = function, width
+
+    def call(self, x, training=False):
+        return kr.backend.on_host(self.function, x, self.width)
+
+
+def test_numpy_in_the_middle_of_an_attack():
+    outside = OnHost(lambda x: np.stack([x.mean((1, 2, 3)) - 0.5, 0 * x[:, 0, 0, 0]], 1).astype("float32"), 2)
+    np.testing.assert_allclose(logits(outside)[:, 0], X.mean((1, 2, 3)) - 0.5, atol=1e-6)
+    square = kr.attacks.Square(kr.ThreatModel("Linf", 0.3), n_queries=30)
+    x_adv = square(outside, X, np.array([0, 1]))
+    assert (logits(outside, x_adv).argmax(1) != [0, 1]).any()

@@ -1,0 +1,177 @@
+"""The same training on one device, on several and in several processes."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust.backend import cluster as clusters
+from keras_robust.recipes import checkpoints
+from keras_robust.training import distribution
+from tests.recipes.processes import cluster, run_together
+
+BACKEND = keras.backend.backend()
+KIND = {"tensorflow": "mirrored", "jax": "data_parallel", "torch": "single"}[BACKEND]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
+def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
+    """Weights, moving averages, batch statistics, losses and metrics, with random starts, stochastic depth, sample
+    weights, soft labels, and a last batch that does not divide evenly."""
+    runs = {"one": ("single", 1, 1), "four": (KIND, 4, 1), "hosts": ("auto", 1, 2)}
+    commands = []
+    for name, (kind, devices, processes) in runs.items():
+        for i, extra in enumerate(cluster(BACKEND, processes)):
+            arguments = [
+                "-m",
+                "tests.recipes.distributed",
+                str(tmp_path / f"{name}{i}.npz"),
+                kind,
+                str(devices),
+                "fit",
+            ]
+            commands.append((arguments, extra))
+    run_together(commands)
+
+    results = {path.stem: np.load(path) for path in tmp_path.iterdir()}
+    outcomes = {name: json.loads(str(result["outcome"])) for name, result in results.items()}
+    assert sorted(results) == ["four0", "hosts0", "hosts1", "one0"]
+    names = [name for name in results["one0"].files if name != "outcome"]
+    assert len(names) > 12
+    for name in ("four0", "hosts0", "hosts1"):
+        for each in names:
+            # Float32 sums in another order; the weights have moved by 1e-2 a step.
+            np.testing.assert_allclose(results[name][each], results["one0"][each], rtol=1e-5, atol=2e-6)
+        for curve, values in outcomes["one0"]["history"].items():
+            np.testing.assert_allclose(outcomes[name]["history"][curve], values, rtol=2e-5, err_msg=f"{name} {curve}")
+    for name, outcome in outcomes.items():
+        assert "1 images are not" in outcome["bad"], name
+        assert outcome["any"] == [name.startswith("hosts"), False]
+    assert outcomes["four0"]["line"] == f"distribution: {KIND}, 4 CPUs"
+    assert "2 CPUs in 2 processes, of which this is number 1" in outcomes["hosts1"]["line"]
+    if BACKEND == "tensorflow":
+        for name, said in outcomes["four0"]["refused"].items():
+            assert name in said
+            assert "under MirroredStrategy with 4 replicas" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
+def test_runs_go_on_on_another_number_of_devices(tmp_path):
+    """A checkpoint of one device, on two devices and in two processes: the end is that of one device."""
+
+    def command(name, kind, devices, extra):
+        return ["-m", "tests.recipes.distributed", str(tmp_path / name), kind, str(devices), "recipe"], extra
+
+    run_together([command("one", "single", 1, {})])
+    for name in ("two", "hosts"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for file in ("recipe.json", "checkpoints/step-000000002.npz"):
+            shutil.copy(tmp_path / "one" / file, tmp_path / name / file)
+    run_together([command("two", KIND, 2, {}), *(command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2))])
+
+    files = ("best.keras", "model.keras", "model_ema.keras", "checkpoints/step-000000006.npz")
+    first, start = (checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.npz") for step in (6, 2))
+    moved = [np.abs(first[name] - start[name]).max() for name in first if "kernel" in name and "model" in name]
+    assert moved
+    assert min(moved) > 1e-3
+    history = json.loads((tmp_path / "one/history.json").read_text())
+    for name in ("two", "hosts"):
+        assert all((tmp_path / name / file).is_file() for file in files)
+        there = checkpoints.read(tmp_path / name / files[-1])
+        assert sorted(there) == sorted(first)
+        for variable in first:
+            # Adam divides by the root of the second moment, which turns rounding of small gradients into more.
+            np.testing.assert_allclose(there[variable], first[variable], rtol=1e-4, atol=2e-4, err_msg=variable)
+        for epoch, expected in zip(json.loads((tmp_path / name / "history.json").read_text()), history, strict=True):
+            assert epoch.keys() == expected.keys()
+            assert epoch["val_robust_accuracy"] == expected["val_robust_accuracy"]
+            # Of the epoch that was gone on with, the curves of training are those of its rest.
+            names = [curve for curve in expected if curve.startswith(("val_", "ema_")) or epoch["epoch"] == 2]
+            there, alone = ([each[curve] for curve in names] for each in (epoch, expected))
+            np.testing.assert_allclose(there, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_one_device_is_found(capsys):
+    found = distribution.start("auto")
+    assert (found.kind, found.devices, found.shard, found.writes) == ("single", 1, (0, 1), True)
+    line = capsys.readouterr().out
+    assert line.startswith("distribution: single, 1 CPU")
+    assert ("trains on one device under PyTorch" in line) == (BACKEND == "torch")
+    with found.scope():
+        assert found.any(True)
+    found.stop()
+
+
+def test_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"distribution must be one of 'auto', 'single'.* received 'ring'"):
+        distribution.start("ring")
+    foreign = {"tensorflow": "data_parallel", "jax": "mirrored", "torch": "multi_worker"}[BACKEND]
+    with pytest.raises(ValueError, match=f"on the {BACKEND} backend; received '{foreign}'"):
+        distribution.start(foreign)
+    if BACKEND == "tensorflow":
+        with pytest.raises(ValueError, match="set TF_CONFIG, or start with srun"):
+            distribution.start("multi_worker")
+        monkeypatch.setenv("TF_CONFIG", '{"cluster": {}}')
+        with pytest.raises(ValueError, match="TF_CONFIG must be JSON such as"):
+            distribution.start("auto")
+
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_NODELIST": "gpu[08-10],login-2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x3),2",
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "7001",
+}
+
+
+def test_slurm_steps_are_read(monkeypatch):
+    assert clusters.from_slurm() is None
+    for name, value in {**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}.items():
+        monkeypatch.setenv(name, value)
+    found = clusters.from_slurm()
+    hosts = ["gpu08:20016", "gpu09:20016", "gpu10:20016", "login-2:20016", "login-2:20017"]
+    assert (list(found.addresses), found.index) == (hosts, 4)
+    assert clusters.os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "gpu[08-")
+    with pytest.raises(ValueError, match=r"malformed list of nodes 'gpu\[08-'.*Start with srun"):
+        clusters.from_slurm()
+    monkeypatch.setenv("SLURM_STEP_NODELIST", SLURM["SLURM_STEP_NODELIST"])
+    monkeypatch.delenv("SLURM_PROCID")
+    with pytest.raises(ValueError, match="SLURM_PROCID"):
+        clusters.from_slurm()
+
+
+def test_node_lists(monkeypatch):
+    # The examples of the manual of scontrol (show hostnames), and a rack with two ranges.
+    for text, names in {
+        "tux[1-3]": ["tux1", "tux2", "tux3"],
+        "host1,host7,host8": ["host1", "host7", "host8"],
+        "lx[15,18,32-33]": ["lx15", "lx18", "lx32", "lx33"],
+        "r[1-2]n[09-10].cluster": ["r1n09.cluster", "r1n10.cluster", "r2n09.cluster", "r2n10.cluster"],
+    }.items():
+        assert clusters._hosts(text) == names
+
+
+def test_coordinators_are_read(monkeypatch):
+    assert clusters.from_keras() is None
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "10.0.0.1:1234")
+    with pytest.raises(ValueError, match="KERAS_DISTRIBUTION_NUM_PROCESSES=None"):
+        clusters.from_keras()
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "2")
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        clusters.from_keras()
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "1")
+    assert clusters.from_keras() == clusters.Cluster(("10.0.0.1:1234",) * 2, 1)
+
+
+def test_chiefs_come_first(monkeypatch):
+    jobs = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": {"type": "worker", "index": 1}}))
+    assert clusters.from_tf_config() == clusters.Cluster(("a:1", "b:1", "c:1"), 2)

@@ -1,0 +1,85 @@
+"""Recipes: checked, overridden from the command line, written and read back."""
+
+import keras
+import pytest
+
+from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, StartConfig, TrainingConfig, overrides
+from keras_robust.recipes.overrides import fingerprint
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+
+
+def test_overrides():
+    recipe = overrides.override(
+        Recipe("x"),
+        [
+            "training.epochs=50",
+            "training.ema_decay=none",
+            "attack.norms=Linf,L1",
+            "attack.eps=8/255, 12",
+            "data.schedule=0:128,30:224",
+            "data.on_device=true",
+            "model.normalization=0.5:0.5:0.5,1:1:1",
+            "start.weights=runs/a=b",
+        ],
+    )
+    assert recipe.training == TrainingConfig(epochs=50, ema_decay=None)
+    assert recipe.attack == AttackConfig(norms=("Linf", "L1"), eps=(8 / 255, 12.0))
+    assert recipe.data.schedule == ((0, 128), (30, 224))
+    assert [recipe.data.resolution_at(epoch) for epoch in (0, 29, 30, 99)] == [128, 128, 224, 224]
+    assert recipe.data.on_device is True
+    assert recipe.model.normalization == ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+    assert recipe.start.weights == "runs/a=b"
+    assert overrides.from_json(overrides.to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epoch=3", "no setting 'epoch' in training .did you mean 'epochs'"),
+        ("train.epochs=3", "no part 'train' of a recipe .did you mean 'training'"),
+        ("training.epochs=many", "training.epochs takes an integer; received 'many'"),
+        ("attack.eps=1/0", "attack.eps takes a number"),
+        ("training.epochs", "must be written part.name=value"),
+        ("name=y", "must be written part.name=value"),
+        ("training.epochs=0", "training.epochs must be an integer >= 1; received 0"),
+        ("attack.norms=L3", "attack.norms must be one of"),
+        ("attack.norms=Linf,L1", "attack.eps must be one per norm"),
+        ("data.on_device=maybe", "data.on_device takes true or false"),
+        ("training.objective=trades", "must start at a random point"),
+        ("model.name=convnext_tny", "unknown model name"),
+        ("start.train_only=stem", "start.train_only needs start.weights"),
+        ("training.precision=float8", "training.precision must be one of"),
+    ],
+)
+def test_refused(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        overrides.override(Recipe("x"), [assignment])
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"name": "x", "more": 1}', '{"name": "x", "data": {"batch": 1}}', "{}"])
+def test_foreign_json(text):
+    with pytest.raises(ValueError, match=r"recipe|data"):
+        overrides.from_json(text)
+
+
+def test_same_run_or_another():
+    """Data may move, and validation or checkpoints change; what decides the weights may not."""
+    recipe = Recipe("x", model=ModelConfig("vit_tiny"))
+    for same in ("data.source=elsewhere", "evaluation.n_iter=20", "checkpoints.keep_last=9", "guard.action=rollback"):
+        assert fingerprint(overrides.override(recipe, [same])) == fingerprint(recipe)
+    for other in (
+        "data.batch_size=64",
+        "training.seed=1",
+        "attack.n_iter=3",
+        "start.weights=a",
+        "model.name=vit_small",
+    ):
+        assert fingerprint(overrides.override(recipe, [other])) != fingerprint(recipe)
+
+
+def test_warns_of_random_weights_with_heavy_augmentation():
+    assert "random weights with heavy augmentation" in Recipe("x").warns[0]
+    assert not Recipe("x", data=DataConfig(policy="basic")).warns
+    assert not Recipe("x", start=StartConfig("runs/clean")).warns
+    assert not Recipe("x", attack=AttackConfig("none")).warns

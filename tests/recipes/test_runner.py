@@ -1,0 +1,132 @@
+"""A whole run on each backend: killed at any step it goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, load_run, train
+from tests.recipes import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+ROOT = Path(kr.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return tiny.images(tmp_path_factory.mktemp("data") / "images.npz")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, source):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    logs = train(tiny.recipe(source), folder, verbose=False)
+    return folder, logs
+
+
+@pytest.fixture(autouse=True)
+def _undisturbed(monkeypatch):
+    monkeypatch.setattr(callbacks.Between, "on_train_batch_end", callbacks.Between.on_train_batch_end)
+    tiny.register()
+
+
+def _last(folder):
+    return checkpoints.Folder(folder / "checkpoints").latest()
+
+
+def _assert_same(folder, whole):
+    (a, ours), (b, theirs) = _last(folder), _last(whole)
+    assert a.step == b.step == 8
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+def test_leaves_everything_behind(whole):
+    folder, logs = whole
+    assert {path.name for path in folder.iterdir()} == {
+        *("recipe.json", "checkpoints", "logs", "history.json"),
+        *("model.keras", "model_ema.keras", "best.keras"),
+    }
+    assert {"loss", "accuracy", "val_accuracy", "val_robust_accuracy", "ema_robust_accuracy"} <= logs.keys()
+    history = json.loads((folder / "history.json").read_text())
+    assert [epoch["step"] for epoch in history] == [4, 8]
+    raw, averaged = (keras.models.load_model(folder / name) for name in ("model.keras", "model_ema.keras"))
+    for model, which in ((raw, "last"), (averaged, "ema")):
+        for a, b in zip(model.get_weights(), load_run(folder, which).get_weights()):
+            np.testing.assert_array_equal(a, b)
+    best = keras.models.load_model(folder / "best.keras").get_weights()
+    for a, b in zip(best, load_run(folder).get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_killed_process_goes_on_bit_for_bit(tmp_path, source, whole):
+    """SIGKILL in the middle of the second epoch, within a window of accumulation."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.recipes.tiny", tmp_path / "run", source, "7"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert _last(tmp_path / "run")[0].step == 6
+    train(tiny.recipe(source), tmp_path / "run", verbose=False)
+    _assert_same(tmp_path / "run", whole[0])
+
+
+def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole):
+    """SIGTERM in the first epoch, where no checkpoint is due: exit code 75, and nothing lost."""
+    recipe = tiny.recipe(source, "checkpoints.every_steps=none")
+    tiny.at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted) as caught:
+        train(recipe, tmp_path, verbose=False)
+    assert caught.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert _last(tmp_path)[0].step == 3
+    train(recipe, tmp_path, verbose=False)
+    _assert_same(tmp_path, whole[0])
+
+
+@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+def test_damaged_and_foreign_checkpoints_are_passed_over(tmp_path, source, whole, capsys):
+    recipe = tiny.recipe(source, "checkpoints.keep_last=9")
+    train(recipe, tmp_path, verbose=False)
+    folder = tmp_path / "checkpoints"
+    for path in folder.iterdir():
+        if path.name in ("step-000000007.npz", "step-000000008.npz"):
+            path.write_bytes(path.read_bytes()[:-1000])
+    damaged = bytearray((folder / "step-000000006.npz").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / "step-000000006.npz").write_bytes(damaged)
+    info = checkpoints.peek(folder / "step-000000004.npz").info
+    arrays = checkpoints.read(folder / "step-000000004.npz")
+    checkpoints.write(folder / "step-000000005.npz", arrays, 5, {**info, "fingerprint": "other"})
+    train(recipe, tmp_path)
+    said = capsys.readouterr()
+    assert "goes on at step 4" in said.out
+    assert said.err.count("cut short") >= 2
+    assert "step-000000006.npz is damaged" in said.err
+    assert "step-000000005.npz is of another recipe" in said.err
+    _assert_same(tmp_path, whole[0])
+    with pytest.raises(ValueError, match=r"another: training.learning_rate=0.001, not 0.01"):
+        train(tiny.recipe(source, "training.learning_rate=0.01"), tmp_path, verbose=False)
+
+
+@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+def test_loss_that_is_not_finite(tmp_path, source):
+    """Stops with an explanation, and no checkpoint holds the damage; or goes on from before it."""
+    recipe = tiny.recipe(source, "training.learning_rate=1e30", "training.warmup_epochs=0")
+    with pytest.raises(TrainingBroken, match=r"not finite|is nan|is inf"):
+        train(recipe, tmp_path / "stop", verbose=False)
+    for checkpoint in checkpoints.Folder(tmp_path / "stop" / "checkpoints").readable():
+        assert not checkpoints.not_finite(checkpoints.read(checkpoint.path))
+    with pytest.raises(TrainingBroken):
+        train(kr.recipes.overrides.override(recipe, ["guard.action=rollback"]), tmp_path / "back", verbose=False)
+    assert _last(tmp_path / "back")[0].info["rollbacks"] == 2

@@ -1,0 +1,77 @@
+"""A run that takes seconds: a net of a few thousand weights on 60 images. As a script: train it, and die at a step.
+
+python tests/training/tiny.py FOLDER IMAGES.npz STEP
+"""
+
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+
+from keras_robust.models import registry
+from keras_robust.models.vit import ViT
+from keras_robust.recipes import (
+    AttackConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    Recipe,
+    TrainingConfig,
+    callbacks,
+    overrides,
+    train,
+)
+
+NAME = "vit_test_convstem"
+BACKEND = keras.backend.backend()
+
+
+def register():
+    registry.ARCHITECTURES[NAME] = ViT(8, 2, depth=1, conv_stem=(4, 4, 4, 8))
+
+
+def images(path):
+    """Sixty images of three classes: a colour each, and noise."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.integers(0, 120, (60, 18, 18, 3))
+    x[np.arange(60), :, :, y] += 110
+    np.savez(path, images=x.astype(np.uint8), labels=y)
+    return path
+
+
+def recipe(source, *assignments):
+    """Two epochs of three steps, everything on: mixup (on TensorFlow), accumulation, EMA, a random start."""
+    register()
+    policy = {"policy": "heavy"} if BACKEND == "tensorflow" else {"policy": "basic", "on_device": True}
+    tiny = Recipe(
+        "tiny",
+        model=ModelConfig(NAME),
+        data=DataConfig(str(source), resolution=16, batch_size=8, **policy),
+        training=TrainingConfig(epochs=2, steps_per_epoch=4, accumulate=2, ema_decay=0.8, precision="float32"),
+        attack=AttackConfig("pgd", n_iter=1),
+        evaluation=EvaluationConfig(n_examples=12, n_iter=2),
+        checkpoints=CheckpointConfig(every_steps=1),
+    )
+    return overrides.override(tiny, assignments)
+
+
+def at_step(step, action):
+    """Calls `action` when training has come to a step, after its checkpoint if there is one."""
+    original = callbacks.Between.on_train_batch_end
+
+    def watched(self, batch, logs=None):
+        if self.start + batch + 1 == step:
+            action()
+        original(self, batch, logs)
+
+    callbacks.Between.on_train_batch_end = watched
+
+
+if __name__ == "__main__":
+    folder, source, step = sys.argv[1:]
+    at_step(int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    train(recipe(source), folder)
