@@ -1,15 +1,21 @@
 """Checks of what users pass in: each raises a ValueError that names the argument, what came and what is accepted."""
 
+import difflib
 import weakref
+from collections.abc import Callable, Collection
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_robust import backend
+from keras_robust.types import Tensor
+
+MOST_CHOICES = 30  # named in a message
 
 
-def check_count(name, value, least=1):
+def check_count(name: str, value: Any, least: int = 1) -> int:
     """`value` as an int >= `least` that fits 32 bits."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}; received {value!r}.")
@@ -18,7 +24,7 @@ def check_count(name, value, least=1):
     return int(value)
 
 
-def check_number(name, value, least=0.0):
+def check_number(name: str, value: Any, least: float = 0.0) -> float:
     """`value` as a finite float >= `least`."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not number or not np.isfinite(value) or value < least:
@@ -26,21 +32,39 @@ def check_number(name, value, least=0.0):
     return float(value)
 
 
-def check_bool(name, value):
+def check_bool(name: str, value: Any) -> bool:
     """`value`, True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False; received {value!r}.")
     return bool(value)
 
 
-def check_choice(name, value, accepted):
-    """`value`, one of the strings in `accepted`."""
-    if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; received {value!r}.")
+def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
+    """`value`, one of the strings in `accepted`.
+
+    Raises:
+        ValueError: another value; where it is a misspelt one, the message asks whether the nearest was meant.
+
+    Example:
+        >>> check_choice("norm", "linf", ("Linf", "L2", "L1"))
+        Traceback (most recent call last):
+        ValueError: norm must be one of 'Linf', 'L2', 'L1'; received 'linf'. Did you mean 'Linf'?
+    """
+    if not isinstance(value, str) or value not in accepted:
+        choices = list(accepted)
+        shown = ", ".join(map(repr, choices[:MOST_CHOICES])) + (", ..." if len(choices) > MOST_CHOICES else "")
+        raise ValueError(f"{name} must be one of {shown}; received {value!r}.{did_you_mean(value, choices)}")
     return value
 
 
-def check_images(x, name="x"):
+def did_you_mean(value: Any, accepted: Collection[str]) -> str:
+    """ " Did you mean ...?" with the strings of `accepted` that are spelt most like `value`; "" where none is near."""
+    by_lower_case = {choice.lower(): choice for choice in accepted}
+    near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(by_lower_case[word]) for word in near)}?" if near else ""
+
+
+def check_images(x: Any, name: str = "x") -> Tensor:
     """`x` as a float32 tensor of shape (batch, height, width, channels) with finite values in [0, 1]."""
     shape = getattr(x, "shape", None)
     if shape is None or len(shape) != 4:
@@ -65,7 +89,7 @@ def check_images(x, name="x"):
     return x
 
 
-def check_labels(y, count, classes, name="y"):
+def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
     """`y` as int32 class indices of shape (count,) or float32 soft labels of shape (count, classes)."""
     try:
         y = np.asarray(y if isinstance(y, (list, tuple)) else ops.convert_to_numpy(y))
@@ -94,7 +118,7 @@ def check_labels(y, count, classes, name="y"):
     )
 
 
-def class_count(model, x):
+def class_count(model: Callable, x: Tensor) -> int:
     """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
     shape = getattr(model, "output_shape", None)
     if not isinstance(shape, tuple):
@@ -108,10 +132,10 @@ def class_count(model, x):
 
 
 # Output shapes of models that do not tell theirs: finding out may cost a compilation.
-_classes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_classes: weakref.WeakKeyDictionary[keras.Layer, tuple] = weakref.WeakKeyDictionary()
 
 
-def check_logits_shape(shape):
+def check_logits_shape(shape: Any) -> int:
     """The number of classes from the output shape of a model."""
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
         raise ValueError(f"model must return logits of shape (batch, classes); its output is {shape!r}.")
@@ -120,7 +144,7 @@ def check_logits_shape(shape):
     return shape[1]
 
 
-def check_batch(model, x, y):
+def check_batch(model: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Images and labels as tensors that `model` can be attacked on."""
     if not callable(model):
         raise ValueError(f"model must be a callable from images to logits; received {model!r}.")

@@ -4,10 +4,10 @@ Logits are (batch, classes). Labels are class indices, shape (batch,), or soft l
 losses take the largest entry of a soft label as the class.
 """
 
-from difflib import get_close_matches
-
 import keras
 from keras import ops
+
+from keras_robust.checks import check_choice
 
 
 def class_of(labels):
@@ -130,8 +130,4 @@ def get(loss):
         if isinstance(loss, keras.losses.Loss) or str(getattr(loss, "__module__", "")).startswith("keras."):
             raise ValueError(f"loss must take (logits, labels), Keras' losses take the reverse; received {loss!r}.")
         return loss
-    if not isinstance(loss, str) or loss not in LOSSES:
-        guess = get_close_matches(str(loss).lower(), LOSSES, n=1, cutoff=0.3)
-        hint = f" Did you mean {guess[0]!r}?" if guess else ""
-        raise ValueError(f"loss must be one of {', '.join(map(repr, LOSSES))} or a callable; received {loss!r}.{hint}")
-    return LOSSES[loss]
+    return LOSSES[check_choice("loss", loss, LOSSES)]

@@ -1,7 +1,6 @@
 """Threat models: a norm and a radius."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from numbers import Real
 
 import keras
@@ -9,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, random
-from keras_robust.checks import check_count, check_images
+from keras_robust.checks import check_choice, check_count, check_images
 from keras_robust.norms import LARGEST_RADIUS, NORMS
 
 
@@ -39,10 +38,7 @@ class ThreatModel:
     eps: float
 
     def __post_init__(self):
-        if not isinstance(self.norm, str) or self.norm not in NORMS:
-            guess = get_close_matches(str(self.norm).capitalize(), NORMS, n=1, cutoff=0.4)
-            hint = f" Did you mean {guess[0]!r}?" if guess else ""
-            raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}; received {self.norm!r}.{hint}")
+        check_choice("norm", self.norm, NORMS)
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
         if not np.isfinite(self.eps) or self.eps < 0:
@@ -53,6 +49,33 @@ class ThreatModel:
         multiple = self.eps * 255
         whole = self.norm == "Linf" and abs(multiple - round(multiple)) < 1e-6 and self.eps > 0
         return f"{self.norm} {round(multiple)}/255" if whole else f"{self.norm} {self.eps:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ThreatModel":
+        """The threat model written NORM:EPS, with a radius that may be a fraction; the inverse of `spec`.
+
+        Raises:
+            ValueError: the text is of another form.
+
+        Example:
+            >>> kr.ThreatModel.parse("Linf:4/255") == kr.ThreatModel("Linf", 4 / 255)
+            True
+        """
+        norm, colon, radius = str(text).strip().partition(":")
+        numerator, slash, denominator = radius.partition("/")
+        try:
+            eps = float(numerator) / (float(denominator) if slash else 1.0)
+        except (ValueError, ZeroDivisionError):
+            colon = ""
+        if not colon:
+            raise ValueError(f"threat must be written NORM:EPS, as Linf:4/255 or L2:0.5; received {text!r}.")
+        return cls(norm, eps)
+
+    @property
+    def spec(self) -> str:
+        """The threat model as `parse` reads it, such as "Linf:4/255"."""
+        text = str(self).replace(" ", ":")
+        return text if self.parse(text) == self else f"{self.norm}:{self.eps!r}"
 
     @property
     def geometry(self):

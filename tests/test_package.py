@@ -14,21 +14,22 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # What attacks, training, export and evaluation may all import; then, of each part, what it may import.
-FOUNDATION = {"threat", "norms", "losses", "random", "checks", "files", "backend", "precision"}
+FOUNDATION = {"types", "threat", "norms", "losses", "random", "checks", "files", "backend", "precision"}
 MAY_IMPORT = {
-    "threat": {"random", "norms", "checks", "backend"},
-    "norms": {"random"},
-    "losses": set(),
-    "random": set(),
-    "checks": {"backend"},
-    "files": set(),
+    "threat": {"random", "norms", "checks", "backend", "types"},
+    "norms": {"random", "types"},
+    "losses": {"checks", "types"},
+    "random": {"types"},
+    "checks": {"backend", "types"},
+    "files": {"types"},
     "precision": set(),
-    "backend": set(),
-    "layers": {"layers", "backend", "checks", "random"},
-    "models": {"models", "layers", "checks", "weights"},
-    "weights": {"weights", "layers", "checks", "files"},
+    "types": set(),
+    "backend": {"types"},
+    "layers": {"layers", "backend", "checks", "random", "types"},
+    "models": {"models", "layers", "checks", "weights", "types"},
+    "weights": {"weights", "layers", "checks", "files", "types"},
     "attacks": {"attacks", *FOUNDATION},
-    "data": {"data", "checks", "random"},
+    "data": {"data", "checks", "files", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
     "recipes": {"recipes", "training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},

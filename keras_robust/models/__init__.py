@@ -3,7 +3,7 @@
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
 from keras_robust.models.pretrained import from_preset, preset, presets
-from keras_robust.models.registry import architecture, create, names
+from keras_robust.models.registry import architecture, create, names, register
 
 __all__ = [
     "architecture",
@@ -15,4 +15,5 @@ __all__ = [
     "parameters",
     "preset",
     "presets",
+    "register",
 ]

@@ -1,8 +1,7 @@
 """Models with published weights."""
 
-import difflib
-
 from keras_robust import weights as weight_files
+from keras_robust.checks import check_choice
 from keras_robust.models.presets import PRESETS
 from keras_robust.models.registry import create
 
@@ -22,12 +21,9 @@ def preset(name):
     """The published checkpoint called `name`, a `keras_robust.models.presets.Preset`.
 
     Raises:
-        ValueError: there is none of that name; the message lists the nearest names.
+        ValueError: there is none of that name.
     """
-    if name not in PRESETS:
-        nearest = difflib.get_close_matches(str(name), PRESETS, n=5, cutoff=0.4) or list(PRESETS)
-        raise ValueError(f"unknown preset {name!r}: the nearest names are {', '.join(nearest)}")
-    return PRESETS[name]
+    return PRESETS[check_choice("name", name, PRESETS)]
 
 
 def from_preset(name, weights=None):

@@ -1,14 +1,14 @@
 """Every architecture by name: a table of data, and the functions that read it."""
 
-import difflib
 import math
 from numbers import Integral, Real
 from typing import Any
 
 import keras
 
+from keras_robust.checks import check_choice
 from keras_robust.layers import CheckResolution, Normalize
-from keras_robust.models.architecture import Options
+from keras_robust.models.architecture import Architecture, Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
@@ -25,7 +25,7 @@ ROBARCH: dict[str, Any] = {
 }
 
 # A model with a ConvStem is called as its sibling with a PatchStem, with the suffix `_convstem`.
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Architecture] = {
     "convnext_atto": ConvNeXt((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnext_atto_convstem": ConvNeXt((2, 2, 6, 2), (40, 80, 160, 320), conv_stem=(20, 40)),
     "convnext_tiny": ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768)),
@@ -66,11 +66,30 @@ def architecture(name):
     Raises:
         ValueError: there is no model of that name; the message lists the nearest names.
     """
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=5, cutoff=0.4)
-        hint = f"the nearest names are {', '.join(nearest)}" if nearest else "see keras_robust.models.names()"
-        raise ValueError(f"unknown model name {name!r}: {hint}")
-    return ARCHITECTURES[name]
+    return ARCHITECTURES[check_choice("name", name, ARCHITECTURES)]
+
+
+def register(name: str, row: Architecture) -> None:
+    """Add an architecture to those that `create` builds by name.
+
+    Args:
+        name: a new one.
+        row: its `Architecture`, as `kr.models.convnext.ConvNeXt((1, 1, 1, 1), (8, 16, 32, 64))`.
+
+    Raises:
+        ValueError: the name is taken, or `row` is none.
+
+    Example:
+        >>> from keras_robust.models.vit import ViT
+        >>> kr.models.register("vit_mini", ViT(64, 2, depth=2))
+        >>> kr.models.create("vit_mini", num_classes=10, input_size=32).count_params()
+        150474
+    """
+    if name in ARCHITECTURES:
+        raise ValueError(f"name must be a new one; received {name!r}, which there is already.")
+    if not isinstance(row, Architecture):
+        raise ValueError(f"row must be an Architecture, e.g. a ViT(...); received {row!r}.")
+    ARCHITECTURES[name] = row
 
 
 def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normalization=None, layer_scale_init=None):
