@@ -39,8 +39,8 @@ def check_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
-    """`value`, one of the strings in `accepted`.
+def check_choice(name: str, value: Any, accepted: Collection[str | None]) -> Any:
+    """`value`, one of the strings in `accepted` (or None, where that is one of them).
 
     Raises:
         ValueError: another value; where it is a misspelt one, the message asks whether the nearest was meant.
@@ -50,16 +50,16 @@ def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
         Traceback (most recent call last):
         ValueError: norm must be one of 'Linf', 'L2', 'L1'; received 'linf'. Did you mean 'Linf'?
     """
-    if not isinstance(value, str) or value not in accepted:
-        choices = list(accepted)
+    choices = list(accepted)  # in which also a value that cannot be hashed can be looked for
+    if value not in choices:
         shown = ", ".join(map(repr, choices[:MOST_CHOICES])) + (", ..." if len(choices) > MOST_CHOICES else "")
         raise ValueError(f"{name} must be one of {shown}; received {value!r}.{did_you_mean(value, choices)}")
     return value
 
 
-def did_you_mean(value: Any, accepted: Collection[str]) -> str:
+def did_you_mean(value: Any, accepted: Collection[str | None]) -> str:
     """ " Did you mean ...?" with the strings of `accepted` that are spelt most like `value`; "" where none is near."""
-    by_lower_case = {choice.lower(): choice for choice in accepted}
+    by_lower_case = {choice.lower(): choice for choice in accepted if choice}
     near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(by_lower_case[word]) for word in near)}?" if near else ""
 
