@@ -1,7 +1,8 @@
 """keras_robust: adversarially robust image classification for Keras 3."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_robust.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from keras_robust import attacks, data, evaluation, export, losses, models, recipes, training, weights
@@ -22,23 +23,12 @@ __all__ = [
     "training",
     "weights",
 ]
-_CLASSES = {
-    "AdversarialModel": "keras_robust.training.adversarial_model",
-    "ThreatModel": "keras_robust.threat",
-}
 
-
-def __getattr__(name: str) -> Any:
-    """A part of the package, imported when it is first asked for: importing Keras and a framework takes seconds."""
-    if name in _CLASSES:
-        value = getattr(importlib.import_module(_CLASSES[name]), name)
-    elif name in __all__:
-        value = importlib.import_module(f"keras_robust.{name}")
-    else:
-        raise AttributeError(f"module 'keras_robust' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "keras_robust.threat": ("ThreatModel",),
+        "keras_robust.training.adversarial_model": ("AdversarialModel",),
+    },
+    ("attacks", "data", "evaluation", "export", "losses", "models", "recipes", "training", "weights"),
+)

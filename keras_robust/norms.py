@@ -51,7 +51,7 @@ class Norm:
     A new norm is a subclass with these methods and one row in `NORMS`.
     """
 
-    def size(self, delta):
+    def of(self, delta):
         """Norm of each example of `delta`, shape (batch,)."""
         raise NotImplementedError
 
@@ -78,7 +78,7 @@ class Norm:
     def contains(self, x_adv, x, eps):
         """Whether each example lies in ball and box (norm to a relative 1e-6), booleans of shape (batch,)."""
         inside_box = ops.all(ops.logical_and(x_adv >= 0.0, x_adv <= 1.0), axis=_pixels(x))
-        return ops.logical_and(inside_box, self.size(x_adv - x) <= eps * (1.0 + RELATIVE_SLACK))
+        return ops.logical_and(inside_box, self.of(x_adv - x) <= eps * (1.0 + RELATIVE_SLACK))
 
     def to_hyperplane(self, x, normal, gap):
         """The smallest change of `x`, in this norm, that reaches a hyperplane inside the box.
@@ -102,7 +102,7 @@ class Norm:
 class Linf(Norm):
     """Largest absolute change of a pixel value."""
 
-    def size(self, delta):
+    def of(self, delta):
         return ops.max(ops.abs(delta), axis=_pixels(delta))
 
     def step(self, gradient):
@@ -132,21 +132,21 @@ class Linf(Norm):
 class L2(Norm):
     """Euclidean length of the change."""
 
-    def size(self, delta):
+    def of(self, delta):
         return ops.sqrt(_flat_sum(delta * delta))
 
     def step(self, gradient):
-        return gradient / per_example(self.size(gradient) + 1e-12, gradient)
+        return gradient / per_example(self.of(gradient) + 1e-12, gradient)
 
     def dual(self, gradient):
-        return self.size(gradient)
+        return self.of(gradient)
 
     def random(self, keys, x, eps):
         return self.retract(x + eps * self.step(random.normal(keys, x)), x, eps)
 
     def retract(self, x_adv, x, eps):
         delta = x_adv - x
-        length = self.size(delta)
+        length = self.of(delta)
         scaled = delta / per_example(length + 1e-12, x) * per_example(ops.minimum(length, eps), x)
         return _clip_to_box(x + scaled)
 
@@ -171,7 +171,7 @@ class L1(Norm):
 
     share = 0.05  # of the entries that a step of steepest ascent moves
 
-    def size(self, delta):
+    def of(self, delta):
         return _flat_sum(ops.abs(delta))
 
     def step(self, gradient):
@@ -356,7 +356,7 @@ def _threshold(excess, top):
 
 def _step_within(norm, x, change, sign, eps):
     """`x` moved by at most `change` in each entry and at most `eps` in all, exactly `x` for eps = 0."""
-    change = change * per_example(ops.minimum(eps / ops.maximum(norm.size(change), _tiny(x)), 1.0), x)
+    change = change * per_example(ops.minimum(eps / ops.maximum(norm.of(change), _tiny(x)), 1.0), x)
     change = change * _where(change > PIXEL_ROUNDING, x)
     z = _clip_to_box(x + sign * change)
     # The sum may have been rounded away from x; over many pixels that would add up.

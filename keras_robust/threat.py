@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, random
-from keras_robust.checks import check_choice, check_count, check_images
+from keras_robust.batch_checks import check_images
+from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import LARGEST_RADIUS, NORMS
 
 
@@ -30,7 +31,7 @@ class ThreatModel:
     Example:
         >>> threat = ThreatModel("Linf", 4 / 255)
         >>> x_adv = threat.project(x + noise, x)
-        >>> bool((threat.size(x_adv - x) <= 4 / 255 + 1e-6).all())
+        >>> bool((threat.perturbation_norm(x_adv - x) <= 4 / 255 + 1e-6).all())
         True
     """
 
@@ -82,9 +83,9 @@ class ThreatModel:
         """The `Norm` behind the name: functions that take the radius as an argument."""
         return NORMS[self.norm]
 
-    def size(self, delta):
+    def perturbation_norm(self, delta):
         """Norm of each example of `delta` (batch, ...), shape (batch,)."""
-        return self._call(self.geometry.size, delta)
+        return self._call(self.geometry.of, delta)
 
     def project(self, x_adv, x):
         """Nearest point to `x_adv` (Euclidean) in the ball around `x` and in [0, 1], exact for each norm.

@@ -84,19 +84,18 @@ def main(args):
 
     # 1. Photographs.
     train, val = (
-        kr.data.image_folder(args.data, split) if args.data else kr.data.photo_crops(split)
-        for split in ("train", "val")
+        kr.data.source(args.data, split) if args.data else kr.data.photo_crops(split) for split in ("train", "val")
     )
     num_classes = len(train.class_names)
     if num_classes < 2:
         raise ValueError(f"--data must hold at least two classes; {args.data} holds {', '.join(train.class_names)}.")
     print(f"{len(train)} training and {len(val)} validation images in {num_classes} classes")
     kr.data.contact_sheet(train, args.out / "data.png")
-    x, y = train.arrays(RESOLUTION, crop_ratio=1.0)
+    x, y = train.arrays(RESOLUTION, crop_pct=1.0)
     batches = kr.data.OrientedBatches(x, y, min(BATCH_SIZE, len(train)))
     # All that is looked at: a file that cannot be read shows up now, not after the training.
     val = val.sample(N_EVALUATED)
-    x_val, y_val = val.arrays(RESOLUTION, crop_ratio=1.0)
+    x_val, y_val = val.arrays(RESOLUTION, crop_pct=1.0)
     x_val = x_val.astype("float32") / 255
     shown = np.unique(y_val, return_index=True)[1][:8]  # one image of each class
 
@@ -149,7 +148,7 @@ def main(args):
             len(val),
             name=name,
             batch_size=50,
-            crop_ratio=1.0,
+            crop_pct=1.0,
         )
         reports[name].save(args.out / "evaluation" / name.partition(" ")[0])
     print(f"\n{kr.evaluation.table(reports)}")
@@ -168,7 +167,7 @@ def main(args):
         threat=threat,
         report=reports["adversarial training"],
         resolution=RESOLUTION,
-        crop_ratio=1.0,
+        crop_pct=1.0,
         dataset=val,
         verify=kr.export.Settings(n_examples=100, n_iter=10, seconds=2.0),
         overwrite=True,

@@ -2,7 +2,7 @@
 
     python recipes/resolution_study.py --data imagenet/val --image-list robustbench-ids.txt --n-examples 1000 \\
         --models convnext_tiny_300ep=patch.pt convnext_tiny_convstem_300ep=conv.pt
-    python recipes/resolution_study.py --models patch.keras conv.keras --data photo_crops --crop-ratio 1 \\
+    python recipes/resolution_study.py --models patch.keras conv.keras --data photo_crops --crop-pct 1 \\
         --resolutions 32 40 48 --attack short --n-examples 100
     python recipes/resolution_study.py --smoke    # trains two small models on the bundled photographs: minutes
 
@@ -44,7 +44,7 @@ def arguments(given=None):
     parser.add_argument("--resolutions", type=int, nargs="+", default=[192, 224, 256, 288, 320, 384], metavar="PIXELS")
     parser.add_argument("--eps", type=float, nargs="+", default=[4, 6, 8], help="radii in 1/255 (default: 4 6 8)")
     parser.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
-    parser.add_argument("--crop-ratio", type=float, default=0.875, help="(default: 0.875)")
+    parser.add_argument("--crop-pct", type=float, default=0.875, help="(default: 0.875)")
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/resolution_study"))
@@ -63,7 +63,7 @@ def main(options):
         "n_examples": options.n_examples,
         "seed": options.seed,
         "batch_size": options.batch_size,
-        "crop_ratio": options.crop_ratio,
+        "crop_pct": options.crop_pct,
         "class_names": options.classes,
         "image_list": options.image_list,
     }
@@ -72,7 +72,7 @@ def main(options):
         models = {name: train(name) for name in SMOKE}
         attack = [kr.attacks.APGD(threats[0], n_iter=10, returns="misclassified")]
         resolutions = [32, 40, 48, 56]
-        settings = {**settings, "n_examples": options.n_examples or 40, "crop_ratio": 1.0, "batch_size": 40}
+        settings = {**settings, "n_examples": options.n_examples or 40, "crop_pct": 1.0, "batch_size": 40}
     else:
         models = dict(load(each, options.num_classes) for each in options.models)
     reports = {}
@@ -113,7 +113,7 @@ def train(name, per_class=100, resolution=32):
     import keras_robust as kr
 
     keras.utils.set_random_seed(0)
-    x, y = kr.data.photo_crops("train", per_class).arrays(resolution, crop_ratio=1.0)
+    x, y = kr.data.photo_crops("train", per_class).arrays(resolution, crop_pct=1.0)
     batches = kr.data.OrientedBatches(x, y, 50)
     model = kr.models.create(name, len(kr.data.photo_crops("val", 1).class_names), layer_scale_init=0.1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -14,13 +14,15 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # What attacks, training, export and evaluation may all import; then, of each part, what it may import.
-FOUNDATION = {"types", "threat", "norms", "losses", "random", "checks", "files", "backend", "precision"}
+FOUNDATION = {"types", "threat", "norms", "losses", "random", "checks", "batch_checks", "files", "backend", "precision"}
 MAY_IMPORT = {
-    "threat": {"random", "norms", "checks", "backend", "types"},
+    "threat": {"random", "norms", "checks", "batch_checks", "backend", "types"},
     "norms": {"random", "types"},
     "losses": {"checks", "types"},
     "random": {"types"},
-    "checks": {"backend", "types"},
+    "lazy": set(),
+    "checks": set(),
+    "batch_checks": {"backend", "checks", "types"},
     "files": {"types"},
     "precision": set(),
     "types": set(),
@@ -29,7 +31,7 @@ MAY_IMPORT = {
     "models": {"models", "layers", "checks", "weights", "types"},
     "weights": {"weights", "layers", "checks", "files", "types"},
     "attacks": {"attacks", *FOUNDATION},
-    "data": {"data", "checks", "files", "random", "types"},
+    "data": {"data", "lazy", "checks", "files", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
     "recipes": {"recipes", "training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},

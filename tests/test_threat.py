@@ -131,7 +131,7 @@ def test_steps_have_unit_size():
 def test_size_is_the_norm():
     delta = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype("float32")
     for norm in NORMS:
-        np.testing.assert_allclose(ThreatModel(norm, 1.0).size(delta), _norms(norm, delta), rtol=1e-5)
+        np.testing.assert_allclose(ThreatModel(norm, 1.0).perturbation_norm(delta), _norms(norm, delta), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 EXAMPLES = """\
 examples:
   python tools/evaluate.py --model robust.keras --data photo_crops --threats Linf:4/255 L2:0.5 L1:12 \\
-      --resolutions 32 48 --crop-ratio 1 --attack short --n-examples 200 --out runs/robust
+      --resolutions 32 48 --crop-pct 1 --attack short --n-examples 200 --out runs/robust
   python tools/evaluate.py --model convnext_tiny_convstem_300ep --weights robust.pt --data imagenet/val \\
       --image-list robustbench.txt --threats Linf:2/255,4/255,8/255 L2:2 L1:75 --out runs/imagenet
   python tools/evaluate.py --model vit_small --weights mine.safetensors --num-classes 10 --data test.npz --out runs/vit
@@ -56,9 +56,7 @@ def parser():
     data.add_argument("--n-examples", type=int, help="how many images (default: all)")
     data.add_argument("--image-list", type=Path, help="the images to use, <class>/<file> per line, in their order")
     data.add_argument("--skip-corrupt", action="store_true", help="leave out what cannot be read, and list it")
-    data.add_argument(
-        "--crop-ratio", type=float, help="crop over resized shorter side (default: 0.875, or the preset's)"
-    )
+    data.add_argument("--crop-pct", type=float, help="crop over resized shorter side (default: 0.875, or the preset's)")
     data.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic, or the preset's)")
 
     how = parser.add_argument_group("against what")
@@ -114,7 +112,7 @@ def evaluate(options):
         options.out,
         name=options.name or (name if preset else Path(name).stem),
         batch_size=options.batch_size,
-        crop_ratio=options.crop_ratio or (preset.crop_ratio if preset else 0.875),
+        crop_pct=options.crop_pct or (preset.crop_pct if preset else 0.875),
         interpolation=options.interpolation or (preset.interpolation if preset else "bicubic"),
         class_names=options.classes,
         image_list=options.image_list,

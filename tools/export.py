@@ -55,7 +55,7 @@ def parser():
     )
     known.add_argument("--report", type=Path, help="report.json of tools/evaluate.py: goes into the model card")
     known.add_argument("--resolution", type=int, help="of the evaluation, in pixels (default: 224, or a ViT's own)")
-    known.add_argument("--crop-ratio", type=float, help="crop over resized shorter side (default: 0.875)")
+    known.add_argument("--crop-pct", type=float, help="crop over resized shorter side (default: 0.875)")
     known.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic)")
     how = parser.add_argument_group("how")
     how.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of weights (float16: LiteRT)")
@@ -92,7 +92,7 @@ def run(options):
         class_names=names,
         preset=options.model if options.model in kr.models.presets() else None,
         report=options.report,
-        crop_ratio=options.crop_ratio,
+        crop_pct=options.crop_pct,
         interpolation=options.interpolation,
         dataset=None if options.data is None else kr.evaluation.open_dataset(options.data),
         verify=False if options.no_verify else kr.export.Settings(n_examples=options.n_examples),

@@ -13,7 +13,8 @@ from keras_robust import backend, losses
 from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.batching import Attempts, Lanes, lane_count
 from keras_robust.attacks.versions import FALLBACKS, VERSIONS, ensemble
-from keras_robust.checks import check_batch, check_choice, check_count
+from keras_robust.batch_checks import check_batch
+from keras_robust.checks import check_choice, check_count
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_robust import backend, losses, random
 from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
-from keras_robust.checks import check_batch, check_bool, check_choice, check_count
+from keras_robust.batch_checks import check_batch
+from keras_robust.checks import check_bool, check_choice, check_count
 from keras_robust.threat import ThreatModel
 
 RETURNS = ("highest_loss", "misclassified", "last")

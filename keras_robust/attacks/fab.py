@@ -84,13 +84,13 @@ class FAB(Attack):
             ops.concatenate([gap, gap_at_image]),
         )
         here, from_image = ops.split(steps, 2)
-        length, length_from_image = (ops.maximum(norm.size(step), SMALLEST_STEP) for step in (here, from_image))
+        length, length_from_image = (ops.maximum(norm.of(step), SMALLEST_STEP) for step in (here, from_image))
         share = per_example(ops.minimum(length / (length + length_from_image), LARGEST_SHARE), x)
         x = (1.0 - share) * (x + OVERSHOOT * here) + share * (image + OVERSHOOT * from_image)
         x = ops.clip(x, 0.0, 1.0)
 
         _, correct = problem.value(x)
-        size = norm.size(x - image)
+        size = norm.of(x - image)
         fooled = ops.logical_not(correct)
         nearer = ops.logical_and(fooled, size < distance)
         if not isinstance(i, int):

@@ -181,7 +181,7 @@ class L2Hills(HillsAndValleys):
         return ops.sqrt(ops.maximum(problem.eps**2 - total, 0.0) / held.shape[-1] + held)
 
     def settle(self, problem, delta):
-        scale = problem.eps / (problem.norm.size(delta) + 1e-12)
+        scale = problem.eps / (problem.norm.of(delta) + 1e-12)
         return ops.clip(problem.x + delta * per_example(scale, delta), 0.0, 1.0)
 
 

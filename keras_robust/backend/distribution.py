@@ -36,8 +36,8 @@ class Distribution:
 
     @property
     def shard(self):
-        """(index, count): the part of each global batch that this process reads."""
-        return self.process, self.processes
+        """(i, n): this process reads the i-th of n parts of each global batch, 1 <= i <= n."""
+        return self.process + 1, self.processes
 
     @property
     def writes(self):

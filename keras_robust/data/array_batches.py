@@ -13,12 +13,12 @@ class OrientedBatches(keras.utils.PyDataset):
     last batch that would be smaller is left out, so that training compiles once.
 
     Args:
-        images: uint8 array of shape (n, side, side, channels); it stays in 8 bits until a batch is asked for.
+        images: uint8 array of shape (n, resolution, resolution, channels); it stays in 8 bits until a batch is wanted.
         labels: array of shape (n,) or (n, classes).
         batch_size: images in a batch, at most n.
         seed: of order and orientations, which change with every epoch.
 
-    Its items are float32 images in [0, 1] of shape (batch_size, side, side, channels), and their labels.
+    Its items are float32 images in [0, 1] of shape (batch_size, resolution, resolution, channels), and their labels.
 
     Raises:
         ValueError: images that are no square uint8 images, another number of labels, or too few for one batch.
@@ -31,7 +31,8 @@ class OrientedBatches(keras.utils.PyDataset):
         super().__init__()
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2]:
             raise ValueError(
-                f"images must be uint8 of shape (n, side, side, channels); received {images.dtype} of {images.shape}."
+                f"images must be uint8 of shape (n, resolution, resolution, channels);"
+                f" received {images.dtype} of {images.shape}."
             )
         if len(labels) != len(images):
             raise ValueError(f"labels must be one per image; received {len(labels)} for {len(images)} images.")

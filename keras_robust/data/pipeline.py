@@ -6,16 +6,16 @@ import os
 import keras
 import numpy as np
 
-from keras_robust.checks import check_count
+from keras_robust.checks import check_count, check_shard
 from keras_robust.data.augmentation import image_ops, parameters
 from keras_robust.data.augmentation.policy import Policy, find_policy
 from keras_robust.data.preprocessing import MAX_PIXELS
-from keras_robust.data.sampler import Plan
+from keras_robust.data.sampler import Sampler
 from keras_robust.data.sources import EncodedSource, ImageFolder, Source
 
 # In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
 HEADER_BYTES = 16_384
-# What of `Plan.examples` is done last, when images are floats.
+# What of `Sampler.examples` is done last, when images are floats.
 _LATER = ("erase", "noise")
 # After as many unreadable images in a row something else is wrong.
 MAX_SKIPPED_IN_A_ROW = 100
@@ -62,7 +62,7 @@ class TrainPipeline:
         batch_size: int = 80,
         num_classes: int | None = None,
         seed: int = 0,
-        shard: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (1, 1),
         skip_corrupt: bool = False,
         workers: int | None = None,
     ):
@@ -76,12 +76,16 @@ class TrainPipeline:
         if self.num_classes < classes:
             raise ValueError(f"num_classes must be at least the source's {classes}; received {num_classes}.")
         self.seed = check_count("seed", seed, least=0)
-        self.shard = _check_shard(shard, batch_size)
+        self.shard = check_shard("shard", shard)
+        if batch_size % self.shard[1]:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of shards, {self.shard[1]}; received {batch_size}."
+            )
         self.skip_corrupt = skip_corrupt
         self.workers = len(os.sched_getaffinity(0)) if workers is None else check_count("workers", workers)
         self.skipped: dict[str, str] = {}
-        self._plan = Plan(len(source), batch_size, resolution, self.policy, seed, self.shard)
-        self.steps_per_epoch = self._plan.steps_per_epoch
+        self._sampler = Sampler(len(source), batch_size, resolution, self.policy, seed, self.shard)
+        self.steps_per_epoch = self._sampler.steps_per_epoch
 
     def dataset(self, start_step: int = 0):
         """The batches from global step `start_step` on, endlessly.
@@ -94,7 +98,7 @@ class TrainPipeline:
         from keras_robust.data.augmentation.keras_cv_layers import MixUpOrCutMix, RandomResizedCrop, on_host
 
         start_step = check_count("start_step", start_step, least=0)
-        plan, policy = self._plan, self.policy
+        sampler, policy = self._sampler, self.policy
         crop, mix = RandomResizedCrop(self.resolution, policy), MixUpOrCutMix(policy)
         load = _loader(tf, self, crop)
         shape = (self.resolution, self.resolution, 3)
@@ -109,9 +113,10 @@ class TrainPipeline:
         @plain
         def pairs(batch, step):
             """Each image of the batch with its partner and how to mix the two."""
-            mixture = _from_numpy(tf, plan.mixtures, step)
-            mixture, own = (tf.nest.map_structure(lambda x: tf.gather(x, plan.own), each) for each in (mixture, batch))
-            others = tf.nest.map_structure(lambda x: tf.gather(x, plan.partners[plan.own]), batch)
+            mixture = _from_numpy(tf, sampler.mixtures, step)
+            mixture = tf.nest.map_structure(lambda x: tf.gather(x, sampler.own), mixture)
+            own = tf.nest.map_structure(lambda x: tf.gather(x, sampler.own), batch)
+            others = tf.nest.map_structure(lambda x: tf.gather(x, sampler.partners[sampler.own]), batch)
             return tf.data.Dataset.from_tensor_slices((own, others, mixture))
 
         # Image by image, so that the workers share the arithmetic.
@@ -131,11 +136,11 @@ class TrainPipeline:
             return images, (1.0 - policy.label_smoothing) * soft + policy.label_smoothing / self.num_classes
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-        slots = steps.map(plain(lambda step: _from_numpy(tf, plan.examples, step))).unbatch()
+        slots = steps.map(plain(lambda step: _from_numpy(tf, sampler.examples, step))).unbatch()
         images = slots.interleave(load, cycle_length=self.workers, num_parallel_calls=self.workers)
         images = images.map(augment, num_parallel_calls=self.workers)
         if policy.mixes:
-            batches = images.batch(len(plan.positions), drop_remainder=True)
+            batches = images.batch(len(sampler.positions), drop_remainder=True)
             images = tf.data.Dataset.zip(batches, steps).flat_map(pairs)
         images = images.map(finish, num_parallel_calls=self.workers)
         batches = images.batch(self.batch_size // self.shard[1], drop_remainder=True)
@@ -162,7 +167,7 @@ def _finish(*arrays):
 
 
 def _loader(tf, pipeline, crop):
-    """From a slot of a batch, `Plan.examples`, to a data set of one element: cropped image, label, and the slot."""
+    """From a slot of a batch, `Sampler.examples`, to a data set of one element: cropped image, label, and the slot."""
     from keras_robust.data.tf_functions import numpy_function
 
     source = pipeline.source
@@ -217,7 +222,7 @@ def _crop(pipeline, index, numbers):
             pipeline.skipped[source.name(index)] = str(error)
             continue
         size = (np.float32(length) for length in image.shape[:2])
-        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.crop_ratio, np)
+        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.aspect_ratio, np)
         top, left, height, width = (int(edge) for edge in box)
         return np.ascontiguousarray(image[top : top + height, left : left + width]), np.int64(source.label(index))
     raise ValueError(f"{MAX_SKIPPED_IN_A_ROW} images in a row cannot be read, the last is {source.name(index)}.")
@@ -231,18 +236,6 @@ def _from_numpy(tf, function, step):
     types = [value.dtype for value in example.values()]
     values = numpy_function(lambda step: list(function(step).values()), [step], types)
     return {name: tf.ensure_shape(value, example[name].shape) for name, value in zip(example, values)}
-
-
-def _check_shard(shard, batch_size):
-    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
-        raise ValueError(f"shard must be a pair (index, number of shards); received {shard!r}.")
-    number = check_count("shard[1]", shard[1])
-    index = check_count("shard[0]", shard[0], least=0)
-    if index >= number:
-        raise ValueError(f"shard must be (index, number of shards) with index < number; received {shard!r}.")
-    if batch_size % number:
-        raise ValueError(f"batch_size must be a multiple of the number of shards, {number}; received {batch_size}.")
-    return index, number
 
 
 def _tensorflow():

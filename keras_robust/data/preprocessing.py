@@ -44,9 +44,9 @@ def decode(file: str | PathLike | bytes, name: str | None = None) -> np.ndarray:
 
 
 def resize_and_crop(
-    image: np.ndarray, resolution: int, crop_ratio: float = 0.875, interpolation: str = "bicubic"
+    image: np.ndarray, resolution: int, crop_pct: float = 0.875, interpolation: str = "bicubic"
 ) -> np.ndarray:
-    """Evaluation preprocessing of Singh et al. 2023: shorter side to floor(resolution / crop_ratio), then centre crop.
+    """Evaluation preprocessing of Singh et al. 2023: shorter side to floor(resolution / crop_pct), then centre crop.
 
     The resize is Pillow's (bicubic with a = -0.5; widened when shrinking, which is antialiasing), rounded and clipped
     to uint8: the filter with which the published accuracies were measured. An image whose shorter side already fits is
@@ -55,7 +55,7 @@ def resize_and_crop(
     Args:
         image: uint8 array of shape (height, width, 3).
         resolution: side of the result, in pixels.
-        crop_ratio: side of the crop divided by the shorter side of the image, in (0, 1]; 1 keeps the largest square.
+        crop_pct: side of the crop divided by the shorter side of the image, in (0, 1]; 1 keeps the largest square.
         interpolation: "bicubic" or "bilinear".
 
     Returns:
@@ -64,10 +64,10 @@ def resize_and_crop(
     _check_uint8_rgb(image)
     resolution = check_count("resolution", resolution)
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    if not 0 < crop_ratio <= 1:
-        raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
+    if not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
     height, width = image.shape[:2]
-    shorter, target = min(height, width), math.floor(resolution / crop_ratio)
+    shorter, target = min(height, width), math.floor(resolution / crop_pct)
     if shorter != target:
         images, _ = pillow()
         height, width = target * height // shorter, target * width // shorter

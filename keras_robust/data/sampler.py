@@ -1,4 +1,4 @@
-"""What a training pipeline does at a step: which images, and what is drawn for each. Numpy alone, no state.
+"""Sampler of a training pipeline: which images a step takes, and what is drawn for each. Numpy alone, no state.
 
 Draws come from Philox (Salmon et al. 2011), whose stream numpy guarantees from release to release, as raw words, with
 (seed, epoch, index) in key and counter.
@@ -15,7 +15,18 @@ from keras_robust.data.augmentation.policy import Policy
 _ORDER, _EXAMPLE, _GROUP = range(3)
 
 
-class Plan:
+def shard_slice(shard: tuple[int, int], count: int) -> slice:
+    """The i-th of n parts of `count` things; `shard` is (i, n), 1 <= i <= n.
+
+    Example:
+        >>> list(range(10))[shard_slice((2, 4), 10)]
+        [2, 3, 4]
+    """
+    i, n = shard
+    return slice((i - 1) * count // n, i * count // n)
+
+
+class Sampler:
     """The examples and transformations of every step: a pure function of (seed, step).
 
     An epoch is a random order of all examples, cut into batches; a remainder that does not fill a batch is left out
@@ -29,7 +40,7 @@ class Plan:
         resolution: side of the images, in pixels.
         policy: the augmentations.
         seed: of order and draws.
-        shard: (index, number of shards).
+        shard: (i, n), the i-th of n parts of each batch, 1 <= i <= n.
 
     Attributes:
         steps_per_epoch: full batches in an epoch.
@@ -42,8 +53,7 @@ class Plan:
         self.count, self.batch_size, self.resolution = count, batch_size, resolution
         self.policy, self.seed = policy, seed
         self.steps_per_epoch = count // batch_size
-        size = batch_size // shard[1]
-        mine = self.positions = np.arange(shard[0] * size, (shard[0] + 1) * size)
+        mine = self.positions = np.arange(batch_size)[shard_slice(shard, batch_size)]
         if policy.mixes:
             self.positions = np.union1d(mine, parameters.partner(mine, batch_size, policy.group_size, np))
         partners = parameters.partner(self.positions, batch_size, policy.group_size, np)
@@ -56,8 +66,8 @@ class Plan:
         Returns:
             index: int64 (n,) in the data set. crop: float32 (n, parameters.CROP), what `parameters.crop_box` takes once
             the size of the image is known. flip: bool (n,). operation, magnitude: (n, n_operations), as
-            `parameters.operations`,
-            magnitudes with their sign. erase: int32 (n, 4), top, left, height, width. noise: int32 (n, 2), a seed.
+            `parameters.operations`, magnitudes with their sign. erase: int32 (n, 4), top, left, height,
+            width. noise: int32 (n, 2), a seed.
         """
         policy = self.policy
         epoch, position = divmod(int(step), self.steps_per_epoch)
@@ -69,12 +79,12 @@ class Plan:
             operation.reshape(len(index), policy.n_operations, parameters.OPERATION), policy
         )
         box = parameters.erase_box(
-            erase, float(self.resolution), policy.erase, policy.erase_area, policy.erase_ratio, np
+            erase, float(self.resolution), policy.erase_probability, policy.erase_area, policy.erase_aspect_ratio, np
         )
         return {
             "index": index,
             "crop": crop.astype("float32"),
-            "flip": flip[:, 0] < policy.flip,
+            "flip": flip[:, 0] < policy.flip_probability,
             "operation": which,
             "magnitude": (sign * magnitude).astype("float32"),
             "erase": np.stack(box, axis=-1).astype("int32"),

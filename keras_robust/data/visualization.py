@@ -42,7 +42,7 @@ def contact_sheet(
         top = gap + label * cell
         draw.text((gap, top + resolution // 2), name, fill="black", font=font, anchor="lm")
         for column, image in enumerate(rows[label]):
-            image = resize_and_crop(image, resolution, crop_ratio=1.0)
+            image = resize_and_crop(image, resolution, crop_pct=1.0)
             sheet.paste(Image.fromarray(image), (margin + column * cell, top))
     sheet.save(path)
     return Path(path)
@@ -65,6 +65,26 @@ def _augmented(pipeline, per_class):
     return rows
 
 
+def amplified_difference(x: np.ndarray, x_adv: np.ndarray) -> np.ndarray:
+    """The perturbation of each image, amplified to the full range of pixels.
+
+    Mid-grey is no change; black and white are the largest change in that image.
+
+    Args:
+        x, x_adv: float32 arrays of shape (n, height, width, channels) in [0, 1].
+
+    Returns:
+        A float32 array of the same shape in [0, 1].
+
+    Example:
+        >>> float(amplified_difference(x, x + 0.01).mean())
+        1.0
+    """
+    difference = x_adv - x
+    largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
+    return 0.5 + 0.5 * difference / np.maximum(largest, np.finfo(np.float32).tiny)
+
+
 def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarray:
     """A picture of an attack: a row of images, a row of what the attack made of them, a row of the difference.
 
@@ -81,11 +101,8 @@ def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarr
     x, x_adv = np.asarray(x, np.float32), np.asarray(x_adv, np.float32)
     if x.ndim != 4 or x.shape != x_adv.shape:
         raise ValueError(f"x and x_adv must have one shape of rank 4; received shapes {x.shape} and {x_adv.shape}.")
-    difference = x_adv - x
-    largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
-    amplified = 0.5 + 0.5 * difference / np.maximum(largest, np.finfo(np.float32).tiny)
     gap = 2
-    cells = np.stack([x, x_adv, amplified]).repeat(enlarge, axis=2).repeat(enlarge, axis=3)
+    cells = np.stack([x, x_adv, amplified_difference(x, x_adv)]).repeat(enlarge, axis=2).repeat(enlarge, axis=3)
     cells = np.pad(cells, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1.0)
     rows, columns, height, width, channels = cells.shape
     sheet = cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)[:-gap, :-gap]

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks import Attack
-from keras_robust.checks import check_count
+from keras_robust.checks import check_count, check_shard
 from keras_robust.data import Source, resize_and_crop
 from keras_robust.evaluation.assembly import Plan, assemble
 from keras_robust.evaluation.attack_suites import attacker, check_attack, is_differentiable, settings_of
@@ -45,7 +45,7 @@ def evaluate(
     *,
     name: str | None = None,
     batch_size: int = 128,
-    crop_ratio: float = 0.875,
+    crop_pct: float = 0.875,
     interpolation: str = "bicubic",
     class_names: Sequence[str] | str | PathLike | None = None,
     image_list: str | PathLike | None = None,
@@ -79,7 +79,7 @@ def evaluate(
             if not given.
         name: of the model, in the report.
         batch_size: images attacked at a time; best a multiple of 16.
-        crop_ratio, interpolation: of the preprocessing; the published evaluation's 0.875 and "bicubic".
+        crop_pct, interpolation: of the preprocessing; the published evaluation's 0.875 and "bicubic".
         class_names: names of the model's outputs, where the dataset has other classes; see `read_class_names`.
         image_list: file with the images to use, as RobustBench's 5,000 of ImageNet, one `<class>/<file>` per line.
         skip_corrupt: leave out images that cannot be read, and list them, instead of refusing the dataset.
@@ -101,7 +101,7 @@ def evaluate(
         >>> report[threats[1], 224].robust_accuracy, report[threats[1], 224].robust_interval
     """
     threats, resolutions = _check_grid(threats, resolutions)
-    shard = _check_shard(shard)
+    shard = None if shard is None else check_shard("shard", shard)
     check_count("batch_size", batch_size)
     check_count("seed", seed, least=0)
     model = load_model(model)
@@ -109,7 +109,7 @@ def evaluate(
     check_attack(attack, threats, model)
     name = name or getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__)
     dataset = open_dataset(dataset)
-    num_classes = _try_resolutions(model, resolutions, crop_ratio, interpolation)
+    num_classes = _try_resolutions(model, resolutions, crop_pct, interpolation)
     selection = select(dataset, num_classes, n_examples, seed, class_names, image_list, skip_corrupt, verbose)
     batch_size = min(batch_size, len(selection))
 
@@ -117,7 +117,7 @@ def evaluate(
         return {threat: attacker(each, threat, attack, batch_size, seed, surrogate) for threat in threats}
 
     named = {threat: each.attacks(num_classes) for threat, each in attackers_on(model).items()}
-    worker = Worker(model, attackers_on(model), dataset, selection, crop_ratio, interpolation)
+    worker = Worker(model, attackers_on(model), dataset, selection, crop_pct, interpolation)
     first = worker.images(resolutions[0], slice(0, batch_size))
     predictions = next(iter(worker.attackers.values())).logits(first).argmax(1)
     plan = Plan(
@@ -141,7 +141,7 @@ def evaluate(
             "sha256": selection.sha256,
             "list": None if image_list is None else Path(image_list).name,
             "imagenet": is_imagenet(dataset),
-            "crop_ratio": crop_ratio,
+            "crop_pct": crop_pct,
             "interpolation": interpolation,
         },
         "resolutions": resolutions,
@@ -193,22 +193,11 @@ def _check_grid(threats, resolutions):
     return list(threats), [check_count("resolutions", resolution) for resolution in resolutions]
 
 
-def _check_shard(shard):
-    if shard is None:
-        return None
-    if not isinstance(shard, Sequence) or len(shard) != 2:
-        raise ValueError(f"shard must be a pair (i, n); received {shard!r}.")
-    i, n = (check_count("shard", value) for value in shard)
-    if i > n:
-        raise ValueError(f"shard must be (i, n) with 1 <= i <= n; received {shard!r}.")
-    return i, n
-
-
-def _try_resolutions(model, resolutions, crop_ratio, interpolation):
+def _try_resolutions(model, resolutions, crop_pct, interpolation):
     """The number of classes, from grey images of all resolutions, which the model must take."""
     grey = np.full((8, 8, 3), 128, np.uint8)
     for resolution in resolutions:
-        x = resize_and_crop(grey, resolution, crop_ratio, interpolation)[None, ..., : channels_of(model)]
+        x = resize_and_crop(grey, resolution, crop_pct, interpolation)[None, ..., : channels_of(model)]
         x = x.astype(np.float32) / 255
         try:
             x = ops.convert_to_tensor(x)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import losses
-from keras_robust.data import resize_and_crop
+from keras_robust.data import amplified_difference, resize_and_crop
 from keras_robust.evaluation.assembly import GALLERY, Plan, is_complete
 from keras_robust.evaluation.progress import Progress
 from keras_robust.evaluation.result_store import State
@@ -19,10 +19,10 @@ from keras_robust.evaluation.result_store import State
 class Worker:
     """What attacks batches on one device: a copy of the model with the attacks compiled for it."""
 
-    def __init__(self, model, attackers, dataset, selection, crop_ratio, interpolation, device=None):
+    def __init__(self, model, attackers, dataset, selection, crop_pct, interpolation, device=None):
         self.model = model  # which the attackers hold by weak references
         self.attackers, self.dataset, self.selection, self.device = attackers, dataset, selection, device
-        self.preprocessing = (crop_ratio, interpolation)
+        self.preprocessing = (crop_pct, interpolation)
 
     def on(self, device, model, attackers):
         """The same on another device, with a copy of the model there."""
@@ -90,7 +90,9 @@ class Worker:
             if len(hit):
                 x_adv = attempts.x_adv[attempts.broken]
                 answers[hit] = runner.logits(x_adv).argmax(1)
-                size[hit] = [float(threat.size(x_adv[i : i + 1] - x[j : j + 1])[0]) for i, j in enumerate(hit)]
+                size[hit] = [
+                    float(threat.perturbation_norm(x_adv[i : i + 1] - x[j : j + 1])[0]) for i, j in enumerate(hit)
+                ]
                 if keep:
                     _keep_pictures(done, place, x, x_adv, hit)
         done[f"{key}/broken"], done[f"{key}/evaluations"] = broken, evaluations
@@ -155,9 +157,8 @@ def _keep_pictures(done, place, x, x_adv, hit):
     for clean, adversarial, position in zip(x[hit], x_adv, hit):
         kept = [key for key in done if key.startswith(f"{place}/picture/")]
         if len(kept) < GALLERY:
-            difference = adversarial - clean
-            largest = max(float(np.abs(difference).max()), np.finfo(np.float32).tiny)
-            pixels = np.stack([clean, adversarial, 0.5 + 0.5 * difference / largest])
+            difference = amplified_difference(clean[None], adversarial[None])[0]
+            pixels = np.stack([clean, adversarial, difference])
             done[f"{place}/picture/{position}"] = np.round(255 * pixels).astype(np.uint8)
 
 

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from keras_robust import models
-from keras_robust.checks import check_choice, check_count, class_count
+from keras_robust.batch_checks import class_count
+from keras_robust.checks import check_choice, check_count
 from keras_robust.data.preprocessing import INTERPOLATIONS
 from keras_robust.export import model_card
 from keras_robust.export.formats import FORMATS, check_format
@@ -52,7 +53,7 @@ def export(
     threat=None,
     report=None,
     resolution=None,
-    crop_ratio=None,
+    crop_pct=None,
     interpolation=None,
     dataset=None,
     verify=True,
@@ -95,7 +96,7 @@ def export(
         threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
         report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
         resolution: side of the images in evaluation, in pixels; the native one of a ViT, or 224, if not given.
-        crop_ratio, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
+        crop_pct, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
         dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
             where the original's own answers count as correct.
         verify: False leaves all checks out; a `kr.export.Settings` sets the number of images, steps of the attack, and
@@ -119,7 +120,7 @@ def export(
     path = _check_path(path, row, format, overwrite)
     model = _check_model(model)
     metadata = _metadata(
-        model, format, dtype, row, class_names, preset, threat, report, resolution, crop_ratio, interpolation
+        model, format, dtype, row, class_names, preset, threat, report, resolution, crop_pct, interpolation
     )
     if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")
@@ -220,19 +221,19 @@ def _check_model(model):
     return as_float32(model)
 
 
-def _metadata(model, format, dtype, row, names, preset, threat, report, resolution, crop_ratio, interpolation):
+def _metadata(model, format, dtype, row, names, preset, threat, report, resolution, crop_pct, interpolation):
     published = None if preset is None else models.preset(preset)
     if published is not None:
         threat = threat or ThreatModel(*published.threat)
         resolution = resolution or published.resolution
-        crop_ratio = crop_ratio or published.crop_ratio
+        crop_pct = crop_pct or published.crop_pct
         interpolation = interpolation or published.interpolation
     native = _native(model)
     count = class_count(model, np.zeros((1, native, native, 3), np.float32))
     resolution = check_count("resolution", native if resolution is None else resolution)
-    crop_ratio = 0.875 if crop_ratio is None else crop_ratio
-    if not isinstance(crop_ratio, (int, float)) or not 0 < crop_ratio <= 1:
-        raise ValueError(f"crop_ratio must be a number in (0, 1]; received {crop_ratio!r}.")
+    crop_pct = 0.875 if crop_pct is None else crop_pct
+    if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
     if threat is not None and not isinstance(threat, ThreatModel):
         raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
     sizes = _sizes(model)
@@ -253,7 +254,7 @@ def _metadata(model, format, dtype, row, names, preset, threat, report, resoluti
             **sizes,
             "max_size": max(1024, 2 * resolution),
             "resolution": resolution,
-            "crop_ratio": float(crop_ratio),
+            "crop_pct": float(crop_pct),
             "interpolation": check_choice("interpolation", interpolation or "bicubic", INTERPOLATIONS),
         },
         "preset": published and {"name": preset, "source": published.source, "licence": published.licence},

@@ -22,10 +22,10 @@ HEADER = 1 << 17  # bytes: the EXIF block, of at most 64 KiB, comes first or aft
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
-def decode_and_preprocess(files, resolution, crop_ratio, interpolation):
+def decode_and_preprocess(files, resolution, crop_pct, interpolation):
     """Encoded files, strings (batch,), to uint8 images (batch, resolution, resolution, 3)."""
     return tf.map_fn(
-        lambda data: resize_and_crop(decode(data), resolution, crop_ratio, interpolation),
+        lambda data: resize_and_crop(decode(data), resolution, crop_pct, interpolation),
         files,
         fn_output_signature=tf.TensorSpec((resolution, resolution, 3), tf.uint8),
         parallel_iterations=2,  # bounds the memory of images of the largest size
@@ -63,10 +63,10 @@ def decode(data):
         )
 
 
-def resize_and_crop(image, resolution, crop_ratio, interpolation):
-    """Shorter side to floor(resolution / crop_ratio), then centre crop: uint8 (resolution, resolution, 3)."""
+def resize_and_crop(image, resolution, crop_pct, interpolation):
+    """Shorter side to floor(resolution / crop_pct), then centre crop: uint8 (resolution, resolution, 3)."""
     size = tf.shape(image, tf.int64)[:2]
-    target = int(resolution / crop_ratio)
+    target = int(resolution / crop_pct)
     height, width = tf.unstack(tf.cast(target * size // tf.reduce_min(size), tf.int32))
     # Pillow's two passes, each rounded and clipped to 8 bits.
     rows, columns = tf.unstack(tf.cast(size, tf.int32))

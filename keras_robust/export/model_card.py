@@ -81,7 +81,7 @@ def model_card(metadata):
     sizes, threat, preset = metadata["input"], metadata["threat"], metadata["preset"]
     sides = f"{sizes['min_size']} to {sizes['max_size']} pixels"
     sides += f", multiples of {sizes['multiple_of']}" if sizes["multiple_of"] > 1 else ""
-    shorter = int(sizes["resolution"] / sizes["crop_ratio"])
+    shorter = int(sizes["resolution"] / sizes["crop_pct"])
     facts = {
         "Architecture": metadata["model"],
         "Preset": preset["name"] if preset else "none",
@@ -92,7 +92,7 @@ def model_card(metadata):
         "Images": f"RGB, height and width {sides}",
         "Evaluation preprocessing": (
             f"shorter side to {shorter} pixels ({sizes['interpolation']}, antialiased), "
-            f"centre crop of {sizes['resolution']} (crop ratio {sizes['crop_ratio']:g})"
+            f"centre crop of {sizes['resolution']} (crop ratio {sizes['crop_pct']:g})"
         ),
         "Format": f"{metadata['format']}, {metadata['dtype']}",
         "Made with": ", ".join(f"{name} {number}" for name, number in metadata["versions"].items()),

@@ -73,7 +73,7 @@ class Reference:
 
         Args:
             model: in float32.
-            sizes: "resolution", "crop_ratio", "interpolation", as in the metadata.
+            sizes: "resolution", "crop_pct", "interpolation", as in the metadata.
             class_names: of the model's outputs.
             threat: the threat model of the attack.
             settings: a `Settings`.
@@ -81,7 +81,7 @@ class Reference:
                 as labels.
         """
         source = (data.photo_crops("val") if dataset is None else dataset).sample(settings.n_examples)
-        preprocessing = sizes["crop_ratio"], sizes["interpolation"]
+        preprocessing = sizes["crop_pct"], sizes["interpolation"]
         pixels = {side: _arrays(source, side, *preprocessing) for side in resolutions(sizes["resolution"])}
         logits = {side: predict(model, images.astype(np.float32) / 255) for side, images in pixels.items()}
         x = pixels[sizes["resolution"]].astype(np.float32) / 255
@@ -165,9 +165,9 @@ def _inference(model):
     return {"training": False} if isinstance(model, keras.Layer) else {}
 
 
-def _arrays(source, side, crop_ratio, interpolation):
+def _arrays(source, side, crop_pct, interpolation):
     images = (source.image(index) for index in range(len(source)))
-    return np.stack([data.resize_and_crop(image, side, crop_ratio, interpolation) for image in images])
+    return np.stack([data.resize_and_crop(image, side, crop_pct, interpolation) for image in images])
 
 
 def _encode(image, form, orientation):

@@ -48,7 +48,7 @@ def signatures(model, metadata):
 
     @tf.function(input_signature=[files])
     def preprocess(images):
-        preprocessing = (sizes[name] for name in ("resolution", "crop_ratio", "interpolation"))
+        preprocessing = (sizes[name] for name in ("resolution", "crop_pct", "interpolation"))
         return {"images": checked(graph_preprocessing.decode_and_preprocess(images, *preprocessing))}
 
     @tf.function(input_signature=[files])

@@ -30,7 +30,7 @@ class Preset:
         interpolation: how images are resized for evaluation.
         licence: of the weights, as stated at the source.
         resolution: height and width of the evaluation, in pixels.
-        crop_ratio: side of the centre crop over the shorter side of the resized image.
+        crop_pct: side of the centre crop over the shorter side of the resized image.
         threat: norm and radius of the attack in training, for pixels in [0, 1].
     """
 
@@ -46,7 +46,7 @@ class Preset:
     interpolation: str = "bicubic"
     licence: str = "none stated"
     resolution: int = 224
-    crop_ratio: float = 0.875
+    crop_pct: float = 0.875
     threat: tuple[str, float] = ("Linf", 4 / 255)
 
 

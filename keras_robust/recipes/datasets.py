@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_robust import data
+from keras_robust.data.sampler import shard_slice
 
 # What an image in memory is larger than the training resolution by, so that random crops have something to choose from.
 MARGIN = 8 / 7  # 256 for 224
@@ -17,7 +18,7 @@ class TrainFeed:
         steps_per_epoch: micro-batches in one pass through the data.
     """
 
-    def __init__(self, recipe, source, resolution, num_classes, seed, shard=(0, 1)):
+    def __init__(self, recipe, source, resolution, num_classes, seed, shard=(1, 1)):
         part = recipe.data
         options = {"batch_size": part.batch_size, "num_classes": num_classes, "seed": seed, "shard": shard}
         self.augmentation = None
@@ -44,12 +45,12 @@ class ArrayBatches:
         batch_size, num_classes, seed, shard: as of `kr.data.TrainPipeline`.
     """
 
-    def __init__(self, source, resolution, batch_size, num_classes, seed=0, shard=(0, 1)):
+    def __init__(self, source, resolution, batch_size, num_classes, seed=0, shard=(1, 1)):
         if batch_size > len(source):
             raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
         if batch_size % shard[1]:
             raise ValueError(f"batch_size must be a multiple of the number of shards; received {batch_size}.")
-        self.images, labels = source.arrays(resolution, crop_ratio=1.0)
+        self.images, labels = source.arrays(resolution, crop_pct=1.0)
         self.labels = np.eye(num_classes, dtype="float32")[labels]
         self.batch_size, self.seed, self.shard = batch_size, seed, shard
         self.steps_per_epoch = len(source) // batch_size
@@ -63,8 +64,7 @@ class ArrayBatches:
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-        index, count = self.shard
-        chosen = chosen[index * len(chosen) // count : (index + 1) * len(chosen) // count]
+        chosen = chosen[shard_slice(self.shard, len(chosen))]
         return self.images[chosen], self.labels[chosen]
 
 
@@ -106,11 +106,9 @@ class ValidationFeed(keras.utils.PyDataset):
         return len(self.images) // self.batch_size
 
     def __getitem__(self, index):
-        (process, processes), first = self.shard, index * self.batch_size
-        part = slice(
-            first + process * self.batch_size // processes, first + (process + 1) * self.batch_size // processes
-        )
-        return self.images[part].astype("float32") / 255, self.labels[part]
+        rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        rows = rows[shard_slice(self.shard, self.batch_size)]
+        return self.images[rows].astype("float32") / 255, self.labels[rows]
 
     def first(self, count):
         """A few images, float in [0, 1], and their class indices."""

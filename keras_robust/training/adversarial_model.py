@@ -9,7 +9,8 @@ from keras import ops
 from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, loss_scale
-from keras_robust.checks import check_count, check_logits_shape
+from keras_robust.batch_checks import check_logits_shape
+from keras_robust.checks import check_count
 from keras_robust.training.input_checks import accepted, check_arrays, check_loss, with_input_check
 from keras_robust.training.objectives import AdversarialCrossEntropy
 from keras_robust.training.optimizer import of_any_backend

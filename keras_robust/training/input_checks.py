@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.checks import check_images, check_labels
+from keras_robust.batch_checks import check_images, check_labels
 
 
 def check_arrays(x, y, sample_weight, classes):

@@ -65,7 +65,7 @@ def test_shards_are_parts_of_the_same_batch(folder, shards):
     """Groups of four: two shards leave them whole, four cut each in two."""
     source = data.source(folder, "train")
     whole = batches(source, 2, start_step=2)
-    parts = [batches(source, 2, start_step=2, shard=(i, shards)) for i in range(shards)]
+    parts = [batches(source, 2, start_step=2, shard=(i, shards)) for i in range(1, shards + 1)]
     same([tuple(np.concatenate(each) for each in zip(*step)) for step in zip(*parts)], whole)
 
 
@@ -73,9 +73,9 @@ def test_shards_are_parts_of_the_same_batch(folder, shards):
 def test_every_image_once_in_an_epoch(folder):
     """With the whole image as the crop and nothing else, images can be recognised."""
     source = data.source(folder, "train")
-    policy = data.Policy(crop_scale=(1.0, 1.0), crop_ratio=(1e-3, 1e3))
-    policy = replace(policy, crop_ratio=(1.0, 1.0))
-    expected = {data.resize_and_crop(source.image(i), 32, crop_ratio=1.0).tobytes(): i for i in range(24)}
+    policy = data.Policy(crop_scale=(1.0, 1.0), aspect_ratio=(1e-3, 1e3))
+    policy = replace(policy, aspect_ratio=(1.0, 1.0))
+    expected = {data.resize_and_crop(source.image(i), 32, crop_pct=1.0).tobytes(): i for i in range(24)}
     orders = []
     for epoch in range(2):
         stream = batches(source, 3, start_step=3 * epoch, policy=policy)
@@ -118,8 +118,8 @@ def test_training_and_evaluation_see_the_same_pixels_of_every_kind_of_file(tmp_p
     for name, save in kinds.items():
         (tmp_path / name.split(".")[0]).mkdir()
         save(tmp_path / name.split(".")[0] / name)
-    source = data.image_folder(tmp_path, None)
-    policy = data.Policy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    source = data.source(tmp_path, None)
+    policy = data.Policy(crop_scale=(1.0, 1.0), aspect_ratio=(1.0, 1.0))
     ((x, y),) = batches(source, 1, policy=policy, batch_size=len(kinds))
     for image, label in zip(x, y.argmax(axis=1)):
         np.testing.assert_array_equal(np.round(image * 255), source.image(label), err_msg=source.class_names[label])
@@ -163,7 +163,7 @@ def damaged(folder, tmp_path):
 @only_once
 def test_a_source_of_arrays_needs_no_files(tmp_path):
     images, labels = files.photographs(10)
-    small = np.stack([data.resize_and_crop(image, 24, crop_ratio=1.0) for image in images])
+    small = np.stack([data.resize_and_crop(image, 24, crop_pct=1.0) for image in images])
     np.savez(tmp_path / "small.npz", x=small, y=labels)
     ((x, y),) = batches(data.source(tmp_path / "small.npz", None), 1, batch_size=10, policy="heavy")
     assert x.shape == (10, 32, 32, 3)
@@ -177,9 +177,10 @@ def test_a_source_of_arrays_needs_no_files(tmp_path):
         ({"policy": None}, "policy must be a name or a kr.data.Policy; received None"),
         ({"batch_size": 25}, "batch_size must be at most the number of images, 24; received 25"),
         ({"num_classes": 2}, "num_classes must be at least the source's 3; received 2"),
-        ({"shard": (2, 2)}, r"index < number; received \(2, 2\)"),
+        ({"shard": (3, 2)}, r"1 <= i <= n; received \(3, 2\)"),
+        ({"shard": (0, 2)}, "shard must be an integer >= 1; received 0"),
         ({"shard": 2}, "shard must be a pair"),
-        ({"shard": (0, 3)}, "batch_size must be a multiple of the number of shards, 3; received 8"),
+        ({"shard": (1, 3)}, "batch_size must be a multiple of the number of shards, 3; received 8"),
         ({"seed": -1}, "seed must be an integer >= 0; received -1"),
         ({"resolution": 0}, "resolution must be an integer >= 1"),
     ],

@@ -28,13 +28,13 @@ def test_shorter_side_is_resized_and_the_centre_is_kept():
 def test_shrinking_is_antialiased():
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.ptp(resize_and_crop(stripes, 24, crop_ratio=1.0)[:, 4:-4].astype(int)) <= 2
+    assert np.ptp(resize_and_crop(stripes, 24, crop_pct=1.0)[:, 4:-4].astype(int)) <= 2
 
 
 def test_overshoot_is_clipped_not_wrapped():
     edge = np.zeros((16, 16, 3), np.uint8)
     edge[:, 8:] = 255
-    enlarged = resize_and_crop(edge, 64, crop_ratio=1.0)
+    enlarged = resize_and_crop(edge, 64, crop_pct=1.0)
     assert enlarged[:, :28].max() < 30
     assert enlarged[:, 36:].min() > 225
 
@@ -42,7 +42,7 @@ def test_overshoot_is_clipped_not_wrapped():
 def test_a_fitting_image_needs_no_pillow(monkeypatch):
     monkeypatch.setattr(preprocessing, "pillow", lambda: pytest.fail("Pillow was asked for"))
     image = gradient(32, 32)
-    np.testing.assert_array_equal(resize_and_crop(image, 32, crop_ratio=1.0), image)
+    np.testing.assert_array_equal(resize_and_crop(image, 32, crop_pct=1.0), image)
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), [[0]], None])
@@ -55,12 +55,12 @@ def test_bilinear_gives_the_means_of_a_triangle():
     # Shrunk by two, a pixel is 1, 3, 3 and 1 eighths of its four neighbours; two of the four are dark here.
     step = np.zeros((16, 16, 3), np.uint8)
     step[:, 9:] = 240
-    result = resize_and_crop(step, 8, crop_ratio=1.0, interpolation="bilinear")
+    result = resize_and_crop(step, 8, crop_pct=1.0, interpolation="bilinear")
     np.testing.assert_array_equal(result[4, 3:6, 0], [0, 120, 240])
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("resolution", 0), ("crop_ratio", 0.0), ("crop_ratio", 1.5), ("interpolation", "nearest")]
+    ("name", "value"), [("resolution", 0), ("crop_pct", 0.0), ("crop_pct", 1.5), ("interpolation", "nearest")]
 )
 def test_bad_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*; received {value!r}"):

@@ -65,11 +65,11 @@ def test_more_crops_extend_fewer():
 def test_arrays_come_from_the_raw_crops_at_any_resolution():
     source = data.photo_crops("val", per_class=3)
     for resolution in (24, 48):
-        images, labels = source.arrays(resolution, crop_ratio=1.0)
+        images, labels = source.arrays(resolution, crop_pct=1.0)
         assert images.shape == (30, resolution, resolution, 3)
         assert images.dtype == np.uint8
         np.testing.assert_array_equal(labels, np.repeat(np.arange(10), 3))
-        expected = data.resize_and_crop(source.image(7), resolution, crop_ratio=1.0)
+        expected = data.resize_and_crop(source.image(7), resolution, crop_pct=1.0)
         np.testing.assert_array_equal(images[7], expected)
 
 
@@ -118,7 +118,7 @@ def test_folder_with_its_own_splits(tmp_path):
         write(tmp_path / part / "b" / "1.png", value)
         write(tmp_path / part / "a" / "deep" / "2.png", value + 1)
         write(tmp_path / part / "a" / ".hidden.png", 99)
-    train, val = (data.image_folder(tmp_path, split) for split in SPLITS)
+    train, val = (data.source(tmp_path, split) for split in SPLITS)
     assert train.class_names == val.class_names == ("a", "b")
     np.testing.assert_array_equal(train.labels, [0, 1])
     assert [train.image(i)[0, 0, 0] for i in range(2)] == [11, 10]
@@ -131,29 +131,29 @@ def test_flat_folder_is_split_by_name(tmp_path):
         for i in range(n):
             write(tmp_path / name / f"{i}.png", i)
     (tmp_path / "LICENSE").write_text("not a class")
-    train, val = (data.image_folder(tmp_path, split) for split in SPLITS)
+    train, val = (data.source(tmp_path, split) for split in SPLITS)
     assert not set(train.paths) & set(val.paths)
     files = {str(path) for path in tmp_path.rglob("*.png")}
     assert set(train.paths) | set(val.paths) == files
-    assert set(data.image_folder(tmp_path, None).paths) == files
+    assert set(data.source(tmp_path, None).paths) == files
     np.testing.assert_array_equal(np.bincount(val.labels), [2, 1])
-    assert val.paths == data.image_folder(str(tmp_path), "val").paths
+    assert val.paths == data.source(str(tmp_path), "val").paths
     assert [Path(path).parent.name for path in train.paths] == [train.class_names[label] for label in train.labels]
 
 
 def test_folder_errors(tmp_path):
     with pytest.raises(ValueError, match="root must be a folder"):
-        data.image_folder(tmp_path / "absent", "train")
+        data.source(tmp_path / "absent", "train")
     with pytest.raises(ValueError, match="it holds no folders"):
-        data.image_folder(tmp_path, "train")
+        data.source(tmp_path, "train")
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match="a must hold images"):
-        data.image_folder(tmp_path, "train")
+        data.source(tmp_path, "train")
     write(tmp_path / "a" / "1.png")
     with pytest.raises(ValueError, match="it holds one"):
-        data.image_folder(tmp_path, "train")
+        data.source(tmp_path, "train")
     (tmp_path / "a" / "2.png").write_text("no image")
-    splits = [data.image_folder(tmp_path, split) for split in SPLITS]
+    splits = [data.source(tmp_path, split) for split in SPLITS]
     corrupt = next(source for source in splits if source.paths[0].endswith("2.png"))
     with pytest.raises(ValueError, match=r"2\.png cannot be read"):
         corrupt.arrays(4)
@@ -163,4 +163,4 @@ def test_classes_of_the_splits_must_match(tmp_path):
     write(tmp_path / "train" / "a" / "1.png")
     write(tmp_path / "val" / "b" / "1.png")
     with pytest.raises(ValueError, match=r"\['a', 'b'\]"):
-        data.image_folder(tmp_path, "train")
+        data.source(tmp_path, "train")

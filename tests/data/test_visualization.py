@@ -11,7 +11,7 @@ def test_contact_sheet_has_one_row_per_class(tmp_path):
     path = data.contact_sheet(source, tmp_path / "sheet.png", per_class=3, resolution=16)
     sheet = np.asarray(Image.open(path))
     assert sheet.shape[0] == 4 + 10 * 20
-    first = data.resize_and_crop(source.image(0), 16, crop_ratio=1.0)
+    first = data.resize_and_crop(source.image(0), 16, crop_pct=1.0)
     right = sheet.shape[1] - 3 * 20
     np.testing.assert_array_equal(sheet[4:20, right : right + 16], first)
     assert sheet[4:20, -20:].min() == 255  # the class has no third image

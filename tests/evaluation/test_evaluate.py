@@ -113,13 +113,13 @@ def test_preprocessing_reaches_the_model(model):
         assert report.settings["images"]["interpolation"] == options["interpolation"]
         return report.results[0].prediction, source.margins()[report.images["index"]], report.images["label"]
 
-    inside, margins, labels = predictions(crop_ratio=0.5, interpolation="bilinear")
+    inside, margins, labels = predictions(crop_pct=0.5, interpolation="bilinear")
     np.testing.assert_array_equal(inside == labels, margins > 0)
-    whole, *_ = predictions(crop_ratio=1.0, interpolation="bicubic")
+    whole, *_ = predictions(crop_pct=1.0, interpolation="bicubic")
     assert (whole >= inside).all()  # the border pushes all towards class 1
     assert (whole > inside).any()
     with pytest.raises(ValueError, match="interpolation must be one of 'bicubic', 'bilinear'"):
-        predictions(crop_ratio=0.5, interpolation="nearest")
+        predictions(crop_pct=0.5, interpolation="nearest")
 
 
 @on_tensorflow

@@ -18,7 +18,7 @@ def folder(tmp_path):
 
 
 def source(folder):
-    return data.image_folder(folder, None)
+    return data.source(folder, None)
 
 
 def test_images_are_drawn_by_the_seed():

@@ -33,7 +33,7 @@ if keras.backend.backend() != "tensorflow":
         ({"path": "x", "preset": "vit"}, "unknown preset"),
         ({"path": "x", "threat": "Linf"}, "threat must be a ThreatModel"),
         ({"path": "x", "resolution": 0}, "resolution must be an integer >= 1"),
-        ({"path": "x", "crop_ratio": 1.5}, "crop_ratio must be a number in"),
+        ({"path": "x", "crop_pct": 1.5}, "crop_pct must be a number in"),
         ({"path": "x", "interpolation": "nearest"}, "interpolation must be one of"),
         ({"path": "x", "report": [{"norm": "L2"}]}, "report must be rows with norm, eps"),
         ({"path": "x", "verify": "yes"}, "verify must be True, False or a kr.export.Settings"),

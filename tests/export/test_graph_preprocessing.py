@@ -114,7 +114,7 @@ def test_truncated_jpeg(photo):
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(
-    ("height", "width", "resolution", "crop_ratio"),
+    ("height", "width", "resolution", "crop_pct"),
     [
         (90, 121, 32, 0.875),
         (90, 121, 64, 1.0),
@@ -125,11 +125,11 @@ def test_truncated_jpeg(photo):
         (1, 1, 32, 1.0),
     ],
 )
-def test_preprocessing(photo, height, width, resolution, crop_ratio, interpolation):
+def test_preprocessing(photo, height, width, resolution, crop_pct, interpolation):
     """On a real photograph at most one level of 255 apart, in at most one of 100 values."""
     image = photo[:height, :width]
-    result = graph_preprocessing.resize_and_crop(tf.constant(image), resolution, crop_ratio, interpolation)
-    expected = kr.data.resize_and_crop(image, resolution, crop_ratio, interpolation)
+    result = graph_preprocessing.resize_and_crop(tf.constant(image), resolution, crop_pct, interpolation)
+    expected = kr.data.resize_and_crop(image, resolution, crop_pct, interpolation)
     apart = np.abs(result.numpy().astype(int) - expected)
     assert apart.max() <= 1
     assert (apart > 0).mean() <= 0.01

@@ -45,7 +45,7 @@ def test_the_data_are_consistent():
         assert preset.architecture in kr.models.names()
         assert preset.source.startswith("https://")
         assert kr.ThreatModel(*preset.threat).eps == pytest.approx(4 / 255)
-        assert math.floor(preset.resolution / preset.crop_ratio) == 256
+        assert math.floor(preset.resolution / preset.crop_pct) == 256
         assert preset.interpolation in ("bicubic", "bilinear")
         assert preset.linf < preset.clean < 100
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import keras_robust as kr
+from keras_robust.data.sampler import shard_slice
 from keras_robust.layers.regularization import StochasticDepth
 from keras_robust.models import registry
 from keras_robust.recipes import (
@@ -54,9 +55,8 @@ def adversarial(model):
 
 def parts(distribution, *arrays):
     """This process' part of each global batch."""
-    i, n = distribution.shard
     batches = [np.arange(start, min(start + BATCH, len(arrays[0]))) for start in range(0, len(arrays[0]), BATCH)]
-    return [tuple(a[rows[i * len(rows) // n : (i + 1) * len(rows) // n]] for a in arrays) for rows in batches]
+    return [tuple(a[rows[shard_slice(distribution.shard, len(rows))]] for a in arrays) for rows in batches]
 
 
 class Batches(keras.utils.PyDataset):

@@ -97,7 +97,7 @@ def test_runs_go_on_on_another_number_of_devices(tmp_path):
 
 def test_one_device_is_found(capsys):
     found = distribution.start("auto")
-    assert (found.kind, found.devices, found.shard, found.writes) == ("single", 1, (0, 1), True)
+    assert (found.kind, found.devices, found.shard, found.writes) == ("single", 1, (1, 1), True)
     line = capsys.readouterr().out
     assert line.startswith("distribution: single, 1 CPU")
     assert ("trains on one device under PyTorch" in line) == (BACKEND == "torch")

@@ -132,13 +132,13 @@ def test_preset_brings_its_preprocessing(tool, evaluate, monkeypatch, tmp_path, 
     monkeypatch.setattr(kr.evaluation, "evaluate", lambda *arguments, **options: given.update(options, args=arguments))
     command = ["--model", "robarch_small_110ep", "--weights", "w.pt", "--data", "photo_crops", "--out", tmp_path]
     assert evaluate(*command, "--shard", "1/2") == 0
-    assert (given["interpolation"], given["crop_ratio"]) == ("bilinear", 0.875)
+    assert (given["interpolation"], given["crop_pct"]) == ("bilinear", 0.875)
     model, _, threats, resolutions, attack, n_examples, seed, out = given["args"]
     assert model[:2] == ("robarch_small_110ep", Path("w.pt"))
     assert [str(threat) for threat in threats] == ["Linf 4/255", "L2 2", "L1 75"]
     assert (resolutions, attack, n_examples, seed, out) == ([224], "standard", None, 0, tmp_path)
-    assert evaluate(*command, "--shard", "1/2", "--interpolation", "bicubic", "--crop-ratio", 1) == 0
-    assert (given["interpolation"], given["crop_ratio"]) == ("bicubic", 1.0)
+    assert evaluate(*command, "--shard", "1/2", "--interpolation", "bicubic", "--crop-pct", 1) == 0
+    assert (given["interpolation"], given["crop_pct"]) == ("bicubic", 1.0)
 
 
 def test_threats_are_written_as_norm_and_radii(tool):

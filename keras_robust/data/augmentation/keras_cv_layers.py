@@ -80,7 +80,7 @@ class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
 
 
 class RandomResizedCrop(StatelessLayer):
-    """A random crop (`policy.crop_scale`, `crop_ratio`), resized by Pillow's bicubic filter, mirrored at random.
+    """A random crop (`policy.crop_scale`, `aspect_ratio`), resized by Pillow's bicubic filter, mirrored at random.
 
     KerasCV's RandomCropAndResize draws the ratio uniformly, not its logarithm, and resizes without antialiasing.
 
@@ -95,13 +95,15 @@ class RandomResizedCrop(StatelessLayer):
         self.resolution = resolution
 
     def draw(self, numbers):
-        return {"crop": numbers[:-1], "flip": numbers[-1] < self.policy.flip}
+        return {"crop": numbers[:-1], "flip": numbers[-1] < self.policy.flip_probability}
 
     def box(self, numbers, height, width):
         """top, left, height and width of the crop, int32 (4,), in an image of that size."""
         size = (tf.cast(length, tf.float32) for length in (height, width))
         return tf.cast(
-            tf.stack(parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.crop_ratio, NUMPY_NAMES)),
+            tf.stack(
+                parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.aspect_ratio, NUMPY_NAMES)
+            ),
             tf.int32,
         )
 
@@ -143,7 +145,7 @@ class RandAugment(StatelessLayer):
 
 
 class RandomErasing(StatelessLayer):
-    """One box of standard normal noise, pixel by pixel (`policy.erase`, `erase_area`, `erase_ratio`).
+    """One box of standard normal noise, pixel by pixel: `erase_probability`, `erase_area` and `erase_aspect_ratio`.
 
     Takes uint8 images and returns float32 ones in units of [0, 1], of which the noise is not clipped: that is left to
     the end, after mixing. (KerasCV's RandomCutout has no distribution of areas and ratios.)
@@ -159,7 +161,12 @@ class RandomErasing(StatelessLayer):
         if box.dtype != tf.int32:
             policy = self.policy
             box = parameters.erase_box(
-                box, float(image.shape[0]), policy.erase, policy.erase_area, policy.erase_ratio, NUMPY_NAMES
+                box,
+                float(image.shape[0]),
+                policy.erase_probability,
+                policy.erase_area,
+                policy.erase_aspect_ratio,
+                NUMPY_NAMES,
             )
             box = tf.cast(tf.stack(box), tf.int32)
         return on_host(image_ops.erase, [image, box, transformation["noise"]], self.output_spec(image))

@@ -63,8 +63,8 @@ class DeviceAugmentation:
         """
         numbers = random.uniform(keys, ops.zeros((ops.shape(images)[0], _NUMBERS)))
         crop, flip, erase, mix = (numbers[:, start:stop] for start, stop in zip(_STARTS, (*_STARTS[1:], _NUMBERS)))
-        images, labels = self.crop(images, crop, flip[:, 0] < self.policy.flip), self._soft(labels)
-        if self.policy.erase > 0:
+        images, labels = self.crop(images, crop, flip[:, 0] < self.policy.flip_probability), self._soft(labels)
+        if self.policy.erase_probability > 0:
             noise = random.normal(random.fold_in(keys, _NOISE), images)
             images = self.erase(images, erase, noise)
         if self.policy.mixes:
@@ -80,7 +80,7 @@ class DeviceAugmentation:
         pixels = ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
         height, width = images.shape[1:3]
         sizes = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
-        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.crop_ratio, ops)
+        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.aspect_ratio, ops)
         across = self._filters(left, w, width)
         across = ops.where(flip[:, None, None], ops.flip(across, axis=1), across)
         # Pillow's order: rows first, clipped in between.
@@ -91,7 +91,7 @@ class DeviceAugmentation:
         """Noise in one box of some images."""
         policy, side = self.policy, float(self.resolution)
         top, left, height, width = parameters.erase_box(
-            numbers, side, policy.erase, policy.erase_area, policy.erase_ratio, ops
+            numbers, side, policy.erase_probability, policy.erase_area, policy.erase_aspect_ratio, ops
         )
         return ops.where(self._inside(top, top + height, left, left + width), noise, images)
 

@@ -33,16 +33,16 @@ class Policy:
 
     Args:
         crop_scale: RandomResizedCrop: share of the image's area, from a uniform distribution.
-        crop_ratio: width divided by height, log-uniform. The crop is resized by Pillow's bicubic filter.
-        flip: probability of mirroring left and right.
+        aspect_ratio: width divided by height, log-uniform. The crop is resized by Pillow's bicubic filter.
+        flip_probability: of mirroring left and right.
         operations: names out of `OPERATIONS`, from which RandAugment draws with replacement.
         n_operations: how many it draws for an image.
         operation_probability: with which each is applied.
         magnitude: mean of their severity, of 10.
         magnitude_std: its standard deviation; draws are clipped to [0, 10].
-        erase: probability of random erasing: one box becomes standard normal noise, pixel by pixel.
+        erase_probability: of random erasing: one box becomes standard normal noise, pixel by pixel.
         erase_area: share of the image's area, uniform.
-        erase_ratio: height divided by width, log-uniform.
+        erase_aspect_ratio: height divided by width, log-uniform.
         mixup_alpha: of the distribution Beta(alpha, alpha) of the share lambda of an image in its mixture with another.
         cutmix_alpha: likewise of cutmix, where a box of share 1 - lambda comes from the other image.
         cutmix_probability: of cutmix where both have an alpha; else mixup is done. One of them always is.
@@ -54,16 +54,16 @@ class Policy:
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.0
+    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.0
     operations: tuple[str, ...] = ()
     n_operations: int = 2
     operation_probability: float = 0.5
     magnitude: float = 9.0
     magnitude_std: float = 0.5
-    erase: float = 0.0
+    erase_probability: float = 0.0
     erase_area: tuple[float, float] = (0.02, 1 / 3)
-    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    erase_aspect_ratio: tuple[float, float] = (0.3, 3.3)
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     cutmix_probability: float = 0.5
@@ -74,10 +74,16 @@ class Policy:
         for field in fields(self):
             if isinstance(getattr(self, field.name), list):  # as JSON and command lines give them
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-        for name in ("flip", "operation_probability", "erase", "cutmix_probability", "label_smoothing"):
+        for name in (
+            "flip_probability",
+            "operation_probability",
+            "erase_probability",
+            "cutmix_probability",
+            "label_smoothing",
+        ):
             if check_number(name, getattr(self, name)) > 1:
                 raise ValueError(f"{name} must be in [0, 1]; received {getattr(self, name)!r}.")
-        for name, most in (("crop_scale", 1), ("crop_ratio", None), ("erase_area", 1), ("erase_ratio", None)):
+        for name, most in (("crop_scale", 1), ("aspect_ratio", None), ("erase_area", 1), ("erase_aspect_ratio", None)):
             self._check_range(name, most)
         for name in ("magnitude_std", "mixup_alpha", "cutmix_alpha"):
             check_number(name, getattr(self, name))
@@ -105,10 +111,16 @@ class Policy:
 
 BASIC = Policy()
 HEAVY = replace(
-    BASIC, flip=0.5, operations=OPERATIONS, erase=0.25, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1
+    BASIC,
+    flip_probability=0.5,
+    operations=OPERATIONS,
+    erase_probability=0.25,
+    mixup_alpha=0.8,
+    cutmix_alpha=1.0,
+    label_smoothing=0.1,
 )
-# Singh et al. 2023. The basic recipe's published code does not flip; it is an option: replace(BASIC, flip=0.5).
-# What of the heavy one runs on the device as well.
+# Singh et al. 2023. The basic recipe's published code does not flip: replace(BASIC, flip_probability=0.5) does.
+# The third is what of the heavy one runs on the device as well.
 POLICIES = {"heavy": HEAVY, "basic": BASIC, "heavy_without_randaugment": replace(HEAVY, operations=())}
 
 

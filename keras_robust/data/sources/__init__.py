@@ -5,21 +5,11 @@ from pathlib import Path
 
 from keras_robust.data.sources.arrays import ArrayFile
 from keras_robust.data.sources.base import EncodedSource, Source
-from keras_robust.data.sources.folder import ImageFolder, image_folder
-from keras_robust.data.sources.photo_crops import PhotoCrops, photo_crops
+from keras_robust.data.sources.folder import ImageFolder
+from keras_robust.data.sources.photo_crops import photo_crops
 from keras_robust.data.sources.tar import SUFFIXES, TarArchive
 
-__all__ = [
-    "ArrayFile",
-    "EncodedSource",
-    "ImageFolder",
-    "PhotoCrops",
-    "Source",
-    "TarArchive",
-    "image_folder",
-    "photo_crops",
-    "source",
-]
+__all__ = ["EncodedSource", "ImageFolder", "Source", "photo_crops", "source"]
 TFDS = "tfds:"
 
 

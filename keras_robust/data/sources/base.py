@@ -48,19 +48,19 @@ class Source:
         )
 
     def arrays(
-        self, resolution: int, crop_ratio: float = 0.875, interpolation: str = "bicubic"
+        self, resolution: int, crop_pct: float = 0.875, interpolation: str = "bicubic"
     ) -> tuple[np.ndarray, np.ndarray]:
         """All images at one resolution, with their labels.
 
         Args:
-            resolution, crop_ratio, interpolation: see `resize_and_crop`.
+            resolution, crop_pct, interpolation: see `resize_and_crop`.
 
         Returns:
             Images, uint8 of shape (n, resolution, resolution, 3), and labels, int64 of shape (n,).
         """
         images = np.empty((len(self), resolution, resolution, 3), np.uint8)
         for index in range(len(self)):
-            images[index] = resize_and_crop(self.image(index), resolution, crop_ratio, interpolation)
+            images[index] = resize_and_crop(self.image(index), resolution, crop_pct, interpolation)
         return images, self.labels.copy()
 
     def sample(self, n: int, seed: int = 0) -> "Source":

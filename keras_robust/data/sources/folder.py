@@ -46,16 +46,6 @@ class ImageFolder(EncodedSource):
             return file.read()
 
 
-def image_folder(root: str | PathLike, split: str | None, seed: int = 0) -> ImageFolder:
-    """Images in one folder per class: see `ImageFolder`.
-
-    Example:
-        >>> val = kr.data.image_folder("flowers", "val")   # flowers/val/rose/1.jpg or flowers/rose/1.jpg
-        >>> images, labels = val.arrays(224)
-    """
-    return ImageFolder(root, split, seed)
-
-
 def _names(root):
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

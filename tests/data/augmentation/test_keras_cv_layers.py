@@ -18,7 +18,7 @@ augment = pytest.importorskip("keras_robust.data.augmentation.keras_cv_layers")
 def batch():
     images, labels = files.photographs(6)
     return {
-        "images": tf.constant(np.stack([resize_and_crop(image, 40, crop_ratio=1.0) for image in images])),
+        "images": tf.constant(np.stack([resize_and_crop(image, 40, crop_pct=1.0) for image in images])),
         "labels": tf.one_hot(labels, 10),
     }
 

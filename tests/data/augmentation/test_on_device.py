@@ -18,7 +18,7 @@ HEAVY = POLICIES["heavy_without_randaugment"]
 
 def photographs(n, side=48):
     images, labels = files.photographs(n)
-    return np.stack([resize_and_crop(image, side, crop_ratio=1.0) for image in images]), labels.astype("int32")
+    return np.stack([resize_and_crop(image, side, crop_pct=1.0) for image in images]), labels.astype("int32")
 
 
 def keys(n, step=0):
@@ -67,7 +67,7 @@ def test_float_images_are_taken_as_they_are():
 
 @slow_on_jax
 def test_noise_is_where_the_box_is():
-    augment = DeviceAugmentation(replace(HEAVY, erase=1.0), 32, num_classes=10)
+    augment = DeviceAugmentation(replace(HEAVY, erase_probability=1.0), 32, num_classes=10)
     numbers = np.random.default_rng(1).random((6, parameters.ERASE), np.float32)
     images, noise = np.zeros((6, 32, 32, 3), "float32"), np.ones((6, 32, 32, 3), "float32")
     result = ops.convert_to_numpy(augment.erase(ops.array(images), ops.array(numbers), ops.array(noise)))

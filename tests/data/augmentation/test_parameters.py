@@ -188,15 +188,15 @@ def test_the_device_draws_the_same_boxes_and_shares():
 def test_policies_are_the_papers_table():
     table = {
         "crop_scale": (0.08, 1.0),
-        "crop_ratio": (3 / 4, 4 / 3),
-        "flip": 0.5,
+        "aspect_ratio": (3 / 4, 4 / 3),
+        "flip_probability": 0.5,
         "n_operations": 2,
         "operation_probability": 0.5,
         "magnitude": 9.0,
         "magnitude_std": 0.5,
-        "erase": 0.25,
+        "erase_probability": 0.25,
         "erase_area": (0.02, 1 / 3),
-        "erase_ratio": (0.3, 3.3),
+        "erase_aspect_ratio": (0.3, 3.3),
         "mixup_alpha": 0.8,
         "cutmix_alpha": 1.0,
         "cutmix_probability": 0.5,
@@ -205,7 +205,7 @@ def test_policies_are_the_papers_table():
     }
     assert {name: getattr(HEAVY, name) for name in table} == table
     assert len(HEAVY.operations) == 15
-    for name in ("flip", "erase", "mixup_alpha", "cutmix_alpha", "label_smoothing"):
+    for name in ("flip_probability", "erase_probability", "mixup_alpha", "cutmix_alpha", "label_smoothing"):
         assert getattr(BASIC, name) == 0.0
     assert BASIC.operations == ()
 
@@ -214,10 +214,10 @@ def test_policies_are_the_papers_table():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"flip": 1.5}, "flip must be in"),
+        ({"flip_probability": 1.5}, "flip_probability must be in"),
         ({"crop_scale": (0.5, 0.1)}, r"crop_scale must be a pair 0 < low <= high <= 1; received \(0.5, 0.1\)"),
         ({"crop_scale": 0.5}, "crop_scale must be a pair of numbers"),
-        ({"crop_ratio": (0.0, 1.0)}, "crop_ratio must be a pair 0 < low <= high"),
+        ({"aspect_ratio": (0.0, 1.0)}, "aspect_ratio must be a pair 0 < low <= high"),
         ({"operations": ("Sepia",)}, "operations must be one of 'AutoContrast'.*received 'Sepia'"),
         ({"magnitude": 11}, "magnitude must be in"),
         ({"mixup_alpha": -1.0}, "mixup_alpha must be a finite number >= 0"),

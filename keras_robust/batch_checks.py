@@ -1,0 +1,100 @@
+"""Checks of images, labels and models: each raises a ValueError that says what came and what is accepted."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import backend
+from keras_robust.types import Tensor
+
+
+def check_images(x: Any, name: str = "x") -> Tensor:
+    """`x` as a float32 tensor of shape (batch, height, width, channels) with finite values in [0, 1]."""
+    shape = getattr(x, "shape", None)
+    if shape is None or len(shape) != 4:
+        received = type(x).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"{name} must be images of shape (batch, height, width, channels); received {received}.")
+    if 0 in tuple(shape):
+        raise ValueError(f"{name} must not be empty; received shape {tuple(shape)}.")
+    dtype = str(x.dtype) if isinstance(x, np.ndarray) else keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        hint = " Divide 8-bit images by 255." if "int" in dtype else ""
+        raise ValueError(f"{name} must be floats in [0, 1]; received dtype {dtype}.{hint}")
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    low, high = (float(ops.convert_to_numpy(bound)) for bound in (ops.min(x), ops.max(x)))
+    # NaN fails both comparisons.
+    if not (low >= 0.0 and high <= 1.0):
+        if not np.isfinite([low, high]).all():
+            raise ValueError(f"{name} must be finite; received NaN or infinite pixels.")
+        raise ValueError(
+            f"{name} must be pixels in [0, 1]; received values in [{low:g}, {high:g}]. "
+            "Normalisation belongs into the model (models.create(..., normalization=...))."
+        )
+    return x
+
+
+def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
+    """`y` as int32 class indices of shape (count,) or float32 soft labels of shape (count, classes)."""
+    try:
+        y = np.asarray(y if isinstance(y, (list, tuple)) else ops.convert_to_numpy(y))
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of labels; received {y!r:.200}.") from error
+    if len(y) != count if y.ndim else True:
+        raise ValueError(f"{name} must have one label per image; received shape {y.shape} for {count} images.")
+    if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
+        if y.min() < 0 or y.max() >= classes:
+            raise ValueError(
+                f"{name} must be class indices in [0, {classes - 1}], as the model has {classes} outputs; "
+                f"received values in [{y.min()}, {y.max()}]."
+            )
+        return ops.convert_to_tensor(y.astype("int32"))
+    if y.ndim == 2 and y.shape[1] == classes and classes > 1:
+        y = y.astype("float32")
+        good = np.isfinite(y).all(1) & (y >= 0).all(1) & (np.abs(y.sum(1) - 1) <= 1e-3)
+        if not good.all():
+            raise ValueError(
+                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1; received {y[~good][0]} among others."
+            )
+        return ops.convert_to_tensor(y)
+    raise ValueError(
+        f"{name} must be integer class indices of shape ({count},) or soft labels of shape ({count}, {classes}); "
+        f"received dtype {y.dtype} and shape {y.shape}."
+    )
+
+
+def class_count(model: Callable, x: Tensor) -> int:
+    """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
+    shape = getattr(model, "output_shape", None)
+    if not isinstance(shape, tuple):
+        shape = _classes.get(model) if isinstance(model, keras.Layer) else None
+    if shape is None:
+        logits = backend.compile(lambda frozen, x: frozen(x), model)(x[:1])
+        shape = tuple(getattr(logits, "shape", None) or (type(logits).__name__,))
+        if isinstance(model, keras.Layer):
+            _classes[model] = shape
+    return check_logits_shape(shape)
+
+
+# Output shapes of models that do not tell theirs: finding out may cost a compilation.
+_classes: weakref.WeakKeyDictionary[keras.Layer, tuple] = weakref.WeakKeyDictionary()
+
+
+def check_logits_shape(shape: Any) -> int:
+    """The number of classes from the output shape of a model."""
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
+        raise ValueError(f"model must return logits of shape (batch, classes); its output is {shape!r}.")
+    if shape[1] < 2:
+        raise ValueError(f"model must have at least 2 classes, or nothing can be misclassified; it has {shape[1]}.")
+    return shape[1]
+
+
+def check_batch(model: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Images and labels as tensors that `model` can be attacked on."""
+    if not callable(model):
+        raise ValueError(f"model must be a callable from images to logits; received {model!r}.")
+    x = check_images(x)
+    return x, check_labels(y, x.shape[0], class_count(model, x))
