@@ -1,10 +1,11 @@
 """White-box and black-box attacks in keras.ops: `attack(model, x, y)` gives adversarial images in the threat model."""
 
 from keras_robust.attacks.apgd import APGD
-from keras_robust.attacks.autoattack import AutoAttack, AutoAttackResult
+from keras_robust.attacks.autoattack import AutoAttack
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.pgd import FGSM, NFGSM, PGD
+from keras_robust.attacks.result import AttackResult
 from keras_robust.attacks.square import Square
 
-__all__ = ["APGD", "FAB", "FGSM", "NFGSM", "PGD", "Attack", "AutoAttack", "AutoAttackResult", "Square"]
+__all__ = ["APGD", "FAB", "FGSM", "NFGSM", "PGD", "Attack", "AttackResult", "AutoAttack", "Square"]

@@ -1,4 +1,4 @@
-"""Attacks on many images at full batches: each lane of a batch holds one run, and takes the next when it is done."""
+"""Batching of attacks on many images: each slot of a batch holds one run, and takes the next when it is done."""
 
 import weakref
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
@@ -18,14 +18,14 @@ IDLE_SHARE = 1 / 8
 # Batches are multiples of this. On a CPU the rows of such batches come out alike to the last bit, however many there
 # are (measured on TensorFlow, oneDNN, for batches of 16 to 192; batches of 8, 13, 50 or 100 differ).
 GRANULE = 16
-# Where cores can share the lanes of a batch, each gets at least this many: narrower ones cost more per lane.
+# Where cores can share the slots of a batch, each gets at least this many: narrower ones cost more per slot.
 LEAST_WIDTH = 4 * GRANULE
 
 
-def lane_count(needed, largest):
-    """Lanes of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
+def slot_count(needed, largest):
+    """SlotRunner of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
 
-    Where each shape is a compilation, as many as allowed. Else the next multiple of `GRANULE`, so that few idle lanes
+    Where each shape is a compilation, as many as allowed. Else the next multiple of `GRANULE`, so that few idle slots
     are computed; the largest one is a multiple too if it is larger than that.
     """
     if needed == 0 or backend.COMPILES_EACH_SHAPE or largest <= GRANULE:
@@ -43,24 +43,24 @@ def divide_cores(batch_size):
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """What became of a batch of images: the misclassified point of each, and the evaluations of the model it took.
+class Outcomes:
+    """Outcomes of an attack on a set of images: the misclassified point of each, and what it took.
 
-    `x_adv` float32 (n, height, width, channels), the image itself where no run succeeded; `broken` booleans (n,);
+    `x_adv` float32 (n, height, width, channels), the image itself where no run succeeded; `misclassified` bool (n,);
     `evaluations` int (n,): gradients (Square: queries) until the first misclassified point, over all runs;
     `unconfirmed` int: runs that ended on a point that the compiled model misclassifies and the uncompiled does not.
     """
 
     x_adv: np.ndarray
-    broken: np.ndarray
+    misclassified: np.ndarray
     evaluations: np.ndarray
     unconfirmed: int
 
 
-class Lanes:
+class SlotRunner:
     """Runs one attack on one model.
 
-    What becomes of an image depends on the seed, its index and the number of lanes, not on the images beside it.
+    What becomes of an image depends on the seed, its index and the number of slots, not on the images beside it.
 
     Args:
         attack: the `Attack`.
@@ -82,12 +82,12 @@ class Lanes:
             y: int32 (n,).
             targets: int32 (n, classes - 1), the classes to aim at, in order.
             index: int32 (n,), places of the images in the data set.
-            batch_size: the most lanes, see `lane_count`.
+            batch_size: the most slots, see `slot_count`.
             confirm: function of points, images and labels: whether the points are in the threat model and misclassified
                 by the uncompiled model.
 
         Returns:
-            `Attempts`.
+            `Outcomes`.
         """
         parts = min(backend.concurrent_calls(), batch_size // LEAST_WIDTH) if self._side_by_side else 1
         stop = Event()
@@ -114,56 +114,56 @@ class Lanes:
         x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
         evaluations, unconfirmed = np.zeros((len(x), n_attempts), np.int64), 0
         # All images meet their first target before any meets its second. Of two runs at one image the earlier counts:
-        # it goes on when a later one succeeds, so that the outcome does not depend on which lanes were free.
+        # it goes on when a later one succeeds, so that the outcome does not depend on which slots were free.
         waiting = [(image, number) for number in range(n_attempts) for image in range(len(x))][::-1]
-        lanes = _Assignment(lane_count(len(waiting), batch_size))
+        slots = _Slots(slot_count(len(waiting), batch_size))
         state = inputs = None
         while True:
             if stop.is_set():
                 raise CancelledError
-            lanes.release(winner, attack.evaluations)
+            slots.release(winner, attack.evaluations)
             waiting = [(image, number) for image, number in waiting if number < winner[image]]
-            width = lane_count(int(lanes.busy.sum()) + len(waiting), batch_size)
+            width = slot_count(int(slots.busy.sum()) + len(waiting), batch_size)
             if not width:
                 used = np.arange(n_attempts) <= winner[:, None]
-                return Attempts(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
-            if width < len(lanes):
-                kept = lanes.narrow(width)
+                return Outcomes(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
+            if width < len(slots):
+                kept = slots.narrow(width)
                 state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
                 inputs = None
-            idle = np.flatnonzero(~lanes.busy)
-            refill = waiting and len(idle) >= max(1, IDLE_SHARE * len(lanes))
+            idle = np.flatnonzero(~slots.busy)
+            refill = waiting and len(idle) >= max(1, IDLE_SHARE * len(slots))
             if refill:
-                for lane in idle[: len(waiting)]:
-                    lanes.assign(lane, *waiting.pop())
+                for slot in idle[: len(waiting)]:
+                    slots.assign(slot, *waiting.pop())
             if refill or inputs is None:
-                inputs = self._inputs(x, y, targets, index, lanes)
+                inputs = self._inputs(x, y, targets, index, slots)
             if refill:
-                state = self._fill(state, inputs, lanes.done == 0)
-            done = ops.convert_to_tensor(lanes.done.astype("int32"))
-            *state, candidates, fooled, in_vain = self._program.advance(*inputs, done, *state)
-            fooled, in_vain = ops.convert_to_numpy(fooled), ops.convert_to_numpy(in_vain)
-            busy = np.flatnonzero(lanes.busy)
-            left = np.minimum(attack.chunk, attack.evaluations - lanes.done[busy])
-            evaluations[lanes.image[busy], lanes.number[busy]] += np.minimum(in_vain[busy] + 1, left)
-            lanes.done += attack.chunk
-            fooled = np.flatnonzero(fooled & lanes.busy)
-            if len(fooled):
+                state = self._fill(state, inputs, slots.done == 0)
+            done = ops.convert_to_tensor(slots.done.astype("int32"))
+            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)
+            misclassified, in_vain = ops.convert_to_numpy(misclassified), ops.convert_to_numpy(in_vain)
+            busy = np.flatnonzero(slots.busy)
+            left = np.minimum(attack.chunk, attack.evaluations - slots.done[busy])
+            evaluations[slots.image[busy], slots.number[busy]] += np.minimum(in_vain[busy] + 1, left)
+            slots.done += attack.chunk
+            misclassified = np.flatnonzero(misclassified & slots.busy)
+            if len(misclassified):
                 points, image, number = (
-                    ops.convert_to_numpy(candidates)[fooled],
-                    lanes.image[fooled],
-                    lanes.number[fooled],
+                    ops.convert_to_numpy(candidates)[misclassified],
+                    slots.image[misclassified],
+                    slots.number[misclassified],
                 )
                 confirmed = confirm(points, x[image], y[image])
                 for i in np.flatnonzero(confirmed):
                     if number[i] < winner[image[i]]:
                         x_adv[image[i]], winner[image[i]] = points[i], number[i]
-                unconfirmed += int((~confirmed & (lanes.done[fooled] >= attack.evaluations)).sum())
+                unconfirmed += int((~confirmed & (slots.done[misclassified] >= attack.evaluations)).sum())
 
-    def _inputs(self, x, y, targets, index, lanes):
-        attack, image = self.attack, np.maximum(lanes.image, 0)
-        column = np.minimum(lanes.number // attack.n_restarts, targets.shape[1] - 1)
-        numbers = (y[image], targets[image, column], index[image], lanes.number)
+    def _inputs(self, x, y, targets, index, slots):
+        attack, image = self.attack, np.maximum(slots.image, 0)
+        column = np.minimum(slots.number // attack.n_restarts, targets.shape[1] - 1)
+        numbers = (y[image], targets[image, column], index[image], slots.number)
         integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
         return [ops.convert_to_tensor(x[image]), ops.convert_to_tensor(np.float32(attack.threat.eps)), *integers]
 
@@ -175,8 +175,8 @@ class Lanes:
         return [choose(fresh, new, old) for new, old in zip(begun, state)]
 
 
-class _Assignment:
-    """Which run each lane holds: the place of its image in the call (-1: none), its number, evaluations done."""
+class _Slots:
+    """Which run each slot holds: the place of its image in the call (-1: none), its number, evaluations done."""
 
     def __init__(self, width):
         self.image, self.number, self.done = np.full(width, -1), np.zeros(width, int), np.zeros(width, int)
@@ -188,26 +188,29 @@ class _Assignment:
     def busy(self):
         return self.image >= 0
 
-    def assign(self, lane, image, number):
-        self.image[lane], self.number[lane], self.done[lane] = image, number, 0
+    def assign(self, slot, image, number):
+        self.image[slot], self.number[slot], self.done[slot] = image, number, 0
 
     def release(self, winner, evaluations):
-        """Free the lanes whose run is over: at its end, or because it or an earlier one of its image succeeded."""
+        """Free the slots whose run is over: at its end, or because it or an earlier one of its image succeeded."""
         self.image[(self.done >= evaluations) | (self.number >= winner[self.image])] = -1
 
     def narrow(self, width):
-        """Keep `width` lanes, with all that are busy, in order; returns their numbers."""
+        """Keep `width` slots, with all that are busy, in order; returns their numbers."""
         spare = np.flatnonzero(~self.busy)[: width - int(self.busy.sum())]
         kept = np.sort(np.concatenate([np.flatnonzero(self.busy), spare])).astype(np.int32)
         self.image, self.number, self.done = self.image[kept], self.number[kept], self.done[kept]
         return kept
 
 
-def _interleaved(x, rows, attempts):
-    """The `Attempts` of all images from those of the parts at `rows`, slices of them."""
-    whole = Attempts(x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(a.unconfirmed for a in attempts))
-    for row, part in zip(rows, attempts):
-        whole.x_adv[row], whole.broken[row], whole.evaluations[row] = part.x_adv, part.broken, part.evaluations
+def _interleaved(x, rows, parts):
+    """The `Outcomes` of all images from those of the parts at `rows`, slices of them."""
+    whole = Outcomes(
+        x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(part.unconfirmed for part in parts)
+    )
+    for row, part in zip(rows, parts):
+        whole.x_adv[row], whole.misclassified[row] = part.x_adv, part.misclassified
+        whole.evaluations[row] = part.evaluations
     return whole
 
 
@@ -238,8 +241,8 @@ class _Program:
         state, in_vain = self._attack.iterate(problem, done, state, self._attack.chunk)
         found = self._attack.outcome(problem, state)
         inside = problem.norm.contains(found.x, x, problem.eps)
-        fooled = ops.logical_and(ops.logical_not(found.correct), inside)
-        return (*tree.flatten(state), found.x, fooled, in_vain)
+        misclassified = ops.logical_and(ops.logical_not(found.correct), inside)
+        return (*tree.flatten(state), found.x, misclassified, in_vain)
 
 
 # Of each Keras model by attack and stream. The radius is an argument of the compiled functions, so that all share them.

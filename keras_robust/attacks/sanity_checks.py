@@ -1,4 +1,4 @@
-"""What casts doubt on a robustness figure: each check returns one sentence of explanation, or nothing."""
+"""Checks of a robustness figure: each yields warnings, sentences that say why the figure may be too high."""
 
 import numpy as np
 from keras import ops
@@ -10,7 +10,7 @@ SQUARE_GAIN = 0.002  # of robust accuracy
 
 
 def of_model(model, logits, x, y, expect_random=False):
-    """Doubts about a model, from its behaviour on a few images and without attacking them.
+    """Warnings about a model, from its behaviour on a few images and without attacking them.
 
     Args:
         model: a Keras model or any callable.
@@ -33,7 +33,7 @@ def of_model(model, logits, x, y, expect_random=False):
 
 
 def of_outputs(logits, x, expect_random=False):
-    """Doubts about a model from its outputs alone; the arguments are those of `of_model`."""
+    """Warnings about a model from its outputs alone; the arguments are those of `of_model`."""
     first, again = logits(x), logits(x)
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
     random = (np.linalg.norm(first - again, axis=1) > RANDOM_CHANGE * length).mean()
@@ -58,7 +58,7 @@ def of_outputs(logits, x, expect_random=False):
 
 
 def of_classes(num_classes, fallbacks):
-    """Doubts about attacks that a model has too few classes for; `fallbacks` name -> (classes needed, instead)."""
+    """Warnings about attacks that a model has too few classes for; `fallbacks` name -> (classes needed, instead)."""
     for loss, (needed, instead) in fallbacks.items():
         if num_classes < needed:
             yield (
@@ -68,7 +68,7 @@ def of_classes(num_classes, fallbacks):
 
 
 def of_result(accuracy_after):
-    """Doubts about the outcome of an ensemble, from the accuracy after each of its attacks."""
+    """Warnings about the outcome of an ensemble, from the accuracy after each of its attacks."""
     names = list(accuracy_after)
     if "square" in names and len(names) > 2:
         place = names.index("square")
@@ -81,7 +81,7 @@ def of_result(accuracy_after):
 
 
 def of_radii(accuracies):
-    """Doubts about the accuracies {eps: robust accuracy} under one norm: a larger ball cannot be harder to leave."""
+    """Warnings about the accuracies {eps: robust accuracy} under one norm: a larger ball cannot be harder to leave."""
     for (smaller, before), (larger, after) in zip(sorted(accuracies.items()), sorted(accuracies.items())[1:]):
         if after > before:
             yield (

@@ -1,9 +1,8 @@
-"""How robust is a model: accuracy under attack, by threat model and resolution, image by image."""
+"""Evaluation of a model: accuracy under attack, by threat model and resolution, image by image."""
 
-import platform
 import re
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,26 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks import Attack
+from keras_robust.attacks.suite import AttackSuite, is_differentiable
 from keras_robust.checks import check_count, check_shard
 from keras_robust.data import Source, resize_and_crop
-from keras_robust.evaluation.assembly import Plan, assemble
-from keras_robust.evaluation.attack_suites import attacker, check_attack, is_differentiable, settings_of
-from keras_robust.evaluation.datasets import open_dataset
-from keras_robust.evaluation.image_selection import is_imagenet, select
+from keras_robust.evaluation.attack_suites import attack_suite, check_attack, settings_of
+from keras_robust.evaluation.fingerprint import fingerprint
+from keras_robust.evaluation.image_selection import is_imagenet, open_dataset, select
 from keras_robust.evaluation.progress import Progress, forward_passes
-from keras_robust.evaluation.reporting.documents import write
-from keras_robust.evaluation.result_store import State, fingerprint
-from keras_robust.evaluation.results import Report
-from keras_robust.evaluation.workers import Worker, channels_of, more_workers, run
+from keras_robust.evaluation.reporting import write
+from keras_robust.evaluation.result_store import BatchResult, Grid, Images, ResultStore
+from keras_robust.evaluation.results import Report, assemble
+from keras_robust.evaluation.settings import OWN, EvaluationSettings, ImageSettings, ModelSettings, ThreatSettings
+from keras_robust.evaluation.workers import EvaluationImages, Worker, channels_of, on_all_devices, run
 from keras_robust.export.loading import load_model
 from keras_robust.models import multiply_adds, parameters
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
+from keras_robust.versions import installed_versions, version
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in what Keras raises
-PACKAGES = ("keras", "numpy", "pillow", "tensorflow", "jax", "torch")
+PACKAGES = ("keras", "numpy", "pillow")  # besides the backend
 
 
 def evaluate(
@@ -70,7 +71,7 @@ def evaluate(
             any other callable, or what `load_model` takes: a path, or the name of a preset or architecture.
         dataset: a source of raw images, e.g. `kr.data.photo_crops("val")`, or what `open_dataset` takes.
         threats: the threat models; several radii of a norm give a curve.
-        resolutions: sides in pixels.
+        resolutions: height and width of the images, in pixels.
         attack: a version of AutoAttack ("standard", "short", "plus", "rand"), or a sequence of attacks, each of which
             runs under every one of `threats` instead of its own. A model without gradients meets Square alone.
         n_examples: number of images; all of them if not given.
@@ -96,9 +97,14 @@ def evaluate(
             or weights.
 
     Example:
-        >>> threats = [kr.ThreatModel("Linf", eps / 255) for eps in (2, 4, 8)] + [kr.ThreatModel("L2", 2)]
-        >>> report = kr.evaluation.evaluate(model, "imagenet/val", threats, [224, 288], "short", 1000, out="runs/mine")
-        >>> report[threats[1], 224].robust_accuracy, report[threats[1], 224].robust_interval
+        >>> photos, threats = kr.data.photo_crops("val"), [kr.ThreatModel("Linf", 2 / 255), kr.ThreatModel("L2", 0.5)]
+        >>> inputs = keras.Input((None, None, 3))
+        >>> outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(inputs))
+        >>> report = kr.evaluation.evaluate(
+        ...     keras.Model(inputs, outputs), photos, threats, [16, 24], "short", 8, out="mine", verbose=False
+        ... )
+        >>> report[threats[1], 24].robust_accuracy <= report[threats[1], 24].clean_accuracy
+        True
     """
     threats, resolutions = _check_grid(threats, resolutions)
     shard = None if shard is None else check_shard("shard", shard)
@@ -106,82 +112,103 @@ def evaluate(
     check_count("seed", seed, least=0)
     model = load_model(model)
     model = as_float32(model) if isinstance(model, keras.Model) else model
-    check_attack(attack, threats, model)
-    name = name or getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__)
+    check_attack(attack, model)
     dataset = open_dataset(dataset)
     num_classes = _try_resolutions(model, resolutions, crop_pct, interpolation)
     selection = select(dataset, num_classes, n_examples, seed, class_names, image_list, skip_corrupt, verbose)
     batch_size = min(batch_size, len(selection))
-
-    def attackers_on(each):
-        return {threat: attacker(each, threat, attack, batch_size, seed, surrogate) for threat in threats}
-
-    named = {threat: each.attacks(num_classes) for threat, each in attackers_on(model).items()}
-    worker = Worker(model, attackers_on(model), dataset, selection, crop_pct, interpolation)
-    first = worker.images(resolutions[0], slice(0, batch_size))
-    predictions = next(iter(worker.attackers.values())).logits(first).argmax(1)
-    plan = Plan(
-        threats=threats,
-        resolutions=resolutions,
-        attacks=[tuple(named[threat]) for threat in threats],
-        n_examples=len(selection),
+    make_suites = partial(_suites, num_classes, threats, attack, batch_size, seed, surrogate)
+    images = EvaluationImages(dataset, selection, crop_pct, interpolation, channels_of(model))
+    worker = Worker(make_suites(model), images)
+    first = next(iter(worker.suites.values())).logits(images.at(resolutions[0], slice(0, batch_size))).argmax(1)
+    settings = EvaluationSettings(
+        keras_robust=version("keras-robust"),
+        model=_model_settings(model, name, resolutions, first),
+        images=ImageSettings(
+            n_examples=len(selection),
+            sha256=selection.sha256,
+            list=None if image_list is None else Path(image_list).name,
+            imagenet=is_imagenet(dataset),
+            crop_pct=crop_pct,
+            interpolation=interpolation,
+        ),
+        resolutions=tuple(resolutions),
+        threats=tuple(ThreatSettings(t.norm, t.eps, settings_of(suite.attacks)) for t, suite in worker.suites.items()),
+        attack=attack if isinstance(attack, str) else OWN,
+        surrogate_sha256=None if surrogate is None else fingerprint(surrogate, first),
+        seed=seed,
         batch_size=batch_size,
+        backend=keras.backend.backend(),
+        versions=installed_versions((*PACKAGES, keras.backend.backend())),
     )
-    settings = {
-        "keras_robust": metadata_version("keras-robust"),
-        "model": {
-            "name": name,
-            "sha256": fingerprint(model, predictions),
-            "differentiable": is_differentiable(model),
-            "parameters": parameters(model) if isinstance(model, keras.Model) else None,
-            "multiply_adds": {str(resolution): _cost(model, resolution) for resolution in resolutions},
-        },
-        "images": {
-            "n_examples": len(selection),
-            "sha256": selection.sha256,
-            "list": None if image_list is None else Path(image_list).name,
-            "imagenet": is_imagenet(dataset),
-            "crop_pct": crop_pct,
-            "interpolation": interpolation,
-        },
-        "resolutions": resolutions,
-        "threats": [
-            {"norm": threat.norm, "eps": threat.eps, "attacks": settings_of(named[threat])} for threat in threats
-        ],
-        "attack": attack if isinstance(attack, str) else "own",
-        "surrogate_sha256": None if surrogate is None else fingerprint(surrogate, predictions),
-        "seed": seed,
-        "batch_size": batch_size,
-        "backend": keras.backend.backend(),
-        "versions": versions(),
-    }
-    state = State(settings, out)
-    state.write_images(selection)
-    tasks = plan.batches if shard is None else plan.batches[shard[0] - 1 :: shard[1]]
-    passes = {
-        (resolution, threat, attack): forward_passes(each, num_classes)
-        for resolution in resolutions
-        for threat in threats
-        for attack, each in named[threat].items()
-    }
-    workers = [worker, *more_workers(model, attackers_on, worker, len(tasks))]
-    n_images = dict.fromkeys(resolutions, 0)
-    for resolution, batch in tasks:
-        n_images[resolution] += plan.where(batch).stop - plan.where(batch).start
-    progress = Progress(passes, n_images, len(workers), verbose)
+    store, grid, found = ResultStore(settings, out), Grid.of(settings), Images.of(selection)
+    store.write_images(found)
+    tasks = grid.batches if shard is None else grid.batches[shard[0] - 1 :: shard[1]]
+    workers = list(on_all_devices(worker, model, make_suites, len(tasks)))
+    progress = _progress(worker.suites, grid, tasks, num_classes, len(workers), verbose)
     try:
-        run(workers, tasks, plan, state, progress)
+        run(workers, tasks, grid, store, progress)
     finally:
         progress.close()
     if shard is not None:
         return None
-    report = assemble(plan, settings, state.read_images(), state.read)
+    report = assemble(settings, found, _finished(store, grid))
     if out is not None:
         write(report, out)
     return report
 
 
-def _check_grid(threats, resolutions):
+def _suites(
+    num_classes: int,
+    threats: Sequence[ThreatModel],
+    attack: str | Sequence[Attack],
+    batch_size: int,
+    seed: int,
+    surrogate: Any,
+    model: Any,
+) -> dict[ThreatModel, AttackSuite]:
+    """The attack suite of each threat model on one copy of the model."""
+    return {threat: attack_suite(model, num_classes, threat, attack, batch_size, seed, surrogate) for threat in threats}
+
+
+def _model_settings(model: Any, name: str | None, resolutions: Sequence[int], predictions: np.ndarray) -> ModelSettings:
+    return ModelSettings(
+        name=str(name or getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__)),
+        sha256=fingerprint(model, predictions),
+        differentiable=is_differentiable(model),
+        parameters=parameters(model) if isinstance(model, keras.Model) else None,
+        multiply_adds={resolution: _cost(model, resolution) for resolution in resolutions},
+    )
+
+
+def _progress(
+    suites: Mapping[ThreatModel, AttackSuite],
+    grid: Grid,
+    tasks: Sequence[tuple[int, int]],
+    num_classes: int,
+    n_workers: int,
+    verbose: bool,
+) -> Progress:
+    passes = {
+        (resolution, threat, name): forward_passes(attack, num_classes)
+        for resolution in grid.resolutions
+        for threat, suite in suites.items()
+        for name, attack in suite.attacks.items()
+    }
+    n_examples = dict.fromkeys(grid.resolutions, 0)
+    for resolution, batch in tasks:
+        rows = grid.rows(batch)
+        n_examples[resolution] += rows.stop - rows.start
+    return Progress(passes, n_examples, n_workers, verbose)
+
+
+def _finished(store: ResultStore, grid: Grid) -> dict[tuple[int, int], BatchResult]:
+    """All batches of an evaluation that has come to its end."""
+    batches = {task: store.read(*task) for task in grid.batches}
+    return {task: batch for task, batch in batches.items() if batch is not None}
+
+
+def _check_grid(threats: Sequence[ThreatModel], resolutions: Sequence[int]) -> tuple[list[ThreatModel], list[int]]:
     for name, values in (("threats", threats), ("resolutions", resolutions)):
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one; received {values!r}.")
@@ -193,7 +220,7 @@ def _check_grid(threats, resolutions):
     return list(threats), [check_count("resolutions", resolution) for resolution in resolutions]
 
 
-def _try_resolutions(model, resolutions, crop_pct, interpolation):
+def _try_resolutions(model: Any, resolutions: Sequence[int], crop_pct: float, interpolation: str) -> int:
     """The number of classes, from grey images of all resolutions, which the model must take."""
     grey = np.full((8, 8, 3), 128, np.uint8)
     for resolution in resolutions:
@@ -211,26 +238,11 @@ def _try_resolutions(model, resolutions, crop_pct, interpolation):
     return shape[1]
 
 
-def _cost(model, resolution):
+def _cost(model: Any, resolution: int) -> int | None:
     """Multiply-adds on one image; None where the graph of the model is not known."""
     try:
         # A `Sequential` has a graph, too.
         graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
         return multiply_adds(graph, resolution)
     except Exception:  # no functional model, or a layer that cannot be counted
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a figure, as far as they are installed."""
-    backend = keras.backend.backend()
-    used = [package for package in PACKAGES if package not in ("tensorflow", "jax", "torch") or package == backend]
-    found = {package: metadata_version(package) for package in used}
-    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
-
-
-def metadata_version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None

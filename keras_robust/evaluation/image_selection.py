@@ -1,4 +1,4 @@
-"""Which images an evaluation uses, and in which order: every one of them looked at before any is attacked."""
+"""Image selection: which images an evaluation uses, in which order, every one of them read before any is attacked."""
 
 import hashlib
 import random
@@ -12,10 +12,47 @@ import keras
 import numpy as np
 
 from keras_robust.checks import check_count
-from keras_robust.data import Source
+from keras_robust.data import Source, source
+from keras_robust.data.class_names import match_classes, read_class_names
 
+HELD_OUT = ("val", "test")
 LISTED = 10  # names in a message
 DECODERS = 4  # threads: reading an image is mostly waiting for the disk and for libraries outside of Python
+
+
+def open_dataset(
+    dataset: Source | str | PathLike, split: str | None = None, data_dir: str | PathLike | None = None
+) -> Source:
+    """A source of images from what a user may name.
+
+    Args:
+        dataset: a `Source`, which is returned, or what `keras_robust.data.source` takes: "photo_crops", a folder or
+            archive of class folders, an `.npz` file, "tfds:NAME".
+        split: "train", "val" or "test". If not given, the images held out ("val", or else "test") where the dataset
+            has splits, and all images where it has none.
+        data_dir: of "tfds:" data sets.
+
+    Raises:
+        ValueError: there is no such dataset, or it is not as described.
+    """
+    if isinstance(dataset, Source):
+        return dataset
+    if split is not None:
+        return source(dataset, split, data_dir=data_dir)
+    try:
+        whole = source(dataset, None, data_dir=data_dir)
+    except ValueError:  # it may have splits, and no whole
+        for each in HELD_OUT[:-1]:
+            try:
+                return source(dataset, each, data_dir=data_dir)
+            except ValueError:
+                pass
+        return source(dataset, HELD_OUT[-1], data_dir=data_dir)
+    own = {"train", *HELD_OUT} & set(whole.class_names)
+    # A class "train" beside others may well be one of railway trains.
+    if own == set(whole.class_names) or len(own) > 1:
+        return source(dataset, next((each for each in HELD_OUT if each in own), "train"), data_dir=data_dir)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -98,49 +135,6 @@ def select(
     names = tuple(_name(dataset, index) for index in good)
     index, labels = np.asarray(good, np.int64), outputs_of[[dataset.label(place) for place in good]]
     return Selection(index, labels, names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
-
-
-def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, ...]]:
-    """Names of a model's outputs, in their order, all the names of each.
-
-    Args:
-        source: a sequence of names, or the path of a text file with one class per line; columns that a tab separates
-            are other names of the same class (for ImageNet: index, WordNet id and name). A first line that begins
-            with "index" is a header.
-    """
-    if isinstance(source, (str, PathLike)):
-        lines = [line.rstrip("\r").split("\t") for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
-        if lines and lines[0][0] == "index":
-            lines = lines[1:]
-        names = [tuple(line) for line in lines]
-    else:
-        names = [(str(name),) for name in source]
-    if not names:
-        raise ValueError(f"class_names must hold at least one name; {source!r} holds none.")
-    return names
-
-
-def match_classes(classes: Sequence[str], num_classes: int, aliases: list[tuple[str, ...]] | None) -> np.ndarray:
-    """The model's output for each class of a dataset, int64 (classes,)."""
-    if aliases is not None:
-        if len(aliases) != num_classes:
-            raise ValueError(f"class_names must be the model's {num_classes} outputs; received {len(aliases)} names.")
-        places = {alias: output for output, names in enumerate(aliases) for alias in names}
-        strangers = [name for name in classes if name not in places]
-        if strangers:
-            raise ValueError(
-                f"the dataset's classes must be among class_names; not there are {len(strangers)} of {len(classes)}: "
-                f"{', '.join(strangers[:LISTED])}."
-            )
-        return np.asarray([places[name] for name in classes], np.int64)
-    if len(classes) == num_classes:
-        return np.arange(num_classes)
-    if all(name.isdigit() and int(name) < num_classes for name in classes):
-        return np.asarray([int(name) for name in classes], np.int64)
-    raise ValueError(
-        f"the dataset has {len(classes)} classes ({', '.join(classes[:3])}, ...), the model {num_classes} outputs: "
-        "which belongs to which is not known. Give class_names, the names of the model's outputs in their order."
-    )
 
 
 def is_imagenet(dataset: Source) -> bool:

@@ -14,7 +14,7 @@ class Progress:
 
     Args:
         cells: (resolution, threat model, attack's name) -> forward passes per image, at most.
-        n_images: resolution -> images that each attack meets in this run.
+        n_examples: resolution -> images that each attack meets in this run.
         workers: batches attacked at a time.
         verbose: whether to print.
 
@@ -22,9 +22,9 @@ class Progress:
     resolutions, or per forward pass as other attacks.
     """
 
-    def __init__(self, cells, n_images, workers=1, verbose=True):
+    def __init__(self, cells, n_examples, workers=1, verbose=True):
         self._work = {cell: passes * cell[0] ** 2 for cell, passes in cells.items()}
-        self._n_images, self._workers = n_images, workers
+        self._n_examples, self._workers = n_examples, workers
         self._seen, self._correct = defaultdict(int), defaultdict(int)
         self._timed, self._seconds = defaultdict(int), defaultdict(float)
         self._verbose, self._file = verbose, sys.stderr
@@ -49,7 +49,7 @@ class Progress:
 
     def seconds_left(self, cell):
         """Estimated seconds that one attack still takes, 0 while nothing is known."""
-        images_left = self._n_images[cell[0]] - self._seen[cell]
+        images_left = self._n_examples[cell[0]] - self._seen[cell]
         known = [other for other in self._work if self._timed[other]]
         same = [other for other in known if other[1:] == cell[1:]]
         best = [cell] if cell in known else same or known
@@ -67,11 +67,11 @@ class Progress:
     def _show(self, cell):
         resolution, threat, name = cell
         now = time.monotonic()
-        finished = all(self._seen[each] >= self._n_images[each[0]] for each in self._work)
+        finished = all(self._seen[each] >= self._n_examples[each[0]] for each in self._work)
         if not self._terminal and not finished and now - self._printed < SECONDS_BETWEEN_LINES:
             return
         self._printed = now
-        total = sum(work * self._n_images[each[0]] for each, work in self._work.items())
+        total = sum(work * self._n_examples[each[0]] for each, work in self._work.items())
         share = sum(self._work[each] * self._seen[each] for each in self._work) / total
         left = sum(self.seconds_left(each) for each in self._work)
         line = (

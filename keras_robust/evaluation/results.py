@@ -1,21 +1,32 @@
-"""What an evaluation found: one model under threat models at resolutions, image by image, and its files."""
+"""Results of an evaluation: one model under threat models at resolutions, image by image, and their files."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_robust.attacks import sanity_checks
-from keras_robust.evaluation.result_store import read_arrays, write_arrays
-from keras_robust.evaluation.statistics import Proportion
+from keras_robust.attacks import AttackResult, sanity_checks
+from keras_robust.attacks.result import CLEAN
+from keras_robust.evaluation.result_store import (
+    BatchResult,
+    Grid,
+    Images,
+    read_arrays,
+    write_arrays,
+)
+from keras_robust.evaluation.settings import EvaluationSettings
 from keras_robust.files import write_text
+from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
+PER_IMAGE = ("misclassified_at", "prediction", "adversarial_prediction", "perturbation_norm")
 SCHEMA = "keras_robust.evaluation"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RADII_NOTE = (
     "The radii do not change with the resolution. A pixel may move by the same amount at any size under Linf; the L2 "
     "and L1 norms add up over pixels, so that their radii become weaker threats as images grow, and stronger as they "
@@ -24,82 +35,11 @@ RADII_NOTE = (
 
 
 @dataclass(frozen=True)
-class Result:
-    """One model under one threat model at one resolution.
-
-    Attributes:
-        threat: the `ThreatModel`.
-        resolution: side of the images, in pixels.
-        stages: "clean" and the attacks, in the order run.
-        broken_by: place in `stages` of what broke each image, int16 (n,), 0 where it was misclassified all along;
-            len(stages) where nothing did.
-        prediction, adversarial_prediction: the model's answer to each image, and to what the attacks made of it, (n,).
-        size: norm of each successful perturbation, float32 (n,), 0 where there is none.
-        evaluations: attack -> evaluations of the model spent on each image (gradient steps or queries), int (n,).
-        unconfirmed: attack -> successes that the uncompiled model in float32 did not confirm, and that do not count.
-    """
-
-    threat: ThreatModel
-    resolution: int
-    stages: tuple[str, ...]
-    broken_by: np.ndarray
-    prediction: np.ndarray
-    adversarial_prediction: np.ndarray
-    size: np.ndarray
-    evaluations: Mapping[str, np.ndarray]
-    unconfirmed: Mapping[str, int]
-
-    @property
-    def n_examples(self):
-        return len(self.broken_by)
-
-    @property
-    def correct(self):
-        """Images still classified correctly at first and after each attack: name -> booleans (n,)."""
-        return {stage: self.broken_by > place for place, stage in enumerate(self.stages)}
-
-    @property
-    def robust(self):
-        """Images that no attack broke, booleans (n,)."""
-        return self.broken_by == len(self.stages)
-
-    @property
-    def accuracy_after(self):
-        """Fractions of 1: "clean" and every attack, in the order run."""
-        return {stage: float(np.mean(correct)) for stage, correct in self.correct.items()}
-
-    @property
-    def clean(self):
-        """The clean accuracy with its 95 % interval, a `Proportion`."""
-        return Proportion.of(self.broken_by > 0)
-
-    @property
-    def robust_share(self):
-        """The robust accuracy with its 95 % interval, a `Proportion`."""
-        return Proportion.of(self.robust)
-
-    @property
-    def clean_accuracy(self):
-        return self.clean.value
-
-    @property
-    def robust_accuracy(self):
-        return self.robust_share.value
-
-    @property
-    def clean_interval(self):
-        """95 % Wilson interval of the clean accuracy."""
-        return self.clean.interval
-
-    @property
-    def robust_interval(self):
-        """95 % Wilson interval of the robust accuracy."""
-        return self.robust_share.interval
-
-
-@dataclass(frozen=True)
 class Picture:
-    """One image of a gallery: uint8 (3, side, side, 3), clean, adversarial and difference; what it is, what is seen."""
+    """One image of a gallery, what it is and what the model sees in it.
+
+    `pixels` are uint8 (3, resolution, resolution, channels): clean, adversarial, amplified difference.
+    """
 
     threat: ThreatModel
     resolution: int
@@ -109,66 +49,61 @@ class Picture:
     adversarial_prediction: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Results of one model, and all that gives them again.
 
-    `report[threat, resolution]` is the `Result` of that cell.
+    `report[threat, resolution]` is the `AttackResult` of that cell.
 
     Attributes:
         settings: model, data, preprocessing, threat models, attacks, seed, versions of packages.
         results: one per resolution and threat model.
-        images: arrays (n,): "index", "label", "digest" (hash of the raw pixels) and "name".
-        outputs: names of the model's outputs.
-        skipped: images that could not be read, each with the reason.
-        doubts: reasons to doubt the figures that showed while attacking; `warnings` adds those that the figures show.
-        multiply_adds: resolution -> multiply-adds of a forward pass on one image, None where they cannot be counted.
+        images: which ones, and those that could not be read.
+        attack_warnings: reasons to doubt the figures that showed while attacking; `warnings` adds those that the
+            figures show.
         gallery: a few images and what the attacks made of them.
     """
 
-    settings: Mapping
-    results: Sequence[Result]
-    images: Mapping[str, np.ndarray]
-    outputs: Sequence[str]
-    skipped: Sequence[str] = ()
-    doubts: Sequence[str] = ()
-    multiply_adds: Mapping[int, int | None] = field(default_factory=dict)
+    settings: EvaluationSettings
+    results: Sequence[AttackResult]
+    images: Images
+    attack_warnings: Sequence[str] = ()
     gallery: Sequence[Picture] = ()
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: tuple[ThreatModel, int]) -> AttackResult:
         return {(result.threat, result.resolution): result for result in self.results}[key]
 
     @property
-    def name(self):
-        return self.settings["model"]["name"]
+    def name(self) -> str:
+        return self.settings.model.name
 
     @property
-    def n_examples(self):
-        return len(self.images["index"])
+    def n_examples(self) -> int:
+        return len(self.images.index)
 
     @property
-    def threats(self):
+    def threats(self) -> list[ThreatModel]:
         return list(dict.fromkeys(result.threat for result in self.results))
 
     @property
-    def resolutions(self):
+    def resolutions(self) -> list[int]:
         return list(dict.fromkeys(result.resolution for result in self.results))
 
     def robust_to_all(self, resolution: int) -> np.ndarray:
-        """Images that no attack under any threat model broke, booleans (n,): worst case per image."""
-        return np.all([self[threat, resolution].robust for threat in self.threats], axis=0)
+        """Images that no attack under any threat model succeeded on, booleans (n,): the worst case per image."""
+        return np.all([self[threat, resolution].is_robust for threat in self.threats], axis=0)
 
     def union(self, resolution: int) -> Proportion:
         """Union accuracy: the share of images that are robust under all threat models, with its interval."""
         return Proportion.of(self.robust_to_all(resolution))
 
     @property
-    def warnings(self):
+    def warnings(self) -> list[str]:
         """Reasons to doubt the figures, a sentence each."""
-        found = list(self.doubts)
+        found = list(self.attack_warnings)
         for result in self.results:
             where = f"At {result.resolution} px, {result.threat}: "
-            found += [where + doubt for doubt in sanity_checks.of_result(result.accuracy_after)]
+            found += [where + warning for warning in sanity_checks.of_result(result.accuracy_after)]
         for resolution in self.resolutions:
             for norm in dict.fromkeys(threat.norm for threat in self.threats):
                 accuracies = {
@@ -176,12 +111,31 @@ class Report:
                     for threat in self.threats
                     if threat.norm == norm
                 }
-                found += [f"At {resolution} px, {norm}: {doubt}" for doubt in sanity_checks.of_radii(accuracies)]
-        if self.skipped:
-            found.append(f"Skipped: {len(self.skipped)} images could not be read, and were replaced by others if any.")
+                found += [f"At {resolution} px, {norm}: {warning}" for warning in sanity_checks.of_radii(accuracies)]
+        skipped = len(self.images.skipped)
+        if skipped:
+            found.append(f"Skipped: {skipped} images could not be read, and were replaced by others if any.")
         return list(dict.fromkeys(found))
 
-    def save(self, folder: str | PathLike) -> Path:
+    def __repr__(self) -> str:
+        lines = [f"{self.name}, {self.n_examples} images"]
+        for result in self.results:
+            lines.append(f"{result.resolution} px {result.threat}: robust {result.robust}, clean {result.clean}")
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{result.resolution} px</td><td>{escape(str(result.threat))}</td><td>{result.clean}</td>"
+            f"<td>{result.robust}</td></tr>"
+            for result in self.results
+        )
+        warnings = "".join(f"<p><b>Warning.</b> {escape(warning)}</p>" for warning in self.warnings)
+        return (
+            f"<p>{escape(self.name)}, {self.n_examples} images</p><table><tr><th></th><th></th><th>clean</th>"
+            f"<th>robust</th></tr>{rows}</table>{warnings}"
+        )
+
+    def write_json(self, folder: str | PathLike) -> Path:
         """Write `report.json` and, beside it, `per_image.npz` and `gallery.npz`; returns the path of the first."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,33 +161,32 @@ class Report:
                 found = f"{content.get('schema')!r} version {content.get('schema_version')!r}"
                 raise ValueError(f"accepted is {SCHEMA!r} version {SCHEMA_VERSION}, received {found}")
             return cls._from(content, *(read_arrays(path.with_name(name)) for name in ("per_image.npz", "gallery.npz")))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} cannot be read as a report: {error!r}") from error
 
-    def _arrays(self):
-        arrays = dict(self.images)
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: getattr(self.images, name) for name in ("index", "label", "digest", "name")}
         for number, result in enumerate(self.results):
-            for name in ("broken_by", "prediction", "adversarial_prediction", "size"):
+            for name in PER_IMAGE:
                 arrays[f"{number}/{name}"] = getattr(result, name)
             for name, evaluations in result.evaluations.items():
                 arrays[f"{number}/evaluations/{name}"] = evaluations
         return arrays
 
-    def _summary(self):
+    def _summary(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            "settings": self.settings,
+            "settings": self.settings.to_json(),
             "warnings": self.warnings,
             "results": [_describe(result) for result in self.results],
             "union": [
                 {"resolution": resolution, **_proportion("union", self.union(resolution))}
                 for resolution in self.resolutions
             ],
-            "multiply_adds": {str(resolution): count for resolution, count in self.multiply_adds.items()},
-            "doubts": list(self.doubts),
-            "skipped": list(self.skipped),
-            "outputs": list(self.outputs),
+            "attack_warnings": list(self.attack_warnings),
+            "skipped": list(self.images.skipped),
+            "outputs": list(self.images.outputs),
             "gallery": [
                 {
                     "norm": picture.threat.norm,
@@ -249,19 +202,22 @@ class Report:
         }
 
     @classmethod
-    def _from(cls, content, arrays, pictures):
+    def _from(
+        cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pictures: Mapping[str, np.ndarray]
+    ) -> "Report":
         results = []
         for number, cell in enumerate(content["results"]):
             stages = tuple(cell["n_correct_after"])
+            misclassified_at, *answers, norms = (arrays[f"{number}/{name}"] for name in PER_IMAGE)
             results.append(
-                Result(
+                AttackResult(
                     ThreatModel(cell["norm"], cell["eps"]),
                     cell["resolution"],
                     stages,
-                    *(
-                        arrays[f"{number}/{name}"]
-                        for name in ("broken_by", "prediction", "adversarial_prediction", "size")
-                    ),
+                    misclassified_at,
+                    answers[0],
+                    answers[1],
+                    norms,
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
                 )
@@ -275,19 +231,52 @@ class Report:
             )
             for number, entry in enumerate(content["gallery"])
         ]
+        images = Images.from_arrays({**arrays, "outputs": content["outputs"], "skipped": content["skipped"]})
         return cls(
-            content["settings"],
-            results,
-            {name: arrays[name] for name in ("index", "label", "digest", "name")},
-            content["outputs"],
-            content["skipped"],
-            content["doubts"],
-            {int(resolution): count for resolution, count in content["multiply_adds"].items()},
-            gallery,
+            EvaluationSettings.from_json(content["settings"]), results, images, content["attack_warnings"], gallery
         )
 
 
-def _describe(result):
+def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tuple[int, int], BatchResult]) -> Report:
+    """The report of a finished evaluation, from all its batches by (resolution, number)."""
+    grid = Grid.of(settings)
+    results: list[AttackResult] = []
+    gallery: list[Picture] = []
+    warnings: list[str] = []
+    for resolution in grid.resolutions:
+        parts = [batches[resolution, batch] for batch in range(grid.n_batches)]
+        warnings += parts[0].warnings
+        for place in range(len(grid.threats)):
+            result = _joined(grid, place, resolution, images.label, parts)
+            results.append(result)
+            for position, picture in sorted(parts[0].cells[place].pictures.items()):
+                seen = (images.label, result.prediction, result.adversarial_prediction)
+                gallery.append(Picture(result.threat, resolution, picture, *(int(each[position]) for each in seen)))
+    return Report(settings, results, images, warnings, gallery)
+
+
+def _joined(grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: list[BatchResult]) -> AttackResult:
+    """The result of one cell, from its batches."""
+    names, cells = grid.attacks[place], [part.cells[place] for part in parts]
+    prediction = np.concatenate([part.prediction for part in parts])
+    misclassified_at = np.full(grid.n_examples, 1 + len(names), np.int16)
+    for stage in range(len(names), 0, -1):
+        misclassified_at[np.concatenate([cell.misclassified[names[stage - 1]] for cell in cells])] = stage
+    misclassified_at[prediction != labels] = 0
+    return AttackResult(
+        grid.threats[place],
+        resolution,
+        (CLEAN, *names),
+        misclassified_at,
+        prediction,
+        np.concatenate([cell.adversarial_prediction for cell in cells]),
+        np.concatenate([cell.perturbation_norm for cell in cells]),
+        {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
+        {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
+    )
+
+
+def _describe(result: AttackResult) -> dict[str, Any]:
     return {
         "norm": result.threat.norm,
         "eps": result.threat.eps,
@@ -295,11 +284,11 @@ def _describe(result):
         "n_examples": result.n_examples,
         "n_correct_after": {stage: int(np.sum(correct)) for stage, correct in result.correct.items()},
         **_proportion("clean", result.clean),
-        **_proportion("robust", result.robust_share),
+        **_proportion("robust", result.robust),
         "unconfirmed": dict(result.unconfirmed),
         "mean_evaluations": {name: float(np.mean(each)) for name, each in result.evaluations.items()},
     }
 
 
-def _proportion(name, share):
+def _proportion(name: str, share: Proportion) -> dict[str, Any]:
     return {f"{name}_accuracy": share.value, f"{name}_interval_95": list(share.interval)}

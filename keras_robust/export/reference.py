@@ -11,6 +11,7 @@ from keras import ops
 from keras_robust import data
 from keras_robust.attacks import APGD
 from keras_robust.checks import check_count, check_number
+from keras_robust.data.class_names import match_classes
 
 BATCH = 50
 N_FILES = 12
@@ -133,15 +134,8 @@ def outputs_of(source, class_names):
     Raises:
         ValueError: neither is possible.
     """
-    places = {name: output for output, name in enumerate(class_names)}
-    if all(name in places for name in source.class_names):
-        return np.array([places[name] for name in source.class_names])
-    if len(source.class_names) == len(class_names):
-        return np.arange(len(class_names))
-    raise ValueError(
-        f"dataset must have the classes of the model, or some of class_names; it has {len(source.class_names)} "
-        f"({', '.join(source.class_names[:3])}, ...), the model {len(class_names)} ({', '.join(class_names[:3])}, ...)."
-    )
+    known = set(source.class_names) <= set(class_names)
+    return match_classes(source.class_names, len(class_names), [(name,) for name in class_names] if known else None)
 
 
 def resolutions(resolution):

@@ -10,8 +10,8 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust import backend
-from keras_robust.attacks import autoattack, versions
-from keras_robust.attacks.autoattack import distance
+from keras_robust.attacks import suite, versions
+from keras_robust.attacks.suite import perturbation_norm
 from keras_robust.attacks.versions import ensemble
 
 SHAPE = (5, 4, 1)
@@ -64,14 +64,14 @@ def test_result(net, images, quick):
     # The figures are those of the images that are handed out.
     wrong = ops.convert_to_numpy(net(ops.convert_to_tensor(result.x_adv))).argmax(1) != y
     assert 1 - wrong.mean() == pytest.approx(result.robust_accuracy)
-    np.testing.assert_array_equal(wrong, result.broken_by != "")
-    np.testing.assert_array_equal(result.broken_by[::5], "clean")
-    assert set(result.broken_by) <= {"", *result.accuracy_after}
-    untouched = (result.broken_by == "") | (result.broken_by == "clean")
+    np.testing.assert_array_equal(wrong, result.misclassified_by != "")
+    np.testing.assert_array_equal(result.misclassified_by[::5], "clean")
+    assert set(result.misclassified_by) <= {"", *result.accuracy_after}
+    untouched = (result.misclassified_by == "") | (result.misclassified_by == "clean")
     np.testing.assert_array_equal(result.x_adv[untouched], x[untouched])
     assert threat.contains(result.x_adv, x).all()
-    np.testing.assert_allclose(result.size, np.abs(result.x_adv.astype("float64") - x).max((1, 2, 3)))
-    assert (result.size[untouched] == 0).all()
+    np.testing.assert_allclose(result.perturbation_norm, np.abs(result.x_adv.astype("float64") - x).max((1, 2, 3)))
+    assert (result.perturbation_norm[untouched] == 0).all()
     for before, name in zip(result.correct, list(result.correct)[1:]):
         ran = result.evaluations[name] > 0
         np.testing.assert_array_equal(ran, result.correct[before])
@@ -112,7 +112,7 @@ def test_one_image_and_none_left(net, images, quick):
     assert result.robust_accuracy == 0
     result = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 1.0), version="short")(net, x[:1], y[:1])
     assert result.clean_accuracy == result.robust_accuracy == 0
-    assert result.broken_by.tolist() == ["clean"]
+    assert result.misclassified_by.tolist() == ["clean"]
 
 
 @slow_on_jax
@@ -148,18 +148,18 @@ def test_only_keras_models_are_shared_by_threads(net, images, monkeypatch):
 
     draws, made = keras.random.SeedGenerator(0), []
 
-    class Watched(autoattack.Lanes):
+    class Watched(suite.SlotRunner):
         def __init__(self, attack, model, stream, trace, side_by_side):
             made.append(side_by_side)
             super().__init__(attack, model, stream, trace, side_by_side)
 
-    monkeypatch.setattr(autoattack, "Lanes", Watched)
+    monkeypatch.setattr(suite, "SlotRunner", Watched)
     monkeypatch.setattr(backend, "concurrent_calls", lambda: 2)
     x, y = images
     settings = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.0), "short", 32)
     for model in (net, Interpreter(), Random(), lambda x: net(x)):
-        run, targets = settings.on(model), np.array([[c for c in range(5) if c != label] for label in y])
-        run.attack("apgd-ce", x, y, targets, np.arange(len(x)))
+        attacks = settings.suite(model, 5)
+        next(attacks.stages(x, y, attacks.logits(x)))
     assert made == [True, False, False, False]
 
 
@@ -215,7 +215,7 @@ def test_finds_every_adversarial_point_of_a_linear_model(norm, quick):
     dense.set_weights([kernel])
     result = kr.attacks.AutoAttack(kr.ThreatModel(norm, eps), batch_size=40)(net, x, y)
     certified, breakable = distances > eps * (1 + 1e-4), distances < eps * (1 - 1e-2)
-    broken = result.broken_by != ""
+    broken = result.misclassified_by != ""
     assert not broken[certified].any()
     assert broken[breakable].all()
     assert breakable.sum() > 10
@@ -334,7 +334,7 @@ def test_bad_input_is_refused(net, images):
         kr.attacks.AutoAttack("Linf")
 
 
-def test_distance():
+def test_perturbation_norm():
     x = np.zeros((1, 1, 2, 1), "float32")
     for norm, size in (("Linf", 4.0), ("L2", 5.0), ("L1", 7.0)):
-        assert distance(norm, x + np.array([3.0, -4.0], "float32").reshape(1, 1, 2, 1), x) == [size]
+        assert perturbation_norm(norm, x + np.array([3.0, -4.0], "float32").reshape(1, 1, 2, 1), x) == [size]

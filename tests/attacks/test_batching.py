@@ -1,4 +1,4 @@
-"""Lanes: one compilation, and outcomes that do not depend on which other images share the batch."""
+"""Slots of a batch: one compilation, and outcomes that do not depend on which other images share the batch."""
 
 import functools
 import threading
@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust import backend, losses
-from keras_robust.attacks.batching import Lanes, divide_cores, lane_count
+from keras_robust.attacks.batching import SlotRunner, divide_cores, slot_count
 from keras_robust.attacks.problem import Found
 from keras_robust.attacks.versions import ATTACKS
 
@@ -44,15 +44,15 @@ def data(net):
 @functools.cache
 def _lanes(name, norm, net):
     kind, settings = ATTACKS[name]
-    return Lanes(kind(kr.ThreatModel(norm, THREATS[norm]), **{**settings, **SETTINGS[name]}), net, stream=1)
+    return SlotRunner(kind(kr.ThreatModel(norm, THREATS[norm]), **{**settings, **SETTINGS[name]}), net, stream=1)
 
 
-def _run(lanes, data, rows, batch_size, net):
+def _run(slots, data, rows, batch_size, net):
     def confirm(points, images, labels):
         return ops.convert_to_numpy(net(ops.convert_to_tensor(points))).argmax(1) != labels
 
     x, y, targets, index = (values[np.asarray(rows)] for values in data)
-    return lanes.run(x, y, targets, index, batch_size, confirm)
+    return slots.run(x, y, targets, index, batch_size, confirm)
 
 
 exact = pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch rounds rows by their place in the batch")
@@ -65,49 +65,49 @@ every_norm = pytest.mark.parametrize("norm", ["L2"] if keras.backend.backend() =
 @every_attack
 @every_norm
 def test_outcome_does_not_depend_on_the_other_images(name, norm, net, data):
-    lanes = _lanes(name, norm, net)
-    whole = _run(lanes, data, range(40), 16, net)
-    assert 0 < whole.broken.sum() < 40
-    # Few images: their targets run side by side; other order, other lanes, other moments of refilling.
+    slots = _lanes(name, norm, net)
+    whole = _run(slots, data, range(40), 16, net)
+    assert 0 < whole.misclassified.sum() < 40
+    # Few images: their targets run side by side; other order, other slots, other moments of refilling.
     for rows in (range(7), range(39, -1, -1), [5], [3, 8, 30, 31, 17]):
-        part = _run(lanes, data, rows, 16, net)
-        np.testing.assert_array_equal(part.broken, whole.broken[list(rows)])
+        part = _run(slots, data, rows, 16, net)
+        np.testing.assert_array_equal(part.misclassified, whole.misclassified[list(rows)])
         np.testing.assert_array_equal(part.x_adv, whole.x_adv[list(rows)])
         np.testing.assert_array_equal(part.evaluations, whole.evaluations[list(rows)])
 
 
 @every_attack
 def test_the_same_images_break_at_any_batch_size(name, net, data):
-    lanes = _lanes(name, "L2", net)
+    slots = _lanes(name, "L2", net)
     sizes = (1, 5, 16, 33, 64) if keras.backend.backend() == "tensorflow" else (5, 16)
-    runs = [_run(lanes, data, range(40), size, net) for size in sizes]
-    ties = [int((run.broken != runs[0].broken).sum()) for run in runs[1:]]
+    runs = [_run(slots, data, range(40), size, net) for size in sizes]
+    ties = [int((run.misclassified != runs[0].misclassified).sum()) for run in runs[1:]]
     assert sum(ties) <= 1, ties
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles for long what does not differ there")
 @every_attack
 def test_successes_are_in_the_ball_and_misclassified(name, net, data):
-    lanes = _lanes(name, "L1", net)
-    attempts = _run(lanes, data, range(40), 16, net)
+    slots = _lanes(name, "L1", net)
+    attempts = _run(slots, data, range(40), 16, net)
     x, y, *_ = data
-    assert lanes.attack.threat.contains(attempts.x_adv, x).all()
-    np.testing.assert_array_equal(attempts.x_adv[~attempts.broken], x[~attempts.broken])
+    assert slots.attack.threat.contains(attempts.x_adv, x).all()
+    np.testing.assert_array_equal(attempts.x_adv[~attempts.misclassified], x[~attempts.misclassified])
     fooled = ops.convert_to_numpy(net(ops.convert_to_tensor(attempts.x_adv))).argmax(1) != y
-    np.testing.assert_array_equal(fooled, attempts.broken)
+    np.testing.assert_array_equal(fooled, attempts.misclassified)
 
 
 def test_evaluations_are_counted_run_after_run(net, data):
-    lanes = _lanes("apgd-t", "L2", net)
-    attempts = _run(lanes, data, range(40), 16, net)
+    slots = _lanes("apgd-t", "L2", net)
+    attempts = _run(slots, data, range(40), 16, net)
     per_run = 26  # 25 steps and the last point
-    assert (attempts.evaluations[~attempts.broken] == 3 * per_run).all()
-    assert (attempts.evaluations[attempts.broken] >= 1).all()
-    assert (attempts.evaluations[attempts.broken] <= 3 * per_run).all()
+    assert (attempts.evaluations[~attempts.misclassified] == 3 * per_run).all()
+    assert (attempts.evaluations[attempts.misclassified] >= 1).all()
+    assert (attempts.evaluations[attempts.misclassified] <= 3 * per_run).all()
     # More queries than Square has cannot be, and a success takes fewer.
     square = _run(_lanes("square", "Linf", net), data, range(40), 16, net)
-    assert (square.evaluations[~square.broken] == 250).all()
-    assert square.evaluations[square.broken].max() <= 250
+    assert (square.evaluations[~square.misclassified] == 250).all()
+    assert square.evaluations[square.misclassified].max() <= 250
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch runs eagerly")
@@ -119,12 +119,15 @@ def test_one_compilation_however_many_images_drop_out(name, net, data):
     for method in ("begin", "iterate"):  # Python runs these when it traces, and only then
         function = getattr(attack, method)
         setattr(attack, method, lambda *a, f=function, m=method: (traced.append(m), f(*a))[1])
-    lanes = Lanes(attack, net)
+    slots = SlotRunner(attack, net)
     for rows in (range(40), range(16), range(3)):
-        _run(lanes, data, rows, 16, net)
+        _run(slots, data, rows, 16, net)
     # Nor is another radius compiled anew.
-    wider = Lanes(attack.with_threat(kr.ThreatModel("Linf", 2 * THREATS["Linf"])), net)
-    assert _run(wider, data, range(40), 16, net).broken.sum() > _run(lanes, data, range(40), 16, net).broken.sum()
+    wider = SlotRunner(attack.with_threat(kr.ThreatModel("Linf", 2 * THREATS["Linf"])), net)
+    assert (
+        _run(wider, data, range(40), 16, net).misclassified.sum()
+        > _run(slots, data, range(40), 16, net).misclassified.sum()
+    )
     assert sorted(traced) == ["begin", "iterate"]
 
 
@@ -141,7 +144,9 @@ def test_an_attack_of_a_users_own_meets_its_own_radius(net, data):
         attack = FarthestCorner(kr.ThreatModel("Linf", eps), returns="misclassified")
         moved = np.clip(data[0] + np.float32(eps), 0, 1)
         expected = ops.convert_to_numpy(net(ops.convert_to_tensor(moved))).argmax(1) != data[1]
-        np.testing.assert_array_equal(_run(Lanes(attack, net), data, range(len(images)), 16, net).broken, expected)
+        np.testing.assert_array_equal(
+            _run(SlotRunner(attack, net), data, range(len(images)), 16, net).misclassified, expected
+        )
 
 
 @exact
@@ -152,8 +157,8 @@ def test_threads_change_nothing(name, threads, net, data, monkeypatch):
     monkeypatch.setattr(backend, "concurrent_calls", lambda: threads)
     kind, settings = ATTACKS[name]
     attack = kind(kr.ThreatModel("L2", THREATS["L2"]), **{**settings, **SETTINGS[name]})
-    running, most, alone = set(), [], Lanes(attack, net, stream=1)
-    many = Lanes(attack, net, stream=1, side_by_side=True)
+    running, most, alone = set(), [], SlotRunner(attack, net, stream=1)
+    many = SlotRunner(attack, net, stream=1, side_by_side=True)
     run = many._run
 
     def observed(*arguments):
@@ -165,15 +170,15 @@ def test_threads_change_nothing(name, threads, net, data, monkeypatch):
     expected = _run(alone, data, range(40), 64 * threads, net)
     for _ in range(2):
         attempts = _run(many, data, range(40), 64 * threads, net)
-        np.testing.assert_array_equal(attempts.broken, expected.broken)
+        np.testing.assert_array_equal(attempts.misclassified, expected.misclassified)
         np.testing.assert_array_equal(attempts.x_adv, expected.x_adv)
         np.testing.assert_array_equal(attempts.evaluations, expected.evaluations)
     assert max(most) > 1
     # Two images, or too small a batch: no thread has nothing to do.
     few = _run(many, data, [3, 8], 64 * threads, net)
-    np.testing.assert_array_equal(few.broken, expected.broken[[3, 8]])
+    np.testing.assert_array_equal(few.misclassified, expected.misclassified[[3, 8]])
     most.clear()
-    np.testing.assert_array_equal(_run(many, data, range(40), 64, net).broken, expected.broken)
+    np.testing.assert_array_equal(_run(many, data, range(40), 64, net).misclassified, expected.misclassified)
     assert len(most) == 1
 
 
@@ -186,26 +191,26 @@ def test_an_error_in_a_thread_is_raised(net, data, monkeypatch):
         raise ArithmeticError("from the thread")
 
     with pytest.raises(ArithmeticError, match="from the thread"):
-        Lanes(attack, net, side_by_side=True).run(*data, 128, confirm)
+        SlotRunner(attack, net, side_by_side=True).run(*data, 128, confirm)
 
 
 def test_a_success_that_is_not_confirmed_does_not_end_the_run(net, data):
-    lanes = _lanes("apgd-t", "L2", net)
+    slots = _lanes("apgd-t", "L2", net)
     x, y, targets, index = data
-    attempts = lanes.run(x, y, targets, index, 16, lambda points, images, labels: np.zeros(len(points), bool))
-    assert not attempts.broken.any()
+    attempts = slots.run(x, y, targets, index, 16, lambda points, images, labels: np.zeros(len(points), bool))
+    assert not attempts.misclassified.any()
     np.testing.assert_array_equal(attempts.x_adv, x)
     assert attempts.unconfirmed > 0
     assert (attempts.evaluations > 0).all()
 
 
 def test_lane_count():
-    assert [lane_count(n, 12) for n in (0, 1, 12, 13)] == [0, 12, 12, 12]
+    assert [slot_count(n, 12) for n in (0, 1, 12, 13)] == [0, 12, 12, 12]
     if not backend.COMPILES_EACH_SHAPE:
-        assert [lane_count(n, 250) for n in (0, 1, 16, 17, 100, 250, 1000)] == [0, 16, 16, 32, 112, 240, 240]
-        assert lane_count(40, 17) == 16
+        assert [slot_count(n, 250) for n in (0, 1, 16, 17, 100, 250, 1000)] == [0, 16, 16, 32, 112, 240, 240]
+        assert slot_count(40, 17) == 16
     else:
-        assert [lane_count(n, 250) for n in (0, 1, 250, 1000)] == [0, 250, 250, 250]
+        assert [slot_count(n, 250) for n in (0, 1, 250, 1000)] == [0, 250, 250, 250]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="threads are for TensorFlow's CPU kernels")

@@ -1,4 +1,4 @@
-"""What casts doubt on a robustness figure: each warning provoked on a small model, and none on an ordinary one."""
+"""What casts warning on a robustness figure: each warning provoked on a small model, and none on an ordinary one."""
 
 import keras
 import numpy as np
@@ -20,13 +20,15 @@ def linear(x):
     return ops.matmul(ops.reshape(x, (-1, 48)) - 0.5, ops.convert_to_tensor(KERNEL))
 
 
-def _doubts(model, version="standard"):
+def _warnings(model, version="standard"):
     y = ops.convert_to_numpy(model(ops.convert_to_tensor(X))).argmax(1).astype("int32")
-    return [*AutoAttack(ThreatModel("Linf", 0.1), version=version, batch_size=12).on(model).doubts(X, y)]
+    num_classes = model(ops.convert_to_tensor(X)).shape[1]
+    suite = AutoAttack(ThreatModel("Linf", 0.1), version=version, batch_size=12).suite(model, num_classes)
+    return [*suite.warnings(X, y)]
 
 
 def test_none_about_an_ordinary_model():
-    assert _doubts(linear) == []
+    assert _warnings(linear) == []
 
 
 @pytest.mark.parametrize("layer", ["dense", "convolution"])
@@ -35,7 +37,7 @@ def test_none_about_an_ordinary_keras_model(layer):
     h = keras.layers.Conv2D(4, 3)(inputs) if layer == "convolution" else inputs
     h = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(h))  # inference mode: neither is active
     outputs = keras.layers.Dense(5)(keras.layers.Flatten()(h))
-    assert _doubts(keras.Model(inputs, outputs)) == []
+    assert _warnings(keras.Model(inputs, outputs)) == []
 
 
 def test_randomised():
@@ -44,20 +46,20 @@ def test_randomised():
     def model(x):
         return linear(x) + ops.convert_to_tensor(noise.normal(size=(1, 5)).astype("float32"))
 
-    (doubt,) = _doubts(model)
-    assert doubt.startswith("Randomised: two calls give different logits for 100% of the images")
-    assert 'version="rand"' in doubt
-    assert _doubts(model, "rand") == []
+    (warning,) = _warnings(model)
+    assert warning.startswith("Randomised: two calls give different logits for 100% of the images")
+    assert 'version="rand"' in warning
+    assert _warnings(model, "rand") == []
 
 
 def test_probabilities():
-    (doubt,) = _doubts(lambda x: ops.softmax(linear(x)))
-    assert doubt.startswith("Probabilities: the outputs lie in [0, 1] and sum to 1")
+    (warning,) = _warnings(lambda x: ops.softmax(linear(x)))
+    assert warning.startswith("Probabilities: the outputs lie in [0, 1] and sum to 1")
 
 
 def test_zero_gradients_of_quantised_images():
-    (doubt,) = _doubts(lambda x: linear(ops.round(8 * x) / 8))
-    assert doubt.startswith("Zero gradients: the gradient of the cross-entropy is zero for 100% of the images")
+    (warning,) = _warnings(lambda x: linear(ops.round(8 * x) / 8))
+    assert warning.startswith("Zero gradients: the gradient of the cross-entropy is zero for 100% of the images")
 
 
 def test_zero_gradients_of_some_images():
@@ -68,16 +70,16 @@ def test_zero_gradients_of_some_images():
         large = ops.cast(ops.mean(x, (1, 2, 3)) > float(np.median(X.mean((1, 2, 3)))), "float32")
         return linear(x) + 1000.0 * large[:, None] * ops.one_hot(ops.argmax(linear(x), -1), 5)
 
-    (doubt,) = _doubts(model)
+    (warning,) = _warnings(model)
     assert confident.mean() == 0.5
-    assert "the gradient of the cross-entropy is zero for 50% of the images" in doubt
+    assert "the gradient of the cross-entropy is zero for 50% of the images" in warning
 
 
 def test_gradients_that_are_not_finite():
     # The slope of the root at 0 is infinite, that of what is under it 0: their product is NaN.
     first = ops.one_hot(ops.zeros((1,), "int32"), 5)
-    doubts = _doubts(lambda x: linear(x) + ops.sum(ops.sqrt(0.0 * x), (1, 2, 3))[:, None] * first)
-    assert any("is NaN or infinite for 100% of the images" in doubt for doubt in doubts)
+    warnings = _warnings(lambda x: linear(x) + ops.sum(ops.sqrt(0.0 * x), (1, 2, 3))[:, None] * first)
+    assert any("is NaN or infinite for 100% of the images" in warning for warning in warnings)
 
 
 def test_batch_norm_in_training_mode():
@@ -85,8 +87,10 @@ def test_batch_norm_in_training_mode():
         mean = ops.mean(x, axis=0, keepdims=True)
         return linear((x - mean) / ops.sqrt(ops.mean((x - mean) ** 2, axis=0, keepdims=True) + 1e-3))
 
-    doubts = _doubts(model)
-    assert any("Batch-dependent" in doubt and "batch normalisation in training mode" in doubt for doubt in doubts)
+    warnings = _warnings(model)
+    assert any(
+        "Batch-dependent" in warning and "batch normalisation in training mode" in warning for warning in warnings
+    )
 
 
 @keras.saving.register_keras_serializable("keras_robust_tests")
@@ -98,7 +102,7 @@ class AlwaysTraining(keras.layers.BatchNormalization):
 def test_batch_norm_layer_in_training_mode():
     inputs = keras.Input(SHAPE)
     outputs = keras.layers.Dense(5)(keras.layers.Flatten()(AlwaysTraining()(inputs)))
-    assert any("Batch-dependent" in doubt for doubt in _doubts(keras.Model(inputs, outputs)))
+    assert any("Batch-dependent" in warning for warning in _warnings(keras.Model(inputs, outputs)))
 
 
 def test_square_finds_what_masked_gradients_hide(monkeypatch):
@@ -120,24 +124,26 @@ def test_square_finds_what_masked_gradients_hide(monkeypatch):
 
 def test_square_gain_at_the_end_and_in_the_middle():
     assert [*sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.499})] == []
-    (doubt,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.49})
-    assert "lowered the robust accuracy by 1.0%" in doubt
-    (doubt,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.4, "apgd-t": 0.4})
-    assert "10.0%" in doubt
+    (warning,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.49})
+    assert "lowered the robust accuracy by 1.0%" in warning
+    (warning,) = sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5, "square": 0.4, "apgd-t": 0.4})
+    assert "10.0%" in warning
     assert [*sanity_checks.of_result({"clean": 0.9, "apgd-ce": 0.5})] == []
 
 
 def test_rising_with_eps():
     assert [*sanity_checks.of_radii({0.1: 0.5, 0.2: 0.5, 0.3: 0.1})] == []
-    (doubt,) = sanity_checks.of_radii({0.2: 0.55, 0.1: 0.5})
-    assert "the robust accuracy is 55.0% at radius 0.2 and 50.0% at the smaller 0.1" in doubt
+    (warning,) = sanity_checks.of_radii({0.2: 0.55, 0.1: 0.5})
+    assert "the robust accuracy is 55.0% at radius 0.2 and 50.0% at the smaller 0.1" in warning
 
 
 def test_few_classes_fall_back_and_say_so():
     two = lambda x: linear(x)[:, :2]  # noqa: E731
-    (doubt,) = _doubts(two)
-    assert doubt.startswith("Few classes: the loss 'targeted-dlr' needs 4 classes, the model has 2; 'targeted-margin'")
-    assert len(_doubts(two, "rand")) == 1
+    (warning,) = _warnings(two)
+    assert warning.startswith(
+        "Few classes: the loss 'targeted-dlr' needs 4 classes, the model has 2; 'targeted-margin'"
+    )
+    assert len(_warnings(two, "rand")) == 1
     threat = ThreatModel("Linf", 0.1)
     assert ensemble(threat, num_classes=3)["apgd-t"].loss == "targeted-margin"
     assert ensemble(threat, num_classes=4)["apgd-t"].loss == "targeted-dlr"

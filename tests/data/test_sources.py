@@ -143,7 +143,7 @@ def test_flat_folder_is_split_by_name(tmp_path):
 
 def test_folder_errors(tmp_path):
     with pytest.raises(ValueError, match="root must be a folder"):
-        data.source(tmp_path / "absent", "train")
+        data.sources.ImageFolder(tmp_path / "absent", "train")
     with pytest.raises(ValueError, match="it holds no folders"):
         data.source(tmp_path, "train")
     (tmp_path / "a").mkdir()

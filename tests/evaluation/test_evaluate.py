@@ -50,13 +50,13 @@ def test_linear_model_has_the_robustness_of_its_weights(model):
             clean = source.margins()[report.images["index"]] > 0
             assert 0.2 < expected.mean() < clean.mean() < 1
             np.testing.assert_array_equal(result.correct["clean"], clean)
-            np.testing.assert_array_equal(result.robust, expected)
+            np.testing.assert_array_equal(result.is_robust, expected)
             np.testing.assert_array_equal(result.prediction == labels, clean)
             # A broken image has the other class and a perturbation in the ball; nothing else has a perturbation.
             broken = clean & ~expected
             np.testing.assert_array_equal(result.adversarial_prediction[broken], 1 - labels[broken])
-            np.testing.assert_array_equal(result.size > 0, broken)
-            assert result.size.max() <= threat.eps * (1 + 1e-5)
+            np.testing.assert_array_equal(result.perturbation_norm > 0, broken)
+            assert result.perturbation_norm.max() <= threat.eps * (1 + 1e-5)
             np.testing.assert_array_equal(result.evaluations["apgd-ce"] > 0, clean)
         union = source.robust(LINF, resolution) & source.robust(L2, resolution)
         np.testing.assert_array_equal(report.robust_to_all(resolution), union[report.images["index"]])
@@ -68,7 +68,7 @@ def test_half_precision_is_evaluated_in_float32():
     rounded = linear_model()
     keras.config.set_dtype_policy("float32")
     report = run(rounded)
-    np.testing.assert_array_equal(report.results[0].robust, Flat(23).robust(LINF, 8)[report.images["index"]])
+    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images["index"]])
 
 
 @on_tensorflow
@@ -85,7 +85,7 @@ def test_attacks_run_on_what_is_left(model):
 def test_version_of_autoattack_with_its_doubts(model):
     report = run(model, attack="short")
     assert list(report.results[0].stages) == ["clean", "apgd-ce", "apgd-t"]
-    np.testing.assert_array_equal(report.results[0].robust, Flat(23).robust(LINF, 8)[report.images["index"]])
+    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images["index"]])
     assert report.settings["threats"][0]["attacks"]["apgd-t"]["loss"] == "targeted-margin"
     assert [warning.split(":")[0] for warning in report.warnings] == ["Few classes"]
 

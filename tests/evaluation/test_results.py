@@ -11,7 +11,7 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation import Picture, Report, Result, pairs_table, table, write, write_comparison
 from keras_robust.evaluation.reporting.svg import Series, chart
-from keras_robust.evaluation.statistics import Proportion
+from keras_robust.statistics import Proportion
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 

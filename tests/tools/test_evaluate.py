@@ -121,7 +121,7 @@ def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
     assert evaluate(*options(place)[2:], *model, "--n-examples", 6) == 0
     report = kr.evaluation.Report.load(tmp_path / "out")
     index = [int(Path(name).stem) for name in report.images["name"]]
-    np.testing.assert_array_equal(report.results[0].robust, Flat(12).robust(report.threats[0], 8)[index])
+    np.testing.assert_array_equal(report.results[0].is_robust, Flat(12).robust(report.threats[0], 8)[index])
     assert evaluate(*options(place)[2:], "--model", "vit_tiny", "--out", tmp_path / "other") == 2
     assert "weights must be given for the architecture 'vit_tiny'" in capsys.readouterr().err
 

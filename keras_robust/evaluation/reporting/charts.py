@@ -6,7 +6,7 @@ from html import escape
 from keras_robust.evaluation.reporting.style import FIGURE
 from keras_robust.evaluation.reporting.svg import HEIGHT, WIDTH, Series, chart, key
 from keras_robust.evaluation.results import Report
-from keras_robust.evaluation.statistics import Proportion
+from keras_robust.statistics import Proportion
 
 ALL = "all threat models"
 GAP = 24
@@ -16,7 +16,7 @@ MOST_TICKS = 7
 def columns(report: Report, resolution: int) -> list[tuple[str, Proportion]]:
     """Accuracies of a report at a resolution by what was done to the images: nothing, each threat model, all."""
     cells = [("no attack", report[report.threats[0], resolution].clean)]
-    cells += [(str(threat), report[threat, resolution].robust_share) for threat in report.threats]
+    cells += [(str(threat), report[threat, resolution].robust) for threat in report.threats]
     return [*cells, (ALL, report.union(resolution))] if len(report.threats) > 1 else cells
 
 
@@ -42,7 +42,7 @@ class Axis:
             self.ticks = places[:: -(-len(places) // MOST_TICKS)]
 
     def _raw(self, report, resolution):
-        return report.multiply_adds.get(resolution) if self._cost else resolution
+        return report.settings.model.multiply_adds.get(resolution) if self._cost else resolution
 
     def __call__(self, report, resolution):
         """The place of a resolution, None where its cost is not known."""

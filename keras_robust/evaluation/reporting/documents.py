@@ -13,7 +13,7 @@ from keras_robust.files import write_text
 
 def write(report: Report, out: str | PathLike) -> Path:
     """Write `report.json` with `per_image.npz`, `report.md` and `report.html`; returns the path of the last."""
-    report.save(out)
+    report.write_json(out)
     return write_comparison({report.name: report}, out)
 
 

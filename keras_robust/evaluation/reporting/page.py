@@ -13,7 +13,7 @@ from keras_robust.evaluation.reporting.charts import MOST_TICKS, Axis, columns, 
 from keras_robust.evaluation.reporting.style import STYLE
 from keras_robust.evaluation.reporting.svg import Series, bars, chart, key
 from keras_robust.evaluation.results import Report
-from keras_robust.evaluation.statistics import Proportion
+from keras_robust.statistics import Proportion
 
 SMALL = 96  # up to this side, in pixels, images are shown enlarged and stored without loss
 
@@ -175,14 +175,18 @@ def _ticks(values):
 
 def _curve(report, norm, resolution, scale):
     points = {0.0: report[report.threats[0], resolution].clean}
-    points |= {t.eps * scale: report[t, resolution].robust_share for t in report.threats if t.norm == norm}
+    points |= {t.eps * scale: report[t, resolution].robust for t in report.threats if t.norm == norm}
     return sorted(points.items())
 
 
 def _cost(reports):
     several = len(reports) > 1
     rows = [
-        [*([escape(name)] if several else []), f"{resolution} px", tables.giga(report.multiply_adds.get(resolution))]
+        [
+            *([escape(name)] if several else []),
+            f"{resolution} px",
+            tables.giga(report.settings.model.multiply_adds.get(resolution)),
+        ]
         for name, report in reports.items()
         for resolution in report.resolutions
     ]
@@ -225,7 +229,7 @@ def _gallery(reports):
     for name, report in reports.items():
         shown = [picture for picture in report.gallery if picture.resolution == report.resolutions[0]]
         for threat in dict.fromkeys(picture.threat for picture in shown):
-            cards = "".join(_card(picture, report.outputs) for picture in shown if picture.threat == threat)
+            cards = "".join(_card(picture, report.images.outputs) for picture in shown if picture.threat == threat)
             heading = f"{f'{name}, ' if len(reports) > 1 else ''}{threat}, {report.resolutions[0]} px"
             parts.append(f"<h3>{escape(heading)}</h3><div class='cards'>{cards}</div>")
     if not parts:
@@ -271,6 +275,6 @@ def _notes(reports):
 def _settings(reports):
     parts = []
     for name, report in reports.items():
-        content = escape(json.dumps(report.settings, indent=2, ensure_ascii=False))
+        content = escape(json.dumps(report.settings.to_json(), indent=2, ensure_ascii=False))
         parts.append(f"<details><summary>{escape(name)}</summary><pre>{content}</pre></details>")
     return _section("Settings", "<p class='note'>All that gives these figures again.</p>", *parts)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from keras_robust.evaluation.statistics import Proportion
+from keras_robust.statistics import Proportion
 
 WIDTH, HEIGHT = 360, 240  # of a chart, in units that are about a pixel on a phone
 LEFT, RIGHT, TOP, BOTTOM = 34, 12, 30, 40

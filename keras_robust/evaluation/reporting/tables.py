@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from keras_robust.attacks.autoattack import NOT_COVERED
 from keras_robust.evaluation.reporting.charts import ALL
 from keras_robust.evaluation.results import RADII_NOTE, Report
-from keras_robust.evaluation.statistics import Paired
+from keras_robust.statistics import Paired
 
 INTERVALS = (
     "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
@@ -36,7 +36,7 @@ def _cell(report, resolution, threat):
     if resolution not in report.resolutions or (threat is not None and threat not in report.threats):
         return " " * 29
     clean = report[report.threats[0], resolution].clean_accuracy
-    share = report.union(resolution) if threat is None else report[threat, resolution].robust_share
+    share = report.union(resolution) if threat is None else report[threat, resolution].robust
     low, high = share.interval
     return f"{100 * clean:9.1f} %{100 * share.value:8.1f} % {f'({100 * low:.0f}-{100 * high:.0f})':8}"
 
@@ -57,8 +57,10 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int,
         rows = []
         for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):
             threats = [threat for threat in first.threats if threat in second.threats]
-            both = {"clean": [each[each.threats[0], resolution].broken_by > 0 for each in (first, second)]}
-            both |= {str(threat): [each[threat, resolution].robust for each in (first, second)] for threat in threats}
+            both = {"clean": [each[each.threats[0], resolution].misclassified_at > 0 for each in (first, second)]}
+            both |= {
+                str(threat): [each[threat, resolution].is_robust for each in (first, second)] for threat in threats
+            }
             if len(threats) > 1 and first.threats == second.threats:
                 both[ALL] = [each.robust_to_all(resolution) for each in (first, second)]
             rows += [(resolution, label, Paired.of(*flags)) for label, flags in both.items()]
@@ -67,7 +69,7 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int,
 
 
 def _same_images(first, second):
-    return all(list(first.images[name]) == list(second.images[name]) for name in ("digest", "label"))
+    return all(list(getattr(first.images, name)) == list(getattr(second.images, name)) for name in ("digest", "label"))
 
 
 def difference(paired: Paired) -> str:
@@ -97,10 +99,10 @@ def grid(report: Report) -> tuple[list[str], list[list[str]]]:
     header = ["pixels", "clean", *map(str, report.threats), *([ALL] if many else []), "multiply-adds"]
     rows = []
     for resolution in report.resolutions:
-        cells = [str(report[threat, resolution].robust_share) for threat in report.threats]
+        cells = [str(report[threat, resolution].robust) for threat in report.threats]
         clean = str(report[report.threats[0], resolution].clean)
         union = [str(report.union(resolution))] if many else []
-        rows.append([str(resolution), clean, *cells, *union, giga(report.multiply_adds.get(resolution))])
+        rows.append([str(resolution), clean, *cells, *union, giga(report.settings.model.multiply_adds.get(resolution))])
     return header, rows
 
 
@@ -121,10 +123,10 @@ def giga(count: int | None) -> str:
 
 def subtitle(report: Report) -> str:
     settings = report.settings
-    attack = f"AutoAttack {settings['attack']}" if settings["attack"] != "own" else "own attacks"
-    if not settings["model"]["differentiable"]:
+    attack = f"AutoAttack {settings.attack}" if settings.attack != "own" else "own attacks"
+    if not settings.model.differentiable:
         attack = "black-box attacks"
-    return f"{report.n_examples} images · {attack} · seed {settings['seed']} · {settings['backend']}, float32"
+    return f"{report.n_examples} images · {attack} · seed {settings.seed} · {settings.backend}, float32"
 
 
 def notes(report: Report) -> list[str]:
@@ -132,7 +134,7 @@ def notes(report: Report) -> list[str]:
     found = [INTERVALS, RADII_NOTE, NOT_COVERED]
     if len(report.threats) > 1:
         found.insert(1, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
-    if report.settings["images"]["imagenet"] and report.settings["images"]["list"] is None:
+    if report.settings.images.imagenet and report.settings.images.list is None:
         found.append("The images are ImageNet's, but not the 5,000 of RobustBench's list: figures there may differ.")
     return found
 
@@ -146,8 +148,8 @@ def markdown(reports: Mapping[str, Report]) -> str:
         parts += ["\n".join(f"- **Warning.** {warning}" for warning in report.warnings)] if report.warnings else []
         parts += ["Accuracy by resolution and threat model:", _rows(*grid(report))]
         parts += ["After each attack, in the order run:", _rows(*stages(report))]
-        if report.skipped:
-            parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.skipped)]
+        if report.images.skipped:
+            parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.images.skipped)]
     for name, first, rows, reason in pairs(reports) if len(reports) > 1 else ():
         parts.append(f"## {name} against {first}")
         body = [
@@ -158,7 +160,7 @@ def markdown(reports: Mapping[str, Report]) -> str:
     parts += ["## Reading it", "\n".join(f"- {note}" for note in notes(next(iter(reports.values()))))]
     parts.append("## Settings")
     for name, report in reports.items():
-        parts.append(f"{name}:\n\n```json\n{json.dumps(report.settings, indent=2)}\n```")
+        parts.append(f"{name}:\n\n```json\n{json.dumps(report.settings.to_json(), indent=2)}\n```")
     return "\n\n".join(parts) + "\n"
 
 

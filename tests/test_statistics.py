@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from keras_robust.evaluation.statistics import Paired, Proportion, wilson_interval
+from keras_robust.statistics import Paired, Proportion, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 100), (100, 100), (1, 7), (137, 200)])

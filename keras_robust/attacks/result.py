@@ -1,0 +1,107 @@
+"""Result of a suite of attacks: what became of each image, and the accuracies that follow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from keras_robust.statistics import Proportion
+from keras_robust.threat import ThreatModel
+
+CLEAN = "clean"  # the stage before the first attack
+
+
+@dataclass(frozen=True, repr=False)
+class AttackResult:
+    """One model under one threat model at one resolution, image by image.
+
+    Attributes:
+        threat: the `ThreatModel`.
+        resolution: height of the images, in pixels.
+        stages: "clean" and the attacks, in the order run.
+        misclassified_at: place in `stages` of what each image was first misclassified under, int16 (n,): 0 where it was
+            misclassified without an attack, len(stages) where no attack succeeded.
+        prediction, adversarial_prediction: the model's answer to each image, and to what the attacks made of it, (n,).
+        perturbation_norm: norm of each successful perturbation, float (n,), 0 where there is none.
+        evaluations: attack -> gradients (Square: queries) spent on each image, up to success; int (n,).
+        unconfirmed: attack -> successes that the uncompiled model in float32 did not confirm, and that do not count.
+        x_adv: float32, in the shape of the images: misclassified, in the ball and in [0, 1], where an attack succeeded,
+            else the image itself. None in a stored report, which keeps no images.
+        warnings: reasons to doubt the robust accuracy, a sentence each.
+    """
+
+    threat: ThreatModel
+    resolution: int
+    stages: tuple[str, ...]
+    misclassified_at: np.ndarray
+    prediction: np.ndarray
+    adversarial_prediction: np.ndarray
+    perturbation_norm: np.ndarray
+    evaluations: Mapping[str, np.ndarray]
+    unconfirmed: Mapping[str, int]
+    x_adv: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_examples(self) -> int:
+        return len(self.misclassified_at)
+
+    @property
+    def correct(self) -> dict[str, np.ndarray]:
+        """Images still classified correctly at first ("clean") and after each attack: stage -> booleans (n,)."""
+        return {stage: self.misclassified_at > place for place, stage in enumerate(self.stages)}
+
+    @property
+    def is_robust(self) -> np.ndarray:
+        """Images that are classified correctly and that no attack changed the answer to, booleans (n,)."""
+        return self.misclassified_at == len(self.stages)
+
+    @property
+    def misclassified_by(self) -> np.ndarray:
+        """The stage at which each image was misclassified, strings (n,): "clean", an attack, or "" for none."""
+        return np.array([*self.stages, ""])[self.misclassified_at]
+
+    @property
+    def accuracy_after(self) -> dict[str, float]:
+        """Fractions of 1: "clean" and every attack, in the order run."""
+        return {stage: float(np.mean(correct)) for stage, correct in self.correct.items()}
+
+    @property
+    def clean(self) -> Proportion:
+        """The clean accuracy with its 95 % Wilson interval."""
+        return Proportion.of(self.misclassified_at > 0)
+
+    @property
+    def robust(self) -> Proportion:
+        """The robust accuracy with its 95 % Wilson interval."""
+        return Proportion.of(self.is_robust)
+
+    @property
+    def clean_accuracy(self) -> float:
+        return self.clean.value
+
+    @property
+    def robust_accuracy(self) -> float:
+        return self.robust.value
+
+    def __repr__(self) -> str:
+        after = ", ".join(f"{stage} {100 * accuracy:.1f}" for stage, accuracy in self.accuracy_after.items())
+        lines = [
+            f"robust {self.robust}, clean {self.clean} under {self.threat}: {self.n_examples} images of "
+            f"{self.resolution} px",
+            f"accuracy after each attack, in %: {after}",
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{escape(stage)}</td><td>{100 * accuracy:.1f} %</td></tr>"
+            for stage, accuracy in self.accuracy_after.items()
+        )
+        warnings = "".join(f"<p><b>Warning.</b> {escape(warning)}</p>" for warning in self.warnings)
+        return (
+            f"<p>Robust {self.robust}, clean {self.clean} under {escape(str(self.threat))}: {self.n_examples} images "
+            f"of {self.resolution} px</p><table><tr><th>after</th><th>accuracy</th></tr>{cells}</table>{warnings}"
+        )

@@ -1,0 +1,52 @@
+"""Merging of an evaluation whose shards ran by themselves."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from keras_robust.evaluation.reporting import write
+from keras_robust.evaluation.result_store import FOLDER, Grid, check_same, read_batch, read_images, read_settings
+from keras_robust.evaluation.results import Report, assemble
+
+MISSING = 10  # missing batches named
+
+
+def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
+    """The report of an evaluation whose shards are done: the same, to the byte, as of one without shards.
+
+    Args:
+        folders: what the shards were given as `out`, the same for all or one each.
+        out: where to write the report, see `keras_robust.evaluation.write`.
+
+    Raises:
+        ValueError: a folder holds no state or one of other settings, images or weights, or batches are missing.
+
+    Example:
+        >>> threats, images = [kr.ThreatModel("Linf", 4 / 255)], kr.data.photo_crops("val")
+        >>> for i in (1, 2):  # on two machines
+        ...     kr.evaluation.evaluate(net, images, threats, [32], "short", 8, out="mine", batch_size=4, shard=(i, 2))
+        >>> report = kr.evaluation.merge(["mine"], "mine")
+    """
+    if isinstance(folders, (str, PathLike)) or not folders:
+        raise ValueError(f"folders must be a sequence of at least one; received {folders!r}.")
+    stores = [Path(folder) / FOLDER for folder in folders]
+    settings = read_settings(stores[0])
+    for store in stores[1:]:
+        check_same(settings, read_settings(store), f"{stores[0]} and {store} are of different evaluations")
+    grid, found = Grid.of(settings), {}
+    for task in grid.batches:
+        for store in stores:
+            batch = read_batch(store, *task)
+            if batch is not None and batch.is_complete(grid):
+                found[task] = batch
+    missing = [
+        f"{resolution} px batch {batch}" for resolution, batch in grid.batches if (resolution, batch) not in found
+    ]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(grid.batches)} batches are not done ({', '.join(missing[:MISSING])}): run the "
+            "shards that are missing, or those that were stopped, again."
+        )
+    report = assemble(settings, read_images(stores[0]), found)
+    write(report, out)
+    return report

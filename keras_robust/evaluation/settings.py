@@ -1,0 +1,119 @@
+"""Settings of an evaluation: all that decides its figures, as records that go into reports and resumed runs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_robust.threat import ThreatModel
+
+OWN = "own"  # what `attack` is called where the user gave a sequence of attacks
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model of an evaluation.
+
+    Attributes:
+        name: for people.
+        sha256: hash of what it computes.
+        differentiable: whether it gives gradients.
+        parameters: their number, None where it is not known.
+        multiply_adds: resolution -> multiply-adds of a forward pass on one image, None where they cannot be counted.
+    """
+
+    name: str
+    sha256: str
+    differentiable: bool
+    parameters: int | None
+    multiply_adds: Mapping[int, int | None]
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The images of an evaluation, and their preprocessing.
+
+    Attributes:
+        n_examples: their number.
+        sha256: hash of all images, their order and their labels.
+        list: name of the file that lists them, None where they were drawn.
+        imagenet: whether they look like ImageNet-1k.
+        crop_pct: resolution over the shorter side that the images are resized to.
+        interpolation: "bicubic" or "bilinear".
+    """
+
+    n_examples: int
+    sha256: str
+    list: str | None
+    imagenet: bool
+    crop_pct: float
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class ThreatSettings:
+    """A threat model of an evaluation, and the settings of its attacks by name, in the order run."""
+
+    norm: str
+    eps: float
+    attacks: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(self.norm, self.eps)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """All that decides the figures of an evaluation.
+
+    Attributes:
+        keras_robust: version of this package, None where it is not installed.
+        model, images: see there.
+        resolutions: in pixels.
+        threats: threat models with their attacks.
+        attack: a version of AutoAttack, or "own".
+        surrogate_sha256: hash of what a surrogate computes, None without one.
+        seed: of the choice of images and of the attacks.
+        batch_size: images attacked at a time.
+        backend: of Keras.
+        versions: of the packages that can change a figure.
+    """
+
+    keras_robust: str | None
+    model: ModelSettings
+    images: ImageSettings
+    resolutions: tuple[int, ...]
+    threats: tuple[ThreatSettings, ...]
+    attack: str
+    surrogate_sha256: str | None
+    seed: int
+    batch_size: int
+    backend: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as what `json` writes."""
+        found = asdict(self)
+        costs = self.model.multiply_adds
+        found["model"]["multiply_adds"] = {str(resolution): cost for resolution, cost in costs.items()}
+        found["resolutions"], found["threats"] = list(self.resolutions), list(found["threats"])
+        return found
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "EvaluationSettings":
+        """The settings that `to_json` made.
+
+        Raises:
+            TypeError, KeyError, AttributeError, ValueError: the content is another one.
+        """
+        model = dict(content["model"])
+        model["multiply_adds"] = {int(resolution): cost for resolution, cost in model["multiply_adds"].items()}
+        return cls(
+            **{
+                **content,
+                "model": ModelSettings(**model),
+                "images": ImageSettings(**content["images"]),
+                "resolutions": tuple(content["resolutions"]),
+                "threats": tuple(ThreatSettings(**threat) for threat in content["threats"]),
+            }
+        )
