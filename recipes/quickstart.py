@@ -150,7 +150,7 @@ def main(args):
             batch_size=50,
             crop_pct=1.0,
         )
-        reports[name].save(args.out / "evaluation" / name.partition(" ")[0])
+        reports[name].write_json(args.out / "evaluation" / name.partition(" ")[0])
     print(f"\n{kr.evaluation.table(reports)}")
 
     # 4. What remains.
@@ -169,7 +169,7 @@ def main(args):
         resolution=RESOLUTION,
         crop_pct=1.0,
         dataset=val,
-        verify=kr.export.Settings(n_examples=100, n_iter=10, seconds=2.0),
+        verify=kr.export.VerificationSettings(n_examples=100, n_iter=10, seconds=2.0),
         overwrite=True,
     )
     print(f"\nDone in {(time.time() - start) / 60:.1f} minutes. In {args.out}:")

@@ -14,13 +14,28 @@ import keras_robust as kr
 ROOT = Path(kr.__file__).parent
 FRAMEWORKS = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"}
 # What attacks, training, export and evaluation may all import; then, of each part, what it may import.
-FOUNDATION = {"types", "threat", "norms", "losses", "random", "checks", "batch_checks", "files", "backend", "precision"}
+FOUNDATION = {
+    "types",
+    "versions",
+    "statistics",
+    "threat",
+    "norms",
+    "losses",
+    "random",
+    "checks",
+    "batch_checks",
+    "files",
+    "backend",
+    "precision",
+}
 MAY_IMPORT = {
     "threat": {"random", "norms", "checks", "batch_checks", "backend", "types"},
     "norms": {"random", "types"},
     "losses": {"checks", "types"},
     "random": {"types"},
     "lazy": set(),
+    "versions": set(),
+    "statistics": set(),
     "checks": set(),
     "batch_checks": {"backend", "checks", "types"},
     "files": {"types"},

@@ -160,9 +160,9 @@ def finish(reports, out):
     for name, report in reports.items():
         for warning in report.warnings:
             print(f"warning: {name}: {warning}")
-        if report.skipped:
-            print(f"skipped {len(report.skipped)} images that could not be read:")
-            print("\n".join(f"  {reason}" for reason in report.skipped))
+        if report.images.skipped:
+            print(f"skipped {len(report.images.skipped)} images that could not be read:")
+            print("\n".join(f"  {reason}" for reason in report.images.skipped))
     if out is not None:
         print(f"\n{out / 'report.html'}")
 

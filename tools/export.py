@@ -23,7 +23,6 @@ The format follows from the path: a folder is a SavedModel, .onnx ONNX, .tflite 
 an artefact that passed every check, 1 where one failed (its name is printed, nothing is written), 2 for bad arguments.
 Then: python recipes/serve.py serving/flowers/1
 """
-SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".keras": "keras"}
 
 
 def parser():
@@ -87,7 +86,7 @@ def run(options):
     kr.export.export(
         model,
         options.out,
-        SUFFIXES.get(options.out.suffix, "tf_saved_model"),
+        kr.export.format_of(options.out),
         dtype=options.dtype,
         class_names=names,
         preset=options.model if options.model in kr.models.presets() else None,
@@ -95,7 +94,7 @@ def run(options):
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,
         dataset=None if options.data is None else kr.evaluation.open_dataset(options.data),
-        verify=False if options.no_verify else kr.export.Settings(n_examples=options.n_examples),
+        verify=False if options.no_verify else kr.export.VerificationSettings(n_examples=options.n_examples),
         overwrite=options.overwrite,
         **facts,
     )

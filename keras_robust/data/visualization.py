@@ -85,6 +85,26 @@ def amplified_difference(x: np.ndarray, x_adv: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * difference / np.maximum(largest, np.finfo(np.float32).tiny)
 
 
+def most_visible(x: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
+    """Places of the images in which a person sees most: of the highest contrast, each of another class if possible.
+
+    Args:
+        x: float array of shape (n, height, width, channels).
+        labels: class of each, shape (n,).
+        count: how many, at most.
+
+    Example:
+        >>> most_visible(np.array([[[[0.0], [0.1]]], [[[0.0], [1.0]]], [[[0.0], [0.9]]]]), np.array([0, 1, 1]), 2)
+        [1, 0]
+    """
+    by_contrast = sorted(range(len(x)), key=lambda place: (-float(x[place].std()), place))
+    seen: dict[int, int] = {}
+    rank = {}
+    for place in by_contrast:
+        rank[place] = seen[int(labels[place])] = seen.get(int(labels[place]), -1) + 1
+    return sorted(by_contrast, key=lambda place: rank[place])[:count]
+
+
 def attack_sheet(x: np.ndarray, x_adv: np.ndarray, enlarge: int = 1) -> np.ndarray:
     """A picture of an attack: a row of images, a row of what the attack made of them, a row of the difference.
 

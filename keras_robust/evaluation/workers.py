@@ -11,12 +11,13 @@ import numpy as np
 
 from keras_robust.attacks.suite import AttackSuite, Stage, perturbation_norm, predictions
 from keras_robust.data import Source, amplified_difference, resize_and_crop
+from keras_robust.data.visualization import most_visible
 from keras_robust.evaluation.image_selection import Selection
 from keras_robust.evaluation.progress import Progress
 from keras_robust.evaluation.result_store import BatchResult, CellBatch, Grid, ResultStore
 from keras_robust.threat import ThreatModel
 
-GALLERY = 5  # pictures per threat model and resolution
+GALLERY = 6  # pictures per threat model
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Worker:
             if x is not None and logits is not None and len(earlier) < len(names):
                 pictures = GALLERY if batch == 0 and resolution == grid.resolutions[0] else 0
                 for stage in self.suites[threat].stages(x, y, logits, rows.start, cell.misclassified):
-                    self._record(cell, self.suites[threat], x, stage, pictures)
+                    self._record(cell, self.suites[threat], x, y, stage, pictures)
                     store.write(resolution, batch, result)
             remaining = result.prediction == y
             for name in names:
@@ -85,17 +86,17 @@ class Worker:
                 progress.done((resolution, threat, name), remaining, cell.seconds[name], name not in earlier)
 
     @staticmethod
-    def _record(cell: CellBatch, suite: AttackSuite, x: np.ndarray, stage: Stage, pictures: int) -> None:
+    def _record(cell: CellBatch, suite: AttackSuite, x: np.ndarray, y: np.ndarray, stage: Stage, pictures: int) -> None:
         """Add what an attack did to a batch under one threat model."""
         hit = np.flatnonzero(stage.misclassified)
         if len(hit):
             x_adv = stage.x_adv[hit]
             cell.adversarial_prediction[hit] = predictions(suite.logits(x_adv))
             cell.perturbation_norm[hit] = perturbation_norm(suite.threat.norm, x_adv, x[hit])
-            for place, adversarial in list(zip(hit, x_adv))[: max(0, pictures - len(cell.pictures))]:
-                pair = x[place][None], adversarial[None]
+            for number in most_visible(x[hit], y[hit], max(0, pictures - len(cell.pictures))):
+                pair = x[hit[number]][None], x_adv[number][None]
                 pixels = np.concatenate([*pair, amplified_difference(*pair)])
-                cell.pictures[int(place)] = np.round(255 * pixels).astype(np.uint8)
+                cell.pictures[int(hit[number])] = np.round(255 * pixels).astype(np.uint8)
         cell.misclassified[stage.name] = stage.misclassified
         cell.evaluations[stage.name] = stage.evaluations.astype(np.int32)
         cell.unconfirmed[stage.name], cell.seconds[stage.name] = stage.unconfirmed, stage.seconds

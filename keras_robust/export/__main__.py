@@ -1,4 +1,4 @@
-"""What the JAX and PyTorch backends run under TensorFlow: `python -m keras_robust.export FOLDER` (see `exporting`)."""
+"""Export under TensorFlow for the other backends: `python -m keras_robust.export FOLDER` (see `exporter`)."""
 
 import json
 import sys
@@ -6,24 +6,22 @@ from pathlib import Path
 
 import keras
 
-from keras_robust.export.exporter import make_artefact
-from keras_robust.export.reference import Reference, Settings
+from keras_robust.export.exporter import ExportJob, make_artefact
+from keras_robust.export.metadata import ExportMetadata
+from keras_robust.export.reference import Reference, VerificationSettings
 from keras_robust.threat import ThreatModel
 
 
-def main(folder):
-    folder = Path(folder)
+def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text())
     model = keras.models.load_model(folder / "model.keras", compile=False)
-    settings = request["settings"] and Settings(**request["settings"])
+    settings = request["settings"] and VerificationSettings(**request["settings"])
     reference = Reference.load(folder) if settings else None
-    threat = ThreatModel(*request["threat"])
-    result = make_artefact(
-        model, Path(request["path"]), request["format"], request["metadata"], threat, settings, reference
-    )
+    job = ExportJob(ExportMetadata.from_json(request["metadata"]), ThreatModel(**request["threat"]), settings)
+    result = make_artefact(model, Path(request["path"]), job, reference)
     if result is not None:
         (folder / "answer.json").write_text(result.json())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

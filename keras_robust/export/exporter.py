@@ -1,4 +1,4 @@
-"""From a trained model to an artefact that another team can serve."""
+"""Exporter: from a trained model to an artefact that another team can serve."""
 
 import importlib.util
 import json
@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,17 +19,21 @@ import numpy as np
 from keras_robust import models
 from keras_robust.batch_checks import class_count
 from keras_robust.checks import check_choice, check_count
+from keras_robust.data import Source
 from keras_robust.data.preprocessing import INTERPOLATIONS
 from keras_robust.export import model_card
-from keras_robust.export.formats import FORMATS, check_format
-from keras_robust.export.reference import Reference, Settings
+from keras_robust.export.formats import FORMATS, Format, check_format
+from keras_robust.export.metadata import ExportMetadata, InputMetadata, PresetMetadata, robustness_rows
+from keras_robust.export.reference import Reference, VerificationSettings
 from keras_robust.export.verification import Verification
 from keras_robust.export.verification import verify as check_artefact
 from keras_robust.layers import CheckResolution, PositionEmbedding
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
+from keras_robust.versions import installed_versions
 
-DEFAULT_THREAT = ("Linf", 4 / 255)
+DEFAULT_THREAT = ThreatModel("Linf", 4 / 255)
+PACKAGES = ("keras-robust", "keras", "tensorflow", "jax", "torch", "onnx", "tf2onnx", "pillow")
 VERIFICATION = "verification.json"
 
 
@@ -37,29 +44,29 @@ class ExportError(RuntimeError):
         verification: all checks and measurements; None where the artefact could not be run at all.
     """
 
-    def __init__(self, message, verification=None):
+    def __init__(self, message: str, verification: Verification | None = None) -> None:
         super().__init__(message)
         self.verification = verification
 
 
 def export(
-    model,
-    path,
-    format="tf_saved_model",
+    model: keras.Model,
+    path: str | PathLike,
+    format: str = "tf_saved_model",
     *,
-    dtype="float32",
-    class_names=None,
-    preset=None,
-    threat=None,
-    report=None,
-    resolution=None,
-    crop_pct=None,
-    interpolation=None,
-    dataset=None,
-    verify=True,
-    overwrite=False,
-    verbose=True,
-):
+    dtype: str = "float32",
+    class_names: Sequence[str] | None = None,
+    preset: str | None = None,
+    threat: ThreatModel | None = None,
+    report: Any = None,
+    resolution: int | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
+    dataset: Source | None = None,
+    verify: bool | VerificationSettings = True,
+    overwrite: bool = False,
+    verbose: bool = True,
+) -> Verification | None:
     """Export a model, and verify that the artefact gives what the model gives, under attack too.
 
     Formats, what can be called in each, and what it takes and gives:
@@ -95,12 +102,12 @@ def export(
         preset: name of the published checkpoint that the weights are; gives the next five where they are not given.
         threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
         report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
-        resolution: side of the images in evaluation, in pixels; the native one of a ViT, or 224, if not given.
+        resolution: height and width of the images in evaluation, in pixels; a ViT's native one, or 224, if not given.
         crop_pct, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
         dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
             where the original's own answers count as correct.
-        verify: False leaves all checks out; a `kr.export.Settings` sets the number of images, steps of the attack, and
-            what time it takes.
+        verify: False leaves all checks out; a `kr.export.VerificationSettings` sets the number of images, steps of
+            the attack, and what time it takes.
         overwrite: replace an artefact at `path`.
         verbose: print the table of checks.
 
@@ -119,25 +126,55 @@ def export(
     row = check_format(format, dtype)
     path = _check_path(path, row, format, overwrite)
     model = _check_model(model)
-    metadata = _metadata(
-        model, format, dtype, row, class_names, preset, threat, report, resolution, crop_pct, interpolation
+    metadata = ExportMetadata(
+        model=model.name,
+        format=format,
+        dtype=dtype,
+        signatures=dict(row.signatures),
+        class_names=_class_names(class_names, _num_classes(model)),
+        input=_input_metadata(model, preset, resolution, crop_pct, interpolation),
+        preset=_preset_metadata(preset),
+        threat=_training_threat(preset, threat),
+        evaluation=robustness_rows(report),
+        versions={**installed_versions(PACKAGES), "backend": keras.backend.backend()},
     )
     if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")
-    settings = Settings() if verify is True else verify or None
-    if not isinstance(settings, Settings | None):
-        raise ValueError(f"verify must be True, False or a kr.export.Settings; received {verify!r}.")
-    attack_threat = ThreatModel(*(metadata["threat"] or dict(zip(("norm", "eps"), DEFAULT_THREAT))).values())
+    settings = VerificationSettings() if verify is True else verify or None
+    if not isinstance(settings, VerificationSettings | None):
+        raise ValueError(f"verify must be True, False or a kr.export.VerificationSettings; received {verify!r}.")
+    job = ExportJob(metadata, metadata.threat or DEFAULT_THREAT, settings)
     reference = None
     if settings is not None:
-        reference = Reference.of(model, metadata["input"], metadata["class_names"], attack_threat, settings, dataset)
+        reference = Reference.of(model, metadata.input, metadata.class_names, job.threat, settings, dataset)
+    return _write(model, path, job, reference, verbose)
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What is to be written, and how it is verified.
+
+    Attributes:
+        threat: under which verification attacks.
+        settings: of the verification, None to leave it out.
+    """
+
+    metadata: ExportMetadata
+    threat: ThreatModel
+    settings: VerificationSettings | None
+
+
+def _write(
+    model: keras.Model, path: Path, job: ExportJob, reference: Reference | None, verbose: bool
+) -> Verification | None:
+    """Write and verify aside, and put the artefact in place if it passes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    here = not FORMATS[job.metadata.format].needs_tensorflow or keras.backend.backend() == "tensorflow"
+    make = make_artefact if here else _make_under_tensorflow
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         aside = Path(folder) / path.name
-        here = not row.needs_tensorflow or keras.backend.backend() == "tensorflow"
-        make = make_artefact if here else _make_under_tensorflow
-        result = make(model, aside, format, metadata, attack_threat, settings, reference)
-        if result is not None:
+        result = make(model, aside, job, reference)
+        if result is not None and reference is not None:
             if verbose:
                 print(result.table(), flush=True)
             if result.failed:
@@ -146,31 +183,37 @@ def export(
                     f"{'; '.join(result.failed)}.\n{result.table()}",
                     result,
                 )
-            facts = {
-                "format": format,
-                "dtype": dtype,
-                "threat": str(attack_threat),
-                "n_examples": len(reference.labels),
-            }
-            _verification_path(aside).write_text(result.json(**facts, versions=metadata["versions"]))
+            text = result.json(
+                format=job.metadata.format,
+                dtype=job.metadata.dtype,
+                threat=str(job.threat),
+                n_examples=len(reference.labels),
+                versions=job.metadata.versions,
+            )
+            _verification_path(aside).write_text(text)
         _put(aside, path)
     return result
 
 
-def make_artefact(model, path, format, metadata, threat, settings, reference):
+def make_artefact(model: keras.Model, path: Path, job: ExportJob, reference: Reference | None) -> Verification | None:
     """Write an artefact on the active backend and verify it; returns the `Verification`, None without a reference."""
-    row = FORMATS[format]
-    row.write(model, path, metadata, metadata["dtype"])
+    metadata = job.metadata
+    row = FORMATS[metadata.format]
+    row.write(model, path, metadata, metadata.dtype)
     if reference is None:
         return None
     documents = model_card.documents(metadata)
     try:
-        return check_artefact(path, format, row, metadata["dtype"], model, threat, settings, reference, documents)
+        return check_artefact(
+            path, metadata.format, row, metadata.dtype, model, job.threat, job.settings, reference, documents
+        )
     except RuntimeError as error:
         raise ExportError(str(error)) from error
 
 
-def _make_under_tensorflow(model, path, format, metadata, threat, settings, reference):
+def _make_under_tensorflow(
+    model: keras.Model, path: Path, job: ExportJob, reference: Reference | None
+) -> Verification | None:
     """The same in a process whose backend is TensorFlow, where the weights are loaded from a .keras file."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
@@ -178,10 +221,9 @@ def _make_under_tensorflow(model, path, format, metadata, threat, settings, refe
             reference.save(folder)
         request = {
             "path": str(path.resolve()),
-            "format": format,
-            "metadata": metadata,
-            "threat": [threat.norm, threat.eps],
-            "settings": settings and asdict(settings),
+            "metadata": job.metadata.to_json(),
+            "threat": asdict(job.threat),
+            "settings": job.settings and asdict(job.settings),
         }
         (Path(folder) / "request.json").write_text(json.dumps(request))
         root = str(Path(__file__).parents[2])
@@ -195,7 +237,7 @@ def _make_under_tensorflow(model, path, format, metadata, threat, settings, refe
         return Verification.of_json(answer.read_text()) if answer.exists() else None
 
 
-def _check_path(path, row, format, overwrite):
+def _check_path(path: str | PathLike, row: Format, format: str, overwrite: bool) -> Path:
     path = Path(path)
     if row.suffix and path.suffix != row.suffix:
         raise ValueError(f"path must end in {row.suffix} for format {format!r}; received {str(path)!r}.")
@@ -208,7 +250,7 @@ def _check_path(path, row, format, overwrite):
     return path
 
 
-def _check_model(model):
+def _check_model(model: Any) -> keras.Model:
     inner = getattr(model, "model", None)
     model = inner if isinstance(inner, keras.Model) else model
     if not isinstance(model, keras.Model):
@@ -221,75 +263,81 @@ def _check_model(model):
     return as_float32(model)
 
 
-def _metadata(model, format, dtype, row, names, preset, threat, report, resolution, crop_pct, interpolation):
-    published = None if preset is None else models.preset(preset)
-    if published is not None:
-        threat = threat or ThreatModel(*published.threat)
+def _num_classes(model: keras.Model) -> int:
+    native = _native(model)
+    return class_count(model, np.zeros((1, native, native, 3), np.float32))
+
+
+def _preset_metadata(preset: str | None) -> PresetMetadata | None:
+    if preset is None:
+        return None
+    published = models.preset(preset)
+    return PresetMetadata(preset, published.source, published.licence)
+
+
+def _training_threat(preset: str | None, threat: ThreatModel | None) -> ThreatModel | None:
+    if threat is not None and not isinstance(threat, ThreatModel):
+        raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
+    return threat if threat is not None or preset is None else ThreatModel(*models.preset(preset).threat)
+
+
+def _input_metadata(
+    model: keras.Model,
+    preset: str | None,
+    resolution: int | None,
+    crop_pct: float | None,
+    interpolation: str | None,
+) -> InputMetadata:
+    if preset is not None:
+        published = models.preset(preset)
         resolution = resolution or published.resolution
         crop_pct = crop_pct or published.crop_pct
         interpolation = interpolation or published.interpolation
-    native = _native(model)
-    count = class_count(model, np.zeros((1, native, native, 3), np.float32))
-    resolution = check_count("resolution", native if resolution is None else resolution)
+    resolution = check_count("resolution", _native(model) if resolution is None else resolution)
     crop_pct = 0.875 if crop_pct is None else crop_pct
     if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
         raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
-    if threat is not None and not isinstance(threat, ThreatModel):
-        raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
-    sizes = _sizes(model)
-    if resolution < sizes["min_size"] or resolution % sizes["multiple_of"]:
+    min_size, multiple_of = _sizes(model)
+    if resolution < min_size or resolution % multiple_of:
         raise ValueError(
-            f"resolution must be at least {sizes['min_size']} and a multiple of {sizes['multiple_of']} for this model; "
+            f"resolution must be at least {min_size} and a multiple of {multiple_of} for this model; "
             f"received {resolution}."
         )
-    return {
-        "schema_version": model_card.SCHEMA_VERSION,
-        "model": model.name,
-        "format": format,
-        "dtype": dtype,
-        "signatures": dict(row.signatures),
-        "num_classes": count,
-        "class_names": _class_names(names, count),
-        "input": {
-            **sizes,
-            "max_size": max(1024, 2 * resolution),
-            "resolution": resolution,
-            "crop_pct": float(crop_pct),
-            "interpolation": check_choice("interpolation", interpolation or "bicubic", INTERPOLATIONS),
-        },
-        "preset": published and {"name": preset, "source": published.source, "licence": published.licence},
-        "threat": threat and {"norm": threat.norm, "eps": float(threat.eps)},
-        "evaluation": model_card.robustness_rows(report),
-        "versions": model_card.versions(),
-    }
+    return InputMetadata(
+        min_size=min_size,
+        multiple_of=multiple_of,
+        max_size=max(1024, 2 * resolution),
+        resolution=resolution,
+        crop_pct=float(crop_pct),
+        interpolation=check_choice("interpolation", interpolation or "bicubic", INTERPOLATIONS),
+    )
 
 
-def _native(model):
-    """The side of the images that a ViT's position embedding is learned on; 224 for other models."""
+def _native(model: keras.Model) -> int:
+    """The height and width of the images that a ViT's position embedding is learned on; 224 for other models."""
     return next((16 * layer.grid[0] for layer in model.layers if isinstance(layer, PositionEmbedding)), 224)
 
 
-def _sizes(model):
-    for layer in model.layers:
-        if isinstance(layer, CheckResolution):
-            return {"min_size": layer.minimum, "multiple_of": layer.multiple_of}
-    return {"min_size": 1, "multiple_of": 1}
+def _sizes(model: keras.Model) -> tuple[int, int]:
+    """The smallest height and width that the model takes, and what they are multiples of."""
+    checks = [layer for layer in model.layers if isinstance(layer, CheckResolution)]
+    return (checks[0].minimum, checks[0].multiple_of) if checks else (1, 1)
 
 
-def _class_names(names, count):
+def _class_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
-        return [str(number) for number in range(count)]
-    names = list(names)
+        return tuple(str(number) for number in range(count))
+    names = tuple(names)
     if len(names) != count or not all(isinstance(name, str) and name and name.isprintable() for name in names):
         raise ValueError(f"class_names must be {count} non-empty strings of one line each; received {names!r:.200}.")
     return names
 
 
-def _verification_path(path):
+def _verification_path(path: Path) -> Path:
     return path / VERIFICATION if path.is_dir() else path.with_name(f"{path.name}.{VERIFICATION}")
 
 
-def _put(aside, path):
+def _put(aside: Path, path: Path) -> None:
     """Move what was written aside to its place."""
     if aside.is_file():
         # No moment at which a verification lies beside a file that it is not of.

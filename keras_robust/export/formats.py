@@ -1,10 +1,17 @@
-"""The formats that a model can be exported to: one row each."""
+"""Formats of exported models, one row each: how they are written, run, recognised and evaluated."""
 
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import keras
 
 from keras_robust.checks import check_choice
+from keras_robust.export.metadata import ExportMetadata
+from keras_robust.export.runtimes import Artefact, KerasArtefact, LiteRTArtefact, ONNXArtefact, SavedModelArtefact
 
 OUTPUTS = (
     "`probabilities` float32 (batch, classes), `classes` int32 (batch,), `top5_classes` int32 and `top5_probabilities` "
@@ -16,35 +23,54 @@ FLOAT = "float32 images (batch, height, width, 3), pixels in [0, 1]"
 
 @dataclass(frozen=True)
 class Format:
-    """A format of exported models.
+    """A format of exported models: one row of `FORMATS`.
 
     Attributes:
-        module: of this package, whose `write(model, path, metadata, dtype)` writes it.
-        suffix: what a path must end in; empty for a folder.
+        described: what a user may give, for messages.
+        writer: module of this package whose `write(model, path, metadata, dtype)` writes it.
+        loader: class or function of this package, as "module:name", that makes a model to evaluate of a path.
+        artefact: what runs it without Keras or this package; its suffix and runtime.
         signatures: what can be called, and what it takes and gives: for the model card.
         tolerances: dtype -> largest difference of logits from the original's, as a part of the largest logit. The other
             formats sum in another order than TensorFlow; float16 rounds each weight to 11 bits.
         same_runtime: whether TensorFlow runs it, so that it must be as fast as the original.
-        differentiable: whether gradients can be had from it, so that it can be attacked as the original can.
         needs_tensorflow: whether it is written from the TensorFlow backend alone.
     """
 
-    module: str
-    suffix: str
+    described: str
+    writer: str
+    loader: str
+    artefact: type[Artefact]
     signatures: Mapping[str, str]
     tolerances: Mapping[str, float] = field(default_factory=lambda: {"float32": 1e-4})
     same_runtime: bool = False
-    differentiable: bool = False
     needs_tensorflow: bool = True
 
-    def write(self, model, path, metadata, dtype):
-        importlib.import_module(f"keras_robust.export.{self.module}").write(model, path, metadata, dtype)
+    @property
+    def suffix(self) -> str:
+        """What a path must end in; empty for a folder."""
+        return self.artefact.suffix
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients can be had from it, so that it can be attacked as the original can."""
+        return self.artefact.differentiable
+
+    def write(self, model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str) -> None:
+        importlib.import_module(f"keras_robust.export.{self.writer}").write(model, path, metadata, dtype)
+
+    def load(self, path: Path) -> Any:
+        """A model to evaluate, from float images in [0, 1] to logits; see `loading.load_model`."""
+        module, _, name = self.loader.partition(":")
+        return getattr(importlib.import_module(f"keras_robust.export.{module}"), name)(path)
 
 
 FORMATS = {
     "tf_saved_model": Format(
-        module="saved_model",
-        suffix="",
+        described="the folder of a SavedModel",
+        writer="saved_model",
+        loader="saved_model_layer:SavedModelLayer",
+        artefact=SavedModelArtefact,
         signatures={
             "serving_default": f"`images`, {UINT8}, to {OUTPUTS}, `names` and `top5_names` strings",
             "logits": f"`images`, {FLOAT}, to `logits` float32 (batch, classes); differentiable",
@@ -53,14 +79,19 @@ FORMATS = {
             "preprocess": "`images`, strings (batch,), as `jpeg` takes them, to the `images` of `serving_default`",
         },
         same_runtime=True,
-        differentiable=True,
     ),
     "onnx": Format(
-        module="onnx", suffix=".onnx", signatures={"main graph": f"`images`, {FLOAT}, to `logits`, {OUTPUTS}"}
+        described="a .onnx file",
+        writer="onnx",
+        loader="served_model:ServedModel",
+        artefact=ONNXArtefact,
+        signatures={"main graph": f"`images`, {FLOAT}, to `logits`, {OUTPUTS}"},
     ),
     "litert": Format(
-        module="litert",
-        suffix=".tflite",
+        described="a .tflite file",
+        writer="litert",
+        loader="served_model:ServedModel",
+        artefact=LiteRTArtefact,
         signatures={
             "serving_default": f"`images`, {UINT8}, to {OUTPUTS}",
             "logits": f"`images`, {FLOAT}, to `logits` float32 (batch, classes)",
@@ -68,19 +99,29 @@ FORMATS = {
         tolerances={"float32": 1e-4, "float16": 1e-2},
     ),
     "keras": Format(
-        module="keras_file",
-        suffix=".keras",
+        described="a .keras file",
+        writer="keras_file",
+        loader="keras_file:load",
+        artefact=KerasArtefact,
         signatures={"keras.models.load_model": f"{FLOAT}, to logits float32 (batch, classes); needs keras_robust"},
-        differentiable=True,
         needs_tensorflow=False,
     ),
 }
 
 
-def check_format(name, dtype):
+def check_format(name: str, dtype: str) -> Format:
     """The row of a format that can be had in `dtype`."""
     row = FORMATS[check_choice("format", name, FORMATS)]
-    if dtype not in row.tolerances:
-        accepted = " or ".join(map(repr, row.tolerances))
-        raise ValueError(f"dtype must be {accepted} for format {name!r}; received {dtype!r}.")
+    check_choice(f"dtype of format {name!r}", dtype, row.tolerances)
     return row
+
+
+def format_of(path: str | PathLike) -> str:
+    """The format that a path to write to stands for, by its suffix: a folder is a SavedModel.
+
+    Example:
+        >>> format_of("flowers.onnx"), format_of("serving/flowers/1")
+        ('onnx', 'tf_saved_model')
+    """
+    suffix = Path(path).suffix
+    return next((name for name, row in FORMATS.items() if row.suffix and row.suffix == suffix), "tf_saved_model")

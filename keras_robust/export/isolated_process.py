@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_robust.export import artefact
+from keras_robust.export import runtimes
 
 TIMEOUT = 600  # seconds for one answer
 
@@ -29,10 +29,10 @@ class FreshProcess:
     def __init__(self, form, path):
         self._folder = tempfile.TemporaryDirectory()
         self._errors = open(Path(self._folder.name) / "errors", "w+b")  # noqa: SIM115 (closed in __exit__)
-        command = [sys.executable, artefact.__file__, form, str(Path(path).resolve()), self._folder.name]
+        command = [sys.executable, runtimes.__file__, form, str(Path(path).resolve()), self._folder.name]
         environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         if form == "keras":  # this package's layers are in the file
-            root = str(Path(artefact.__file__).parents[2])
+            root = str(Path(runtimes.__file__).parents[2])
             environment |= {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
             command.insert(1, "-P")  # not the folder of the script, whose modules are called onnx and the like
         else:

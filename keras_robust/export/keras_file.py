@@ -1,13 +1,24 @@
 """Keras' own format: what training and evaluation here read. It needs Keras and this package's layers to load."""
 
 import zipfile
+from pathlib import Path
+
+import keras
 
 from keras_robust.export import model_card
-from keras_robust.export.artefact import ZIP_FOLDER
+from keras_robust.export.metadata import ExportMetadata
+from keras_robust.export.runtimes import ZIP_FOLDER
 
 
-def write(model, path, metadata, dtype="float32"):
+def write(model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str = "float32") -> None:
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         for name, text in model_card.documents(metadata).items():
             archive.writestr(ZIP_FOLDER + name, text)
+
+
+def load(path: Path) -> keras.Model:
+    """The model of a .keras file; of a saved `AdversarialModel` the one that it trains."""
+    model = keras.models.load_model(path, compile=False)
+    inner = getattr(model, "model", None)
+    return inner if isinstance(inner, keras.Model) else model

@@ -6,25 +6,29 @@ read them, the runtime passes them over.
 
 import tempfile
 import zipfile
+from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from keras_robust.backend.tensorflow import kernels
 from keras_robust.export import model_card
-from keras_robust.export.artefact import ZIP_FOLDER
+from keras_robust.export.metadata import ExportMetadata
 from keras_robust.export.outputs import answers
+from keras_robust.export.runtimes import ZIP_FOLDER
+from keras_robust.types import Tensor
 
 
-def write(model, path, metadata, dtype="float32"):
+def write(model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str = "float32") -> None:
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="images")])
-    def logits(images):
+    def logits(images: Tensor) -> dict[str, Tensor]:
         return {"logits": model(images, training=False)}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
-    def serve(images):
+    def serve(images: Tensor) -> dict[str, Tensor]:
         return answers(model(tf.cast(images, tf.float32) / 255, training=False))
 
     with tempfile.TemporaryDirectory() as folder:

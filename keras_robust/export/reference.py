@@ -20,7 +20,7 @@ ENCODINGS = (("JPEG", 1), ("PNG", 1), ("JPEG", 6), ("JPEG", 3))  # format and EX
 
 
 @dataclass(frozen=True)
-class Settings:
+class VerificationSettings:
     """How an exported model is verified.
 
     Attributes:
@@ -74,24 +74,24 @@ class Reference:
 
         Args:
             model: in float32.
-            sizes: "resolution", "crop_pct", "interpolation", as in the metadata.
+            sizes: `InputMetadata`.
             class_names: of the model's outputs.
             threat: the threat model of the attack.
-            settings: a `Settings`.
+            settings: a `VerificationSettings`.
             dataset: a `kr.data` source; crops of the bundled photographs if not given, with the original's own answers
                 as labels.
         """
         source = (data.photo_crops("val") if dataset is None else dataset).sample(settings.n_examples)
-        preprocessing = sizes["crop_pct"], sizes["interpolation"]
-        pixels = {side: _arrays(source, side, *preprocessing) for side in resolutions(sizes["resolution"])}
+        preprocessing = sizes.crop_pct, sizes.interpolation
+        pixels = {side: _arrays(source, side, *preprocessing) for side in resolutions(sizes.resolution)}
         logits = {side: predict(model, images.astype(np.float32) / 255) for side, images in pixels.items()}
-        x = pixels[sizes["resolution"]].astype(np.float32) / 255
-        own = logits[sizes["resolution"]].argmax(1)
+        x = pixels[sizes.resolution].astype(np.float32) / 255
+        own = logits[sizes.resolution].argmax(1)
         labels = own if dataset is None else outputs_of(source, class_names)[source.labels]
         x_adv = attacked(model, threat, x, labels, settings.n_iter)
-        wide = pixels[max(pixels)][:4, : sizes["resolution"]]
+        wide = pixels[max(pixels)][:4, : sizes.resolution]
         files = [_encode(source.image(i), *ENCODINGS[i % len(ENCODINGS)]) for i in range(min(N_FILES, len(source)))]
-        decoded = np.stack([data.resize_and_crop(_decode(f), sizes["resolution"], *preprocessing) for f in files])
+        decoded = np.stack([data.resize_and_crop(_decode(f), sizes.resolution, *preprocessing) for f in files])
         return cls(
             pixels=pixels,
             logits=logits,

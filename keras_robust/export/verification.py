@@ -82,7 +82,7 @@ def verify(path, name, row, dtype, model, threat, settings, reference, documents
         name, row, dtype: the format, its row of the table, and its variant.
         model: the original, on the active backend.
         threat: the threat model of the attack.
-        settings: a `Settings`.
+        settings: a `VerificationSettings`.
         reference: a `Reference` of the original.
         documents: the texts that must be inside.
     """

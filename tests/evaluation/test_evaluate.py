@@ -11,7 +11,8 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.evaluation import Report, evaluate, merge
-from keras_robust.evaluation.attack_suites import attack_name
+from keras_robust.evaluation.attack_suites import named
+from keras_robust.evaluation.settings import ModelSettings
 from tests.evaluation.problem import Flat, linear_model
 
 ROOT = Path(kr.__file__).parents[1]
@@ -41,13 +42,13 @@ def contents(folder):
 def test_linear_model_has_the_robustness_of_its_weights(model):
     report = run(model, 60, [LINF, L2], [8, 16], batch_size=25)
     source = Flat(60)
-    labels = source.labels[report.images["index"]]
-    np.testing.assert_array_equal(report.images["label"], labels)
+    labels = source.labels[report.images.index]
+    np.testing.assert_array_equal(report.images.label, labels)
     for resolution in (8, 16):
         for threat in (LINF, L2):
             result = report[threat, resolution]
-            expected = source.robust(threat, resolution)[report.images["index"]]
-            clean = source.margins()[report.images["index"]] > 0
+            expected = source.robust(threat, resolution)[report.images.index]
+            clean = source.margins()[report.images.index] > 0
             assert 0.2 < expected.mean() < clean.mean() < 1
             np.testing.assert_array_equal(result.correct["clean"], clean)
             np.testing.assert_array_equal(result.is_robust, expected)
@@ -59,7 +60,7 @@ def test_linear_model_has_the_robustness_of_its_weights(model):
             assert result.perturbation_norm.max() <= threat.eps * (1 + 1e-5)
             np.testing.assert_array_equal(result.evaluations["apgd-ce"] > 0, clean)
         union = source.robust(LINF, resolution) & source.robust(L2, resolution)
-        np.testing.assert_array_equal(report.robust_to_all(resolution), union[report.images["index"]])
+        np.testing.assert_array_equal(report.robust_to_all(resolution), union[report.images.index])
         assert report.union(resolution).value == union.mean()
 
 
@@ -68,7 +69,7 @@ def test_half_precision_is_evaluated_in_float32():
     rounded = linear_model()
     keras.config.set_dtype_policy("float32")
     report = run(rounded)
-    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images["index"]])
+    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images.index])
 
 
 @on_tensorflow
@@ -82,18 +83,18 @@ def test_attacks_run_on_what_is_left(model):
 
 
 @on_tensorflow
-def test_version_of_autoattack_with_its_doubts(model):
+def test_version_of_autoattack_with_its_warnings(model):
     report = run(model, attack="short")
     assert list(report.results[0].stages) == ["clean", "apgd-ce", "apgd-t"]
-    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images["index"]])
-    assert report.settings["threats"][0]["attacks"]["apgd-t"]["loss"] == "targeted-margin"
+    np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images.index])
+    assert report.settings.threats[0].attacks["apgd-t"]["loss"] == "targeted-margin"
     assert [warning.split(":")[0] for warning in report.warnings] == ["Few classes"]
 
 
 @on_tensorflow
 def test_batch_size_does_not_matter(model):
     one, two = (run(model, batch_size=size).results[0] for size in (7, 100))
-    np.testing.assert_array_equal(one.broken_by, two.broken_by)
+    np.testing.assert_array_equal(one.misclassified_at, two.misclassified_at)
 
 
 @on_tensorflow
@@ -110,8 +111,8 @@ def test_preprocessing_reaches_the_model(model):
         fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
         source = Framed(40, side=32)
         report = evaluate(model, source, [LINF], [16], fgsm, verbose=False, **options)
-        assert report.settings["images"]["interpolation"] == options["interpolation"]
-        return report.results[0].prediction, source.margins()[report.images["index"]], report.images["label"]
+        assert report.settings.images.interpolation == options["interpolation"]
+        return report.results[0].prediction, source.margins()[report.images.index], report.images.label
 
     inside, margins, labels = predictions(crop_pct=0.5, interpolation="bilinear")
     np.testing.assert_array_equal(inside == labels, margins > 0)
@@ -133,7 +134,7 @@ def test_grey_images_for_a_model_of_one_channel():
     grey.layers[-1].set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -0.5])])
     fgsm = [kr.attacks.FGSM(LINF, returns="misclassified")]
     report = evaluate(grey, Grey(9), [LINF], [8], fgsm, verbose=False)
-    bright = Grey(9).colours[report.images["index"], 0] > 127.5
+    bright = Grey(9).colours[report.images.index, 0] > 127.5
     np.testing.assert_array_equal(report.results[0].prediction, bright)
     with pytest.raises(ValueError, match=r"one channel; image [0-9]+ is in colour"):
         evaluate(grey, Flat(9), [LINF], [8], fgsm, verbose=False)
@@ -146,7 +147,7 @@ def test_rising_with_eps_is_a_warning(model):
     result = run(model, threats=[LINF, kr.ThreatModel("Linf", 0.02)])
     assert result.warnings == []
     broken = result.results[1]
-    broken.broken_by[:] = len(broken.stages)
+    broken.misclassified_at[:] = len(broken.stages)
     assert "Rising with eps" in result.warnings[0]
 
 
@@ -158,7 +159,7 @@ class Interrupted(Exception):
 def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
     options = {"n": 12, "threats": [LINF, L2], "resolutions": [8, 12]}
     run(model, out=tmp_path / "whole", **options)
-    write, count = kr.evaluation.result_store.State.write, 0
+    write, count = kr.evaluation.result_store.ResultStore.write, 0
 
     def stop_sometimes(self, *arguments):
         nonlocal count
@@ -167,7 +168,7 @@ def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
         if count in (1, 8):  # between two threat models of a batch, and between two batches
             raise Interrupted
 
-    monkeypatch.setattr(kr.evaluation.result_store.State, "write", stop_sometimes)
+    monkeypatch.setattr(kr.evaluation.result_store.ResultStore, "write", stop_sometimes)
     for _ in range(2):
         with pytest.raises(Interrupted):
             run(model, out=tmp_path / "stopped", **options)
@@ -284,13 +285,7 @@ def test_black_box_meets_square_and_what_fools_its_surrogate(model, monkeypatch)
     monkeypatch.setitem(kr.attacks.versions.ATTACKS, "square", (kr.attacks.Square, {"n_queries": 20}))
     report = run(Opaque(model), 6, attack="short", batch_size=6)
     assert report.results[0].stages == ("clean", "square")
-    assert report.settings["model"] == {
-        "name": "Opaque",
-        "sha256": "0" * 64,
-        "differentiable": False,
-        "parameters": None,
-        "multiply_adds": {"8": None},
-    }
+    assert report.settings.model == ModelSettings("Opaque", "0" * 64, False, None, {8: None})
     assert report.warnings[0].startswith("Black box: this model gives no gradients")
     transferred = run(Opaque(model), 23, attack="short", batch_size=12, surrogate=model).results[0]
     assert transferred.stages == ("clean", "transfer", "square")
@@ -307,8 +302,10 @@ def report_index(n):
 
 @on_tensorflow
 def test_names_of_attacks():
-    assert attack_name(kr.attacks.APGD(LINF, loss="dlr")) == "apgd-dlr"
-    assert attack_name(kr.attacks.PGD(LINF, loss=lambda logits, y: logits[:, 0])) == "pgd-<lambda>"
+    margin = kr.attacks.PGD(LINF, loss=lambda logits, y: logits[:, 0])
+    attacks = named([kr.attacks.APGD(LINF, loss="dlr"), margin, kr.attacks.APGD(LINF, loss="dlr")], L2)
+    assert list(attacks) == ["apgd-dlr", "pgd-<lambda>", "apgd-dlr-2"]
+    assert {attack.threat for attack in attacks.values()} == {L2}
 
 
 @on_tensorflow
@@ -321,7 +318,7 @@ def test_names_of_attacks():
         ({"resolutions": 32}, "resolutions must be a sequence"),
         ({"resolutions": [0]}, "resolutions must be an integer >= 1"),
         ({"attack": ()}, "attack must be a version of AutoAttack or a sequence of attacks"),
-        ({"attack": "strong"}, "version must be one of 'standard'"),
+        ({"attack": "strong"}, "attack must be one of 'standard'"),
         ({"attack": ["apgd"]}, r"attack\[0\] must be an Attack"),
         ({"attack": [kr.attacks.PGD(LINF, returns="last")]}, r"attack\[0\] must evaluate what it finds"),
         ({"n_examples": 26}, "n_examples must be at most the 23 images"),
@@ -350,7 +347,7 @@ def test_what_the_model_cannot_take_is_found_before_the_attack(model):
 def test_report_is_read_back(model, tmp_path):
     report = run(model, threats=[LINF, L2], out=tmp_path)
     again = Report.load(tmp_path)
-    again.save(tmp_path / "again")
+    again.write_json(tmp_path / "again")
     for name in FILES[:3]:
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-    np.testing.assert_array_equal(again[L2, 8].broken_by, report[L2, 8].broken_by)
+    np.testing.assert_array_equal(again[L2, 8].misclassified_at, report[L2, 8].misclassified_at)

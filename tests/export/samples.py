@@ -8,7 +8,7 @@ import keras_robust as kr
 from keras_robust.models import registry
 
 # Few images and steps, and no bound on speed, which depends on what else the machine does.
-QUICK = kr.export.Settings(n_examples=12, n_iter=3, seconds=0.0, min_throughput=0.0)
+QUICK = kr.export.VerificationSettings(n_examples=12, n_iter=3, seconds=0.0, min_throughput=0.0)
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnü"]
 THREAT = kr.ThreatModel("L2", 0.5)
 

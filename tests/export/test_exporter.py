@@ -26,17 +26,20 @@ if keras.backend.backend() != "tensorflow":
         ({"path": "x", "format": "pb"}, "format must be one of 'tf_saved_model'"),
         ({"path": "x.bin", "format": "onnx"}, "path must end in .onnx"),
         ({"path": "x.onnx"}, "path must be that of a folder"),
-        ({"path": "x", "dtype": "float16"}, "dtype must be 'float32'"),
-        ({"path": "x.tflite", "format": "litert", "dtype": "int8"}, "'float32' or 'float16'"),
+        ({"path": "x", "dtype": "float16"}, "dtype of format 'tf_saved_model' must be one of 'float32'"),
+        (
+            {"path": "x.tflite", "format": "litert", "dtype": "int8"},
+            "'float32', 'float16'; received 'int8'",
+        ),
         ({"path": "x", "class_names": ["a", "b"]}, "class_names must be 3"),
         ({"path": "x", "class_names": ["a", "b", "c\nd"]}, "class_names must be 3"),
-        ({"path": "x", "preset": "vit"}, "unknown preset"),
+        ({"path": "x", "preset": "vit"}, "name must be one of .*received 'vit'"),
         ({"path": "x", "threat": "Linf"}, "threat must be a ThreatModel"),
         ({"path": "x", "resolution": 0}, "resolution must be an integer >= 1"),
         ({"path": "x", "crop_pct": 1.5}, "crop_pct must be a number in"),
         ({"path": "x", "interpolation": "nearest"}, "interpolation must be one of"),
         ({"path": "x", "report": [{"norm": "L2"}]}, "report must be rows with norm, eps"),
-        ({"path": "x", "verify": "yes"}, "verify must be True, False or a kr.export.Settings"),
+        ({"path": "x", "verify": "yes"}, "verify must be True, False or a kr.export.VerificationSettings"),
         ({"path": "x", "model": np.sum}, "model must be a keras.Model"),
         (
             {"path": "x", "model": keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])},
@@ -117,7 +120,7 @@ class TestSavedModel:
         assert not list(tmp_path.iterdir())
 
     def test_too_slow(self, toy, tmp_path):
-        settings = kr.export.Settings(n_examples=4, n_iter=1, seconds=0.0, min_throughput=1e6)
+        settings = kr.export.VerificationSettings(n_examples=4, n_iter=1, seconds=0.0, min_throughput=1e6)
         with pytest.raises(kr.export.ExportError, match="throughput in batches"):
             kr.export.export(toy, tmp_path / "toy", resolution=32, verify=settings, verbose=False)
         assert not list(tmp_path.iterdir())
@@ -146,10 +149,10 @@ class TestSavedModel:
         toy.save(tmp_path / "toy.keras")
         script = (
             "import sys, time, keras, keras_robust as kr\n"
-            "from keras_robust.export import exporting\n"
-            "exporting.check_artefact = lambda *_: (print('written', flush=True), time.sleep(60))\n"
+            "from keras_robust.export import exporter\n"
+            "exporter.check_artefact = lambda *_: (print('written', flush=True), time.sleep(60))\n"
             "kr.export.export(keras.models.load_model('toy.keras'), 'out/toy', resolution=32,\n"
-            "                 verify=kr.export.Settings(n_examples=1, n_iter=1))\n"
+            "                 verify=kr.export.VerificationSettings(n_examples=1, n_iter=1))\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(

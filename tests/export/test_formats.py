@@ -68,7 +68,7 @@ def test_keras(toy, images, tmp_path):
     assert any("own gradients" in check.name for check in result.checks)
     reloaded = keras.models.load_model(path)
     np.testing.assert_allclose(logits_of(reloaded, images), logits_of(toy, images), atol=1e-6)
-    assert "# toy" in kr.export.load(path).documents()["model_card.md"]
+    assert "# toy" in kr.export.load_artefact(path).documents()["model_card.md"]
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow makes it itself")
@@ -87,4 +87,4 @@ def test_other_backends_export_by_tensorflow(toy, images, tmp_path):
 def test_load_refuses_what_is_no_artefact(tmp_path):
     for path in (tmp_path, tmp_path / "none.onnx"):
         with pytest.raises(ValueError, match="SavedModel or a file"):
-            kr.export.load(path)
+            kr.export.load_artefact(path)

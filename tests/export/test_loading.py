@@ -62,8 +62,8 @@ def test_saved_model_without_gradients_meets_square_alone(model, tmp_path, cut):
     archive.write_out(tmp_path / "cut", verbose=False)
     loaded = load_model(tmp_path / "cut")
     assert loaded.differentiable is False
-    run = kr.evaluation.attack_suites.attacker(loaded, kr.ThreatModel("Linf", 0.1), "standard", 2, 0)
-    assert list(run.attacks(3)) == ["square"]
+    suite = kr.evaluation.attack_suites.attack_suite(loaded, 3, kr.ThreatModel("Linf", 0.1), "standard", 2, 0)
+    assert list(suite.attacks) == ["square"]
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow reads it")
@@ -86,7 +86,7 @@ def test_what_is_no_model(tmp_path):
     for model, message in (
         (tmp_path / "m.keras", "m.keras cannot be read as a .keras file"),
         (tmp_path / "absent.keras", "there is no file"),
-        (tmp_path, "model must be a .keras file, .*, or the name of a preset"),
+        (tmp_path, "model must be the folder of a SavedModel, .*, or the name of a preset"),
         ("convnext_tiny_300ep", "weights must be the path of a file"),
         (3, "model must be a callable"),
     ):

@@ -127,7 +127,7 @@ def test_encoded_files(exported, convnext, tmp_path):
 
 def test_what_travels_inside(exported):
     path = exported[0]
-    documents = kr.export.load(path).documents()
+    documents = kr.export.load_artefact(path).documents()
     assert documents["class_names.txt"].split() == NAMES
     metadata = json.loads(documents["metadata.json"])
     assert metadata["threat"] == {"norm": "L2", "eps": 0.5}

@@ -77,7 +77,7 @@ def test_evaluates_shards_merges_and_compares(place, evaluate, tmp_path, capsys)
     assert content["settings"]["model"]["name"] == "linear"
     with np.load(tmp_path / "one" / "per_image.npz") as arrays:
         assert sorted(arrays["name"])[0] == "no/0.png" if Flat(12).labels[0] == 0 else "yes/0.png"
-        robust = {name: broken == 3 for name, broken in zip(arrays["name"], arrays["0/broken_by"])}
+        robust = {name: broken == 3 for name, broken in zip(arrays["name"], arrays["0/misclassified_at"])}
     for index, label in enumerate(Flat(12).labels):
         assert robust[f"{('no', 'yes')[label]}/{index}.png"] == expected[index]
 
@@ -120,7 +120,7 @@ def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
     model = ["--model", tmp_path / "served", "--out", tmp_path / "out"]
     assert evaluate(*options(place)[2:], *model, "--n-examples", 6) == 0
     report = kr.evaluation.Report.load(tmp_path / "out")
-    index = [int(Path(name).stem) for name in report.images["name"]]
+    index = [int(Path(name).stem) for name in report.images.name]
     np.testing.assert_array_equal(report.results[0].is_robust, Flat(12).robust(report.threats[0], 8)[index])
     assert evaluate(*options(place)[2:], "--model", "vit_tiny", "--out", tmp_path / "other") == 2
     assert "weights must be given for the architecture 'vit_tiny'" in capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
 
 def test_preset_brings_its_preprocessing(tool, evaluate, monkeypatch, tmp_path, capsys):
     given = {}
-    monkeypatch.setattr(kr.evaluation, "load_model", lambda *arguments: arguments)
+    monkeypatch.setattr(kr.export, "load_model", lambda *arguments: arguments)
     monkeypatch.setattr(kr.evaluation, "evaluate", lambda *arguments, **options: given.update(options, args=arguments))
     command = ["--model", "robarch_small_110ep", "--weights", "w.pt", "--data", "photo_crops", "--out", tmp_path]
     assert evaluate(*command, "--shard", "1/2") == 0
@@ -161,7 +161,7 @@ def test_threats_are_written_as_norm_and_radii(tool):
         (["--model", "convnext_tinny"], "received 'convnext_tinny'"),
         (["--data", "absent"], "'photo_crops', 'tfds:NAME'"),
         (["--threats", "Linf"], "--threats must be NORM:EPS"),
-        (["--attack", "hard"], "version must be one of"),
+        (["--attack", "hard"], "attack must be one of"),
         (["--data", "photo_crops"], "the dataset has 10 classes (brick, grass, gravel, ...), the model 2 outputs"),
         (["--n-examples", "99"], "n_examples must be at most the 12 images"),
         (["--shard", "1"], "--shard must be I/N"),

@@ -32,7 +32,7 @@ def test_keras_file_with_all_that_is_known(tool, saved, tmp_path, capsys):
     report = kr.evaluation.evaluate(
         toy_model(), kr.evaluation.open_dataset(tmp_path / "photos.npz"), [THREAT], [32], attack, verbose=False
     )
-    report.save(tmp_path / "report")
+    report.write_json(tmp_path / "report")
     arguments = [saved, str(tmp_path / "out"), "--classes", str(tmp_path / "names.txt"), "--resolution", "32"]
     arguments += ["--threat", "L2:1/2", "--report", str(tmp_path / "report" / "report.json"), "--no-verify"]
     assert tool.main(arguments) == 0
@@ -74,7 +74,7 @@ def test_a_failed_check_is_named(tool, saved, tmp_path, monkeypatch, capsys):
         (["resnet51", "out"], "model must be"),
         (["vit_tiny", "out"], "weights must be given"),
         (["SAVED", "out", "--threat", "Linf:four"], "--threat must be NORM:EPS"),
-        (["SAVED", "out", "--dtype", "float16"], "dtype must be 'float32'"),
+        (["SAVED", "out", "--dtype", "float16"], "must be one of 'float32'; received 'float16'"),
         (["SAVED", "out", "--data", "nowhere"], "nowhere"),
         (["SAVED", "out", "--report", "none.json"], "none.json"),
         (["SAVED", "out", "--classes", "SAVED"], ""),
@@ -104,7 +104,7 @@ def test_training_run(tool, tmp_path):
         logits[which] = keras.models.load_model(out).predict(x, verbose=0)
         expected = keras.models.load_model(tmp_path / "run" / file).predict(x, verbose=0)
         np.testing.assert_allclose(logits[which], expected, atol=1e-6)
-        metadata = json.loads(kr.export.load(out).documents()["metadata.json"])
+        metadata = json.loads(kr.export.load_artefact(out).documents()["metadata.json"])
         assert metadata["input"]["resolution"] == 16
         assert metadata["threat"] == {"norm": "Linf", "eps": 4 / 255}
     assert np.abs(logits["last"] - logits["ema"]).max() > 1e-4

@@ -1,12 +1,14 @@
-"""Reports as text: a table for the terminal, and Markdown."""
+"""Tables and sentences of reports: for the terminal, as Markdown, and for the page."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from keras_robust.attacks.autoattack import NOT_COVERED
 from keras_robust.evaluation.reporting.charts import ALL
 from keras_robust.evaluation.results import RADII_NOTE, Report
-from keras_robust.statistics import Paired
+from keras_robust.statistics import Paired, Proportion
+from keras_robust.threat import ThreatModel
 
 INTERVALS = (
     "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
@@ -32,7 +34,7 @@ def table(reports: Mapping[str, Report]) -> str:
     return "\n".join(lines)
 
 
-def _cell(report, resolution, threat):
+def _cell(report: Report, resolution: int, threat: ThreatModel | None) -> str:
     if resolution not in report.resolutions or (threat is not None and threat not in report.threats):
         return " " * 29
     clean = report[report.threats[0], resolution].clean_accuracy
@@ -68,7 +70,58 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int,
     return found
 
 
-def _same_images(first, second):
+def pairs_rows(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
+    """`pairs` as text, for the page: name, first, reason, and rows of cells."""
+    found = []
+    for name, first, rows, reason in pairs(reports):
+        cells = [
+            [f"{resolution} px", label, difference(p), str(p.only_second), str(p.only_first), p_value(p)]
+            for resolution, label, p in rows
+        ]
+        found.append({"name": name, "first": first, "reason": reason, "rows": cells})
+    return found
+
+
+def headlines(reports: Mapping[str, Report]) -> list[str]:
+    """What was found, in a sentence or two: of one model its accuracies, of several which is the most robust."""
+    first, *others = reports.values()
+    threat, resolution = first.threats[0], first.resolutions[0]
+    if not others:
+        result = first[threat, resolution]
+        text = (
+            f"Of {first.n_examples} images at {resolution} px, {100 * result.clean_accuracy:.1f} % are classified "
+            f"correctly, and {_with_interval(result.robust)} still are under attack within {threat}"
+        )
+        if len(first.threats) > 1:
+            union = _with_interval(first.union(resolution))
+            text += f", {union} within any of the {len(first.threats)} threat models"
+        return [f"{text}."]
+    cells = {
+        name: report[threat, resolution]
+        for name, report in reports.items()
+        if threat in report.threats and resolution in report.resolutions
+    }
+    ranked = sorted(cells, key=lambda name: -cells[name].robust_accuracy)
+    figures = ", ".join(f"{name} {_with_interval(cells[name].robust)}" for name in ranked)
+    found = [f"Under attack within {threat} at {resolution} px, images still classified correctly: {figures}."]
+    if len(ranked) > 1 and _same_images(reports[ranked[0]], reports[ranked[1]]):
+        paired = Paired.of(cells[ranked[1]].is_robust, cells[ranked[0]].is_robust)
+        low, high = paired.interval
+        found.append(
+            f"On the same images, {ranked[0]} keeps {100 * paired.difference:.1f} points more right than {ranked[1]} "
+            f"({100 * low:.1f} to {100 * high:.1f})."
+            if low > 0
+            else f"{ranked[0]} and {ranked[1]} do not differ by more than chance on these images."
+        )
+    return found
+
+
+def _with_interval(share: Proportion) -> str:
+    low, high = share.interval
+    return f"{100 * share.value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _same_images(first: Report, second: Report) -> bool:
     return all(list(getattr(first.images, name)) == list(getattr(second.images, name)) for name in ("digest", "label"))
 
 
@@ -141,7 +194,7 @@ def notes(report: Report) -> list[str]:
 
 def markdown(reports: Mapping[str, Report]) -> str:
     """One or several reports as Markdown."""
-    parts = [f"# {title(reports)}"]
+    parts = [f"# {title(reports)}", *headlines(reports)]
     for name, report in reports.items():
         parts += [f"## {name}"] if len(reports) > 1 else []
         parts.append(subtitle(report))

@@ -1,8 +1,8 @@
-"""Exported models as their users load them: with the runtime of the format alone, without Keras or this package.
+"""Runtimes of exported models: each format as its users load it, without Keras or this package.
 
-This file imports nothing of the package. `load(path)` gives an `Artefact`; run as a script it is the fresh process
-in which `verification.py` loads what was exported: it refuses to import the package (and, but for a .keras file,
-Keras) and answers requests, one line of JSON each. Arrays go through .npy files next to the request.
+This file imports nothing of the package. `load_artefact(path)` gives an `Artefact`; run as a script it is the fresh
+process in which `verification.py` loads what was exported: it refuses to import the package (and, but for a .keras
+file, Keras) and answers requests, one line of JSON each. Arrays go through .npy files next to the request.
 """
 
 import importlib
@@ -25,10 +25,19 @@ class Artefact:
     """An exported model.
 
     Attributes:
+        suffix: what its path ends in; empty for a folder.
+        runtime: the package that runs it, which is all that it needs.
         differentiable: whether gradients can be had from it.
     """
 
+    suffix: str
+    runtime: str
     differentiable = False
+
+    @classmethod
+    def is_at(cls, path):
+        """Whether there is an artefact of this format at `path`."""
+        return path.is_file() and path.suffix == cls.suffix
 
     def __init__(self, path):
         self.path = Path(path)
@@ -51,8 +60,14 @@ class Artefact:
 ZIP_FOLDER = "keras_robust/"
 
 
-class SavedModel(Artefact):
-    differentiable = True
+class SavedModelArtefact(Artefact):
+    """A TensorFlow SavedModel."""
+
+    suffix, runtime, differentiable = "", "tensorflow", True
+
+    @classmethod
+    def is_at(cls, path):
+        return (path / "saved_model.pb").is_file()
 
     def __init__(self, path):
         super().__init__(path)
@@ -79,7 +94,11 @@ class SavedModel(Artefact):
         return {file.name: file.read_text(encoding="utf-8") for file in sorted((self.path / "assets").iterdir())}
 
 
-class ONNX(Artefact):
+class ONNXArtefact(Artefact):
+    """An ONNX file, run by ONNX Runtime on the CPU."""
+
+    suffix, runtime = ".onnx", "onnxruntime"
+
     def __init__(self, path):
         super().__init__(path)
         import onnxruntime
@@ -99,7 +118,11 @@ class ONNX(Artefact):
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
-class LiteRT(Artefact):
+class LiteRTArtefact(Artefact):
+    """A LiteRT (TensorFlow Lite) file."""
+
+    suffix, runtime = ".tflite", "ai_edge_litert.interpreter"
+
     def __init__(self, path):
         super().__init__(path)
         from ai_edge_litert.interpreter import Interpreter
@@ -115,8 +138,10 @@ class LiteRT(Artefact):
         return self._serve(images=images)
 
 
-class Keras(Artefact):
-    differentiable = True
+class KerasArtefact(Artefact):
+    """A .keras file, which needs Keras and this package's layers."""
+
+    suffix, runtime, differentiable = ".keras", "keras_robust", True
 
     def __init__(self, path):
         super().__init__(path)
@@ -135,30 +160,26 @@ class Keras(Artefact):
         return {"probabilities": self._keras.ops.convert_to_numpy(self._keras.ops.softmax(logits))}
 
 
-RUNTIMES = {
-    "tf_saved_model": "tensorflow",
-    "onnx": "onnxruntime",
-    "litert": "ai_edge_litert.interpreter",
-    "keras": "keras_robust",
+ARTEFACTS = {
+    "tf_saved_model": SavedModelArtefact,
+    "onnx": ONNXArtefact,
+    "litert": LiteRTArtefact,
+    "keras": KerasArtefact,
 }
-LOADERS = {"tf_saved_model": SavedModel, "onnx": ONNX, "litert": LiteRT, "keras": Keras}
 
 
-def load(path):
+def load_artefact(path):
     """The `Artefact` at a path, by what lies there.
 
     Raises:
         ValueError: it is none of the formats.
     """
     path = Path(path)
-    suffixes = {".onnx": ONNX, ".tflite": LiteRT, ".keras": Keras}
-    if path.is_file() and path.suffix in suffixes:
-        return suffixes[path.suffix](path)
-    if (path / "saved_model.pb").is_file():
-        return SavedModel(path)
-    raise ValueError(
-        f"path must be the folder of a SavedModel or a file ending in {', '.join(suffixes)}; received {str(path)!r}"
-    )
+    for kind in ARTEFACTS.values():
+        if kind.is_at(path):
+            return kind(path)
+    suffixes = ", ".join(kind.suffix for kind in ARTEFACTS.values() if kind.suffix)
+    raise ValueError(f"path must be the folder of a SavedModel or a file ending in {suffixes}; received {str(path)!r}.")
 
 
 class _Without:
@@ -199,9 +220,9 @@ def main(form, path, folder):
     os.dup2(2, 1)
     if form != "keras":
         sys.meta_path[:] = [_Without(finder, {"keras", "keras_robust"}) for finder in sys.meta_path]
-    importlib.import_module(RUNTIMES[form])
+    importlib.import_module(ARTEFACTS[form].runtime)
     start = time.perf_counter()
-    artefact = LOADERS[form](path)
+    artefact = ARTEFACTS[form](path)
     hello = {"load_seconds": time.perf_counter() - start, "documents": artefact.documents()}
     print(json.dumps(hello), file=answers, flush=True)
     for line in sys.stdin:

@@ -1,0 +1,145 @@
+"""Metadata of an exported model: what is known about it, and travels inside it as `metadata.json`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from keras_robust.threat import ThreatModel
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class InputMetadata:
+    """Sizes of the images that a model takes, and the preprocessing of its evaluation.
+
+    Attributes:
+        min_size, max_size: of height and width, in pixels; they are multiples of `multiple_of`.
+        resolution: of the evaluation, in pixels.
+        crop_pct: resolution over the shorter side that an image is resized to.
+        interpolation: "bicubic" or "bilinear".
+    """
+
+    min_size: int
+    multiple_of: int
+    max_size: int
+    resolution: int
+    crop_pct: float
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class PresetMetadata:
+    """The published checkpoint that the weights are: its name, where it is from, and under which licence."""
+
+    name: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class RobustnessRow:
+    """One cell of an evaluation: accuracies as fractions of 1, the interval of the robust one at 95 %."""
+
+    norm: str
+    eps: float
+    resolution: int
+    n_examples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_interval_95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """All that is known about an exported model.
+
+    Attributes:
+        model: its name, for people.
+        format, dtype: of the artefact.
+        signatures: what can be called, and what it takes and gives.
+        class_names: of the outputs, in order.
+        input: see there.
+        preset: None where the weights are not a published checkpoint's.
+        threat: of the training, None where it is not stated.
+        evaluation: none without a report.
+        versions: of Python, packages and the backend.
+    """
+
+    model: str
+    format: str
+    dtype: str
+    signatures: Mapping[str, str]
+    class_names: tuple[str, ...]
+    input: InputMetadata
+    preset: PresetMetadata | None
+    threat: ThreatModel | None
+    evaluation: tuple[RobustnessRow, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """The metadata as what `json` writes."""
+        found = asdict(self)
+        lists = {"class_names": list(self.class_names), "evaluation": list(found["evaluation"])}
+        return {"schema_version": SCHEMA_VERSION, "num_classes": self.num_classes, **found, **lists}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ExportMetadata":
+        """The metadata that `to_json` made."""
+        known = {name: value for name, value in content.items() if name not in ("schema_version", "num_classes")}
+        preset, threat = content["preset"], content["threat"]
+        return cls(
+            **{
+                **known,
+                "class_names": tuple(content["class_names"]),
+                "input": InputMetadata(**content["input"]),
+                "preset": preset and PresetMetadata(**preset),
+                "threat": threat and ThreatModel(**threat),
+                "evaluation": robustness_rows(content["evaluation"]),
+            }
+        )
+
+
+def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
+    """The cells of a `kr.evaluation.Report`, of its report.json, or of rows of that; none without a report.
+
+    Raises:
+        ValueError: a row lacks something, or the file is no report.
+    """
+    if report is None:
+        return ()
+    if isinstance(report, (str, PathLike)):
+        try:
+            report = json.loads(Path(report).read_text(encoding="utf-8"))["results"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"report must be the report.json of an evaluation; received {str(report)!r}.") from error
+    rows = _rows_of_report(report) if hasattr(report, "results") else report
+    names = list(RobustnessRow.__dataclass_fields__)
+    for row in rows:
+        missing = [name for name in names if name not in row] if isinstance(row, Mapping) else names
+        if missing:
+            raise ValueError(
+                f"report must be rows with {', '.join(names)}; one lacks {', '.join(missing)}: {row!r:.200}"
+            )
+    cells = ({name: row[name] for name in names} for row in rows)
+    return tuple(RobustnessRow(**{**cell, "robust_interval_95": tuple(cell["robust_interval_95"])}) for cell in cells)
+
+
+def _rows_of_report(report: Any) -> Sequence[Mapping[str, Any]]:
+    names = ("resolution", "n_examples", "clean_accuracy", "robust_accuracy")
+    return [
+        {
+            "norm": cell.threat.norm,
+            "eps": cell.threat.eps,
+            "robust_interval_95": cell.robust.interval,
+            **{name: getattr(cell, name) for name in names},
+        }
+        for cell in report.results
+    ]

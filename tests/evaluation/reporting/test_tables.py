@@ -1,0 +1,57 @@
+import keras
+import pytest
+
+from keras_robust.evaluation import pairs_table, table
+from keras_robust.evaluation.reporting.tables import headlines, notes
+from tests.evaluation.samples import report
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+
+
+def test_table_holds_every_cell():
+    lines = table({"clean training": report(20), "adversarial training": report(100)}).splitlines()
+    assert len(lines) == 2 + 2 * 4
+    assert lines[0].split("  ")[-1].strip() == "adversarial training"
+    # Wilson's interval of 20 of 200 is 7 to 15 %, of 100 of 200 43 to 57 %, of 10 of 200 3 to 9 %.
+    assert " ".join(lines[2].split()) == "32 Linf 4/255 75.0 % 10.0 % (7-15) 75.0 % 50.0 % (43-57)"
+    assert " ".join(lines[5].split()) == "32 all 75.0 % 5.0 % (3-9) 75.0 % 45.0 % (38-52)"
+
+
+def test_pairs_are_tested_image_by_image():
+    text = pairs_table({"a": report(100), "b": report(120), "c": report(60)}).splitlines()
+    row = next(line for line in text if "Linf 4/255" in line)
+    assert "+10.0 points" in row
+    assert "20 : 0" in row
+    assert row.endswith("p < 0.001")  # 2 / 2^20
+    assert next(line for line in text if "clean" in line).endswith("0 : 0   p 1.000")
+    assert "c against a, image by image" in text
+
+
+def test_other_images_are_not_paired():
+    other = report(100)
+    other.images.digest[3] += 1
+    assert "not the same images" in pairs_table({"a": report(100), "b": other})
+    assert "no resolution in common" in pairs_table({"a": report(100), "b": report(100, resolutions=(64,))})
+
+
+def test_imagenet_without_the_list_is_said():
+    def is_said(**images):
+        return any("RobustBench" in note for note in notes(report(100, image_settings=images)))
+
+    assert not is_said()
+    assert is_said(imagenet=True)
+    assert not is_said(imagenet=True, list="ids.txt")
+
+
+def test_headlines_say_what_was_found():
+    (one,) = headlines({"a": report(100)})
+    assert one == (
+        "Of 200 images at 32 px, 75.0 % are classified correctly, and 50.0 % (43 to 57) still are under attack within "
+        "Linf 4/255, 45.0 % (38 to 52) within any of the 3 threat models."
+    )
+    ranking, best = headlines({"a": report(60), "b": report(100), "c": report(90)})
+    assert "b 50.0 % (43 to 57), c 45.0 % (38 to 52), a 30.0 % (24 to 37)" in ranking
+    assert best.startswith("On the same images, b keeps 5.0 points more right than c (")
+    assert headlines({"a": report(100), "b": report(101)})[1] == (
+        "b and a do not differ by more than chance on these images."
+    )
