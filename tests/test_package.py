@@ -27,6 +27,7 @@ FOUNDATION = {
     "files",
     "backend",
     "precision",
+    "progress",
 }
 MAY_IMPORT = {
     "threat": {"random", "norms", "checks", "batch_checks", "backend", "types"},
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "random": {"types"},
     "lazy": set(),
     "versions": set(),
+    "progress": set(),
     "statistics": set(),
     "checks": set(),
     "batch_checks": {"backend", "checks", "types"},

@@ -104,9 +104,8 @@ def run(options):
 def facts_of_run(folder):
     """Threat model and resolution of a training run."""
     import keras_robust as kr
-    from keras_robust.recipes import overrides
 
-    recipe = overrides.from_json((folder / "recipe.json").read_text())
+    recipe = kr.recipes.Recipe.from_json((folder / "recipe.json").read_text())
     trained = None if recipe.attack.kind == "none" else kr.ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
     resolution = recipe.evaluation.resolution or recipe.data.resolution_at(recipe.training.epochs)
     return {"threat": trained, "resolution": resolution}

@@ -26,16 +26,16 @@ def step_of(settings, kind):
     import keras
     import numpy as np
 
-    from keras_robust import training
-    from keras_robust.recipes.board import Board
+    from keras_robust import recipes, training
     from keras_robust.recipes.build import build_attacks, build_model, build_trainer
+    from keras_robust.training.tensorboard import TensorBoardWriter
 
-    recipe = training.Recipe(
+    recipe = recipes.Recipe(
         "overhead",
-        training.ModelConfig(settings.model),
-        data=training.DataConfig(resolution=settings.resolution, batch_size=settings.batch),
-        training=training.TrainingConfig(precision="float32"),
-        attack=training.AttackConfig(n_iter=settings.n_iter),
+        recipes.ModelConfig(settings.model),
+        data=recipes.DataConfig(resolution=settings.resolution, batch_size=settings.batch),
+        training=recipes.TrainingConfig(precision="float32"),
+        attack=recipes.AttackConfig(n_iter=settings.n_iter),
     )
     model = build_model(recipe, CLASSES)
     if kind == "recipe":
@@ -47,11 +47,12 @@ def step_of(settings, kind):
     rng = np.random.default_rng(0)
     x = rng.random((settings.batch, settings.resolution, settings.resolution, 3), dtype="float32")
     y = np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, settings.batch)]
-    board = Board(Path(tempfile.mkdtemp()) if kind == "recipe" else None)
+    board = TensorBoardWriter(Path(tempfile.mkdtemp())) if kind == "recipe" else None
 
     def step():
         logs = trainer.train_on_batch(x, y, return_dict=True)
-        board.scalars("train", {name: float(value) for name, value in logs.items()}, 0)
+        if board is not None:
+            board.scalars("train", {name: float(value) for name, value in logs.items()}, 0)
 
     return step
 

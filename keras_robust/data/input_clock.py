@@ -1,6 +1,7 @@
-"""How long a training waits for its input."""
+"""Clock of the time that a training waits for its input."""
 
 import time
+from typing import Any
 
 
 class InputClock:
@@ -16,14 +17,20 @@ class InputClock:
         >>> clock.waited
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._asked = time.perf_counter()
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         self.waited, self.batches = 0.0, 0
 
-    def timed(self, dataset):
+    def share(self, seconds_per_step: float | None) -> float | None:
+        """The share of the time since `reset` that was spent waiting; None where it is not known."""
+        if not self.batches or not seconds_per_step:
+            return None
+        return min(self.waited / (self.batches * seconds_per_step), 1.0)
+
+    def timed(self, dataset: Any) -> Any:
         """The same `tf.data.Dataset`, timed; anything else, which is not timed, as it is."""
         try:
             import tensorflow as tf

@@ -18,7 +18,7 @@ from keras_robust.data import Source, resize_and_crop
 from keras_robust.evaluation.attack_suites import attack_suite, check_attack, settings_of
 from keras_robust.evaluation.fingerprint import fingerprint
 from keras_robust.evaluation.image_selection import is_imagenet, open_dataset, select
-from keras_robust.evaluation.progress import Progress, forward_passes
+from keras_robust.evaluation.progress import EvaluationProgress, forward_passes
 from keras_robust.evaluation.reporting import write
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images, ResultStore
 from keras_robust.evaluation.results import Report, assemble
@@ -188,7 +188,7 @@ def _progress(
     num_classes: int,
     n_workers: int,
     verbose: bool,
-) -> Progress:
+) -> EvaluationProgress:
     passes = {
         (resolution, threat, name): forward_passes(attack, num_classes)
         for resolution in grid.resolutions
@@ -199,7 +199,7 @@ def _progress(
     for resolution, batch in tasks:
         rows = grid.rows(batch)
         n_examples[resolution] += rows.stop - rows.start
-    return Progress(passes, n_examples, n_workers, verbose)
+    return EvaluationProgress(passes, n_examples, n_workers, verbose)
 
 
 def _finished(store: ResultStore, grid: Grid) -> dict[tuple[int, int], BatchResult]:

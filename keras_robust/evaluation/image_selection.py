@@ -2,18 +2,19 @@
 
 import hashlib
 import random
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_robust.checks import check_count
 from keras_robust.data import Source, source
 from keras_robust.data.class_names import match_classes, read_class_names
+from keras_robust.progress import ProgressLine
 
 HELD_OUT = ("val", "test")
 LISTED = 10  # names in a message
@@ -75,11 +76,11 @@ class Selection:
     skipped: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.index)
 
     @property
-    def sha256(self):
+    def sha256(self) -> str:
         """One hash of all images, their order and their labels."""
         return hashlib.sha256(self.digests.tobytes() + self.labels.astype("<i8").tobytes()).hexdigest()
 
@@ -143,7 +144,7 @@ def is_imagenet(dataset: Source) -> bool:
     return len(names) == 1000 and all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names)
 
 
-def _listed(dataset, path):
+def _listed(dataset: Source, path: Path) -> list[int]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"image_list must name images; {path} is empty.")
@@ -157,14 +158,17 @@ def _listed(dataset, path):
     return [places[line] for line in lines]
 
 
-def _readable(dataset, order, wanted, skip_corrupt, verbose):
+def _readable(
+    dataset: Source, order: list[int], wanted: int, skip_corrupt: bool, verbose: bool
+) -> tuple[list[int], list[int], list[str]]:
     """The first `wanted` images of `order` that can be read, their digests, and what is wrong with the others."""
-    good, digests, wrong = [], [], []
-    bar = keras.utils.Progbar(wanted, verbose=int(verbose), unit_name="image") if verbose else None
-    if verbose:
-        print(f"Reading {wanted} images", flush=True)
+    good: list[int] = []
+    digests: list[int] = []
+    wrong: list[str] = []
+    line = ProgressLine(sys.stderr if verbose else None)
+    line.show(f"reading {wanted} images")
 
-    def look(index):
+    def look(index: int) -> tuple[int, int, str | None]:
         try:
             image = np.ascontiguousarray(dataset.image(index))
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -173,7 +177,7 @@ def _readable(dataset, order, wanted, skip_corrupt, verbose):
                     f"shape {image.shape}."
                 )
         except (ValueError, OSError) as error:
-            return index, None, " ".join(str(error).split())
+            return index, 0, " ".join(str(error).split())
         digest = hashlib.blake2b(image.tobytes(), digest_size=8, key=repr(image.shape).encode()).digest()
         return index, int.from_bytes(digest, "little"), None
 
@@ -188,8 +192,9 @@ def _readable(dataset, order, wanted, skip_corrupt, verbose):
                     digests.append(digest)
                 else:
                     wrong.append(error)
-                if bar is not None:
-                    bar.update(len(good))
+                if line.due():
+                    line.show(f"reading images: {len(good)} of {wanted}")
+    line.close()
     if wrong and not skip_corrupt:
         more = f" (and {len(wrong) - LISTED} more)" if len(wrong) > LISTED else ""
         raise ValueError(
@@ -198,6 +203,6 @@ def _readable(dataset, order, wanted, skip_corrupt, verbose):
     return good, digests, wrong
 
 
-def _name(dataset, index):
+def _name(dataset: Source, index: int) -> str:
     """Name of an image that does not depend on where the dataset lies: its class's folder and file, or its place."""
     return "/".join(dataset.name(index).rpartition(":")[2].strip().replace("\\", "/").split("/")[-2:])

@@ -1,15 +1,21 @@
-"""A progress line with the accuracy so far and the time that is left."""
+"""Progress of an evaluation: the accuracy so far and the time that is left."""
 
 import sys
 import threading
-import time
 from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from typing import Any
 
-SECONDS_BETWEEN_LINES = 30  # where the output is a file, not a terminal
+import numpy as np
+
+from keras_robust.progress import ProgressLine, duration
+from keras_robust.threat import ThreatModel
+
+Cell = tuple[int, ThreatModel, str]  # resolution, threat model, attack's name
 BACKWARD = 3  # a gradient in units of a forward pass
 
 
-class Progress:
+class EvaluationProgress:
     """Counts the images that each attack still has to meet, and what one costs.
 
     Args:
@@ -22,32 +28,34 @@ class Progress:
     resolutions, or per forward pass as other attacks.
     """
 
-    def __init__(self, cells, n_examples, workers=1, verbose=True):
+    def __init__(
+        self, cells: Mapping[Cell, float], n_examples: Mapping[int, int], workers: int = 1, verbose: bool = True
+    ) -> None:
         self._work = {cell: passes * cell[0] ** 2 for cell, passes in cells.items()}
         self._n_examples, self._workers = n_examples, workers
-        self._seen, self._correct = defaultdict(int), defaultdict(int)
-        self._timed, self._seconds = defaultdict(int), defaultdict(float)
-        self._verbose, self._file = verbose, sys.stderr
-        self._terminal = self._file.isatty()
-        self._printed, self._width, self._lock = 0.0, 0, threading.Lock()
+        self._seen: defaultdict[Hashable, int] = defaultdict(int)
+        self._correct: defaultdict[Hashable, int] = defaultdict(int)
+        self._timed: defaultdict[Hashable, int] = defaultdict(int)
+        self._seconds: defaultdict[Hashable, float] = defaultdict(float)
+        self._line, self._shown, self._lock = ProgressLine(sys.stderr if verbose else None), False, threading.Lock()
 
-    def clean(self, resolution, correct):
+    def clean(self, resolution: int, correct: np.ndarray) -> None:
         """A batch has been classified without an attack; `correct` booleans (n,)."""
         with self._lock:
             self._seen[resolution] += len(correct)
             self._correct[resolution] += int(correct.sum())
 
-    def done(self, cell, correct, seconds, show=True):
+    def done(self, cell: Cell, correct: np.ndarray, seconds: float, show: bool = True) -> None:
         """A batch has met an attack, in `seconds`, after which the images `correct`, booleans (n,), are left."""
         with self._lock:
             self._seen[cell] += len(correct)
             self._correct[cell] += int(correct.sum())
             self._timed[cell] += len(correct)
             self._seconds[cell] += seconds
-            if show and self._verbose:
+            if show:
                 self._show(cell)
 
-    def seconds_left(self, cell):
+    def seconds_left(self, cell: Cell) -> float:
         """Estimated seconds that one attack still takes, 0 while nothing is known."""
         images_left = self._n_examples[cell[0]] - self._seen[cell]
         known = [other for other in self._work if self._timed[other]]
@@ -59,43 +67,30 @@ class Progress:
         seconds_per_work = sum(self._seconds[other] for other in best) / work
         return seconds_per_work * self._work[cell] * images_left / self._workers
 
-    def close(self):
+    def close(self) -> None:
         """End the line."""
-        if self._width:
-            print(file=self._file)
+        self._line.close()
 
-    def _show(self, cell):
+    def _show(self, cell: Cell) -> None:
         resolution, threat, name = cell
-        now = time.monotonic()
         finished = all(self._seen[each] >= self._n_examples[each[0]] for each in self._work)
-        if not self._terminal and not finished and now - self._printed < SECONDS_BETWEEN_LINES:
+        if not self._line.is_terminal and self._shown and not finished and not self._line.due():
             return
-        self._printed = now
+        self._shown = True
         total = sum(work * self._n_examples[each[0]] for each, work in self._work.items())
         share = sum(self._work[each] * self._seen[each] for each in self._work) / total
         left = sum(self.seconds_left(each) for each in self._work)
-        line = (
+        self._line.show(
             f"[{'=' * int(20 * share):20}] {100 * share:3.0f} % | {resolution} px {threat} {name}: "
             f"clean {self._accuracy(resolution)}, robust {self._accuracy(cell)} of {self._seen[cell]} | "
-            f"{clock(left)} left, {clock(self.seconds_left(cell))} in this attack"
+            f"{duration(left)} left, {duration(self.seconds_left(cell))} in this attack"
         )
-        if self._terminal:
-            print(f"\r{line:{self._width}}", end="", file=self._file, flush=True)
-            self._width = max(self._width, len(line))
-        else:
-            print(line, file=self._file, flush=True)
 
-    def _accuracy(self, key):
+    def _accuracy(self, key: Hashable) -> str:
         return f"{100 * self._correct[key] / self._seen[key]:.1f} %" if self._seen[key] else "-"
 
 
-def clock(seconds):
-    """Seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-
-
-def forward_passes(attack, num_classes):
+def forward_passes(attack: Any, num_classes: int) -> float:
     """What an attack spends on an image that it does not break, in forward passes, roughly."""
     passes = attack.evaluations if attack.evaluations > 1 else getattr(attack, "n_iter", 1)
     gradients = 1 if type(attack).__name__ == "Square" else BACKWARD

@@ -13,7 +13,7 @@ from keras_robust.attacks.suite import AttackSuite, Stage, perturbation_norm, pr
 from keras_robust.data import Source, amplified_difference, resize_and_crop
 from keras_robust.data.visualization import most_visible
 from keras_robust.evaluation.image_selection import Selection
-from keras_robust.evaluation.progress import Progress
+from keras_robust.evaluation.progress import EvaluationProgress
 from keras_robust.evaluation.result_store import BatchResult, CellBatch, Grid, ResultStore
 from keras_robust.threat import ThreatModel
 
@@ -59,7 +59,7 @@ class Worker:
     images: EvaluationImages
     device: str | None = None
 
-    def attack(self, grid: Grid, resolution: int, batch: int, store: ResultStore, progress: Progress) -> None:
+    def attack(self, grid: Grid, resolution: int, batch: int, store: ResultStore, progress: EvaluationProgress) -> None:
         """All attacks of all threat models on one batch, as far as they are not done."""
         result, rows = store.read(resolution, batch), grid.rows(batch)
         y = self.images.selection.labels[rows].astype(np.int32)
@@ -103,7 +103,11 @@ class Worker:
 
 
 def run(
-    workers: Sequence[Worker], tasks: Sequence[tuple[int, int]], grid: Grid, store: ResultStore, progress: Progress
+    workers: Sequence[Worker],
+    tasks: Sequence[tuple[int, int]],
+    grid: Grid,
+    store: ResultStore,
+    progress: EvaluationProgress,
 ) -> None:
     """Let the workers take one batch after the other, each on its own device, until none is left."""
     queue: SimpleQueue[tuple[int, int]] = SimpleQueue()

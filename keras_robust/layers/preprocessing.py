@@ -70,6 +70,7 @@ class CheckResolution(keras.layers.Layer):
     Args:
         minimum: smallest height and width, in pixels.
         multiple_of: height and width must be multiples of this many pixels.
+        architecture: name of the architecture of the model that begins with this layer; None for other models.
 
     Shapes: `(batch, height, width, channels)` to the same shape.
 
@@ -81,10 +82,11 @@ class CheckResolution(keras.layers.Layer):
     >>> x = CheckResolution(minimum=32)(images)
     """
 
-    def __init__(self, minimum, multiple_of=1, dtype="float32", **kwargs):
+    def __init__(self, minimum, multiple_of=1, architecture=None, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)
         self.minimum = minimum
         self.multiple_of = multiple_of
+        self.architecture = architecture
 
     def call(self, images):
         self._check(images.shape)
@@ -104,7 +106,8 @@ class CheckResolution(keras.layers.Layer):
             )
 
     def get_config(self):
-        return {**super().get_config(), "minimum": self.minimum, "multiple_of": self.multiple_of}
+        names = ("minimum", "multiple_of", "architecture")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _numbers(name, values):

@@ -3,10 +3,11 @@
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
 from keras_robust.models.pretrained import from_preset, preset, presets
-from keras_robust.models.registry import architecture, create, names, register
+from keras_robust.models.registry import architecture, architecture_of, create, names, register
 
 __all__ = [
     "architecture",
+    "architecture_of",
     "create",
     "features",
     "from_preset",

@@ -27,10 +27,12 @@ class Architecture(ABC):
         min_size: smallest height and width of the images, in pixels; the total stride.
         multiple_of: heights and widths are multiples of this many pixels.
         layer_scale_init: published initial value of LayerScale; None for models without it.
+        scales_decay: whether the published training decays the scales of LayerNorm and LayerScale.
     """
 
     min_size = 32
     multiple_of = 1
+    scales_decay = False
     layer_scale_init: float | None = None
 
     @abstractmethod

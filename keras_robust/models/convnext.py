@@ -22,6 +22,8 @@ class ConvNeXt(Architecture):
 
     layer_scale_init = 1e-6
 
+    scales_decay = True
+
     @property
     def feature_layers(self):
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
@@ -55,6 +57,8 @@ class IsotropicConvNeXt(Architecture):
     conv_stem: tuple[int, ...] | None = None
 
     min_size = 16
+
+    scales_decay = True
 
     @property
     def feature_layers(self):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_robust.models.registry import architecture
+from keras_robust.models.registry import architecture_of
 
 
 def features(model, levels=None):
@@ -27,7 +27,10 @@ def features(model, levels=None):
     >>> [feature_map.shape for feature_map in pyramid(keras.random.uniform((1, 64, 96, 3)))]
     [(1, 8, 12, 192), (1, 4, 6, 384), (1, 2, 3, 768)]
     """
-    maps = architecture(model.name).feature_maps(model)
+    row = architecture_of(model)
+    if row is None:
+        raise ValueError(f"model must be from keras_robust.models.create; received {model!r}.")
+    maps = row.feature_maps(model)
     levels = tuple(maps) if levels is None else tuple(levels)
     if not levels or not set(levels) <= set(maps):
         raise ValueError(f"levels must be strides that {model.name} has, of {tuple(maps)}, received {levels}")

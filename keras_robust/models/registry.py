@@ -69,6 +69,23 @@ def architecture(name):
     return ARCHITECTURES[check_choice("name", name, ARCHITECTURES)]
 
 
+def architecture_of(model: keras.Model) -> Architecture | None:
+    """The row of the model table that a model was made from, also once it was saved and loaded; else None.
+
+    A model's own name says nothing: a user's model may be called "resnet50".
+
+    Example:
+        >>> kr.models.architecture_of(kr.models.create("vit_tiny")) == kr.models.architecture("vit_tiny")
+        True
+        >>> kr.models.architecture_of(model) is None
+        True
+    """
+    for layer in model.layers:
+        if isinstance(layer, CheckResolution):
+            return ARCHITECTURES.get(layer.architecture)
+    return None
+
+
 def register(name: str, row: Architecture) -> None:
     """Add an architecture to those that `create` builds by name.
 
@@ -130,7 +147,7 @@ def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normaliza
         layer_scale_init=_layer_scale_init(row, name, layer_scale_init),
     )
     inputs = keras.Input((None, None, 3), name="images")
-    x = CheckResolution(row.min_size, row.multiple_of, name="check_resolution")(inputs)
+    x = CheckResolution(row.min_size, row.multiple_of, name, name="check_resolution")(inputs)
     if normalization is not None:
         x = Normalize(*_mean_and_std(normalization), name="normalize")(x)
     return keras.Model(inputs, row.build(x, options), name=name)

@@ -27,6 +27,8 @@ class ResNet(Architecture):
     first_norm: bool = True
     squeeze_ratio: float | None = None
 
+    scales_decay = True
+
     @property
     def feature_layers(self):
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}

@@ -1,11 +1,16 @@
-"""From a recipe to the objects that train it."""
+"""Building of the objects that train a recipe: model, attacks, trainer."""
 
 import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_robust import attacks, models, weights
+from keras_robust.recipes.config import Recipe
 from keras_robust.threat import ThreatModel
 from keras_robust.training.adversarial_model import AdversarialModel
 from keras_robust.training.objectives import OBJECTIVES
@@ -16,22 +21,39 @@ BEST = "best.keras"
 ROLLBACK_STRIDE = 7919
 
 
-def seed_of(recipe, rollbacks=0):
+def seed_of(recipe: Recipe, rollbacks: int = 0) -> int:
     """The seed of all random draws: another one after each rollback, which would else repeat what broke."""
     return (recipe.training.seed + ROLLBACK_STRIDE * rollbacks) % 2**31
 
 
-def build_model(recipe, num_classes):
+@contextmanager
+def _policy_and_seed(precision: str, seed: int) -> Iterator[None]:
+    """Global dtype policy and random seeds of Keras; policy, Python's and numpy's random states are put back."""
+    policy, python, numpy = keras.config.dtype_policy(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
     """The model of a recipe, in its precision, with the weights that it starts from."""
-    keras.config.set_dtype_policy(recipe.training.precision)
-    keras.utils.set_random_seed(recipe.training.seed)
+    with _policy_and_seed(recipe.training.precision, recipe.training.seed):
+        return _build_model(recipe, num_classes)
+
+
+def _build_model(recipe: Recipe, num_classes: int) -> keras.Model:
     part = recipe.model
     row = models.architecture(part.name)
-    side = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
+    size = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
     model = models.create(
         part.name,
         num_classes,
-        max(side, row.min_size),
+        max(size, row.min_size),
         part.drop_path_rate,
         part.normalization,
         part.layer_scale_init,
@@ -50,7 +72,7 @@ def build_model(recipe, num_classes):
     return model
 
 
-def build_attacks(recipe):
+def build_attacks(recipe: Recipe) -> list[attacks.Attack]:
     """The attacks of a recipe, one for each norm; none for clean training."""
     part = recipe.attack
     makers = {
@@ -67,13 +89,19 @@ def build_attacks(recipe):
     return [makers[part.kind](ThreatModel(norm, eps)) for norm, eps in zip(part.norms, part.eps)]
 
 
-def build_validation_attack(recipe):
+def build_validation_attack(recipe: Recipe) -> attacks.Attack:
     """Multi-step APGD under the first threat model of the recipe, from random starts."""
     threat = ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
     return attacks.APGD(threat, n_iter=recipe.evaluation.n_iter, random_start=True, returns="misclassified")
 
 
-def build_trainer(recipe, model, micro_batches, augmentation=None, rollbacks=0):
+def build_trainer(
+    recipe: Recipe,
+    model: keras.Model,
+    micro_batches: int,
+    augmentation: Callable | None = None,
+    rollbacks: int = 0,
+) -> AdversarialModel:
     """The compiled `AdversarialModel` of a recipe whose epochs have `micro_batches` steps."""
     part = recipe.training
     updates = micro_batches // part.accumulate

@@ -1,70 +1,174 @@
-"""What happens between the steps of `fit`: reports, checks, checkpoints."""
+"""Callbacks of a training run: what happens between the steps of `fit`, and the signal that ends a run."""
 
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
 
 import keras
 
+from keras_robust.backend.distribution import Distribution
+from keras_robust.data.input_clock import InputClock
 from keras_robust.recipes.guards import Preempted, check_finite
+from keras_robust.recipes.progress import TrainingProgress
 
 AGREE_EVERY = 10  # steps between two points at which several processes ask one another
 LOG_EVERY = 50  # steps between two points of TensorBoard and two looks at the loss; each waits for the device once
 
 
-class Between(keras.callbacks.Callback):
-    """Watches one epoch of a `Run` from step `start` on, and saves when it is time."""
+class StopSignal:
+    """SIGTERM: whether it has come, while inside `with`; the processes of a distributed run agree on the step.
 
-    def __init__(self, run, start):
+    A process alone looks after every step, several every `AGREE_EVERY` steps.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        self.distribution = distribution
+        self._here = self._anywhere = False
+
+    @property
+    def received(self) -> bool:
+        """Whether it has come; of several processes, to any of them when they last asked one another."""
+        return self._here if self.distribution.processes == 1 else self._anywhere
+
+    def __enter__(self) -> "StopSignal":
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._here = True
+
+    def asked(self, step: int) -> bool:
+        if self.distribution.processes > 1 and step % AGREE_EVERY == 0:
+            self._anywhere = self.distribution.any(self._here)
+        return self.received
+
+
+class CheckpointTimer:
+    """Timer of checkpoints, by steps or by the clock of the process that writes."""
+
+    def __init__(self, every_steps: int | None, every_minutes: float, distribution: Distribution) -> None:
+        self.every_steps, self.seconds, self.distribution = every_steps, 60.0 * every_minutes, distribution
+        self.restart()
+
+    def restart(self) -> None:
+        self._saved = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        if self.every_steps is not None and step % self.every_steps == 0:
+            return True
+        late = self.seconds > 0 and time.monotonic() - self._saved >= self.seconds
+        if self.distribution.processes == 1:
+            return late
+        return step % AGREE_EVERY == 0 and self.distribution.any(late and self.distribution.writes)
+
+
+class StepWatcher(keras.callbacks.Callback):
+    """Reports, checks, logs and checkpoints between the steps of one epoch.
+
+    Args:
+        start: step of the run before the first of this `fit`.
+        progress, clock, timer, stop: of the run.
+        guarded: whether a loss that is not finite raises.
+        on_log: function of a step and the means since the last time, called every `LOG_EVERY` steps.
+        save: function of a step that writes a checkpoint.
+
+    Attributes:
+        step: that the run has come to.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        *,
+        progress: TrainingProgress,
+        clock: InputClock,
+        timer: CheckpointTimer,
+        stop: StopSignal,
+        guarded: bool,
+        on_log: Callable[[int, Mapping[str, float]], None],
+        save: Callable[[int], None],
+    ) -> None:
         super().__init__()
-        self.run, self.start = run, start
-        self.window = Window()
+        self.step = self.start = start
+        self._progress, self._clock, self._timer, self._stop = progress, clock, timer, stop
+        self._guarded, self._on_log, self._save = guarded, on_log, save
+        self._window = MeanWindow()
 
-    def on_train_batch_end(self, batch, logs=None):
-        run, step = self.run, self.start + batch + 1
-        run.step = step
+    def input_wait(self) -> float | None:
+        return self._clock.share(self._progress.seconds_per_step())
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        step = self.step = self.start + batch + 1
         if batch == 0:  # which compiles
-            run.progress.restart(step)
-            run.clock.reset()
+            self._progress.restart(step)
+            self._clock.reset()
         seen = None
         log = step % LOG_EVERY == 0
-        if log or run.progress.due():
-            seen = {name: float(value) for name, value in (logs or {}).items()}
-            run.progress.measure(step)
+        if log or self._progress.due():
+            seen = _floats(logs)
+            self._progress.measure(step)
             # Where processes look at other times, one would break off alone.
-            if run.recipe.guard.action != "off" and (log or run.distribution.processes == 1):
+            if self._guarded and (log or self._stop.distribution.processes == 1):
                 check_finite(seen, step)
-            run.progress.report(step, seen, run.input_wait())
+            self._progress.report(step, seen, self.input_wait())
         if log:
-            run.log_step(step, self.window.values(seen, batch + 1))
-        if run.stop.asked(step):
-            run.save_now()
+            self._on_log(step, self._window.values(seen or {}, batch + 1))
+        if self._stop.asked(step):
+            self._save(step)
             raise Preempted
-        if run.due_for_checkpoint(step):
+        if self._timer.due(step):
             if seen is None:
-                check_finite({name: float(value) for name, value in (logs or {}).items()}, step)
-            run.save_now()
+                check_finite(_floats(logs), step)
+            self._save(step)
 
 
-class InterruptedValidation(keras.callbacks.Callback):
+class ValidationStop(keras.callbacks.Callback):
     """Ends validation at once when the process is told to."""
 
-    def __init__(self, run):
+    def __init__(self, stop: StopSignal) -> None:
         super().__init__()
-        self.run = run
+        self._stop = stop
 
-    def on_test_batch_end(self, batch, logs=None):
-        if self.run.stop.asked(batch):
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._stop.asked(batch):
             self.model.stop_evaluating = True
 
 
-class Window:
+class BatchForwarder(keras.callbacks.Callback):
+    """Hands the batches of one `fit` on to the user's callbacks, for which the whole run is one training.
+
+    Args:
+        callbacks: the user's.
+        first: number within its epoch of the first batch of this `fit`.
+    """
+
+    def __init__(self, callbacks: keras.callbacks.CallbackList, first: int) -> None:
+        super().__init__()
+        self._callbacks, self._first = callbacks, first
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._callbacks.on_train_batch_begin(self._first + batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._callbacks.on_train_batch_end(self._first + batch, logs)
+
+
+class MeanWindow:
     """Means over the steps since the last look, from Keras' means over the epoch."""
 
-    def __init__(self):
-        self._count, self._means = 0, {}
+    def __init__(self) -> None:
+        self._count, self._means = 0, {}  # type: int, Mapping[str, float]
 
-    def values(self, means, count):
+    def values(self, means: Mapping[str, float], count: int) -> dict[str, float]:
         fresh = count - self._count
         window = {
             name: (value * count - self._means.get(name, 0.0) * self._count) / fresh for name, value in means.items()
@@ -73,54 +177,5 @@ class Window:
         return window
 
 
-class StopSignal:
-    """Whether SIGTERM has come, while inside `with`; the processes of a distributed run agree on the step.
-
-    A process alone looks after every step, several every `AGREE_EVERY` steps.
-    """
-
-    def __init__(self, distribution):
-        self.distribution = distribution
-        self._here = self._anywhere = False
-
-    @property
-    def received(self):
-        """Whether it has come; of several processes, to any of them when they last asked one another."""
-        return self._here if self.distribution.processes == 1 else self._anywhere
-
-    def __enter__(self):
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._before = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *error):
-        if self._main:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _receive(self, number, frame):
-        self._here = True
-
-    def asked(self, step):
-        if self.distribution.processes > 1 and step % AGREE_EVERY == 0:
-            self._anywhere = self.distribution.any(self._here)
-        return self.received
-
-
-class Timer:
-    """Whether it is time for a checkpoint, by steps or by the clock of the process that writes."""
-
-    def __init__(self, every_steps, every_minutes):
-        self.every_steps, self.seconds = every_steps, 60.0 * every_minutes
-        self.restart()
-
-    def restart(self):
-        self._saved = time.monotonic()
-
-    def due(self, step, distribution):
-        if self.every_steps is not None and step % self.every_steps == 0:
-            return True
-        late = self.seconds > 0 and time.monotonic() - self._saved >= self.seconds
-        if distribution.processes == 1:
-            return late
-        return step % AGREE_EVERY == 0 and distribution.any(late and distribution.writes)
+def _floats(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    return {name: float(value) for name, value in (logs or {}).items()}

@@ -1,17 +1,17 @@
-"""Checkpoints of a training run: everything that it needs to go on as if nothing had happened, in one file each.
+"""Checkpoints of a training run: all that it needs to go on as if nothing had happened, in one file each.
 
-A file is an uncompressed `.npz` (a zip of arrays, read without pickle) of the variables, and in it `checkpoint.json`:
+A file is a `.safetensors` of the variables, which is read without running code from it. Its metadata hold, as JSON,
 format, step, metrics, and a SHA-256 over names, types, shapes and bytes of all arrays. It is written under another
 name, flushed to the disk and renamed, so that a file of the right name is a whole one.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
-import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ import keras
 import ml_dtypes
 import numpy as np
 from keras import ops
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 
 from keras_robust.checks import check_count
 from keras_robust.files import written_aside
 
-FORMAT = "keras_robust checkpoint 1"
-HEADER = "checkpoint.json"
-LARGEST_HEADER = 10_000_000  # bytes; a header has some hundred
-NAME = re.compile(r"step-(\d{9})\.npz")
+FORMAT = "keras_robust checkpoint 2"
+HEADER = "checkpoint"  # key of the metadata
+SUFFIX = ".safetensors"
+NAME = re.compile(rf"step-(\d{{9}})\{SUFFIX}")
 
 
 class CheckpointError(Exception):
@@ -48,7 +50,7 @@ class Checkpoint:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def variables_of(trainer):
+def variables_of(trainer: keras.Model) -> dict[str, keras.Variable]:
     """The state of a compiled trainer by unique names: weights, averages, counters, seeds, metrics, optimizer."""
     if not trainer.optimizer.built:
         trainer.optimizer.build(trainer.trainable_variables)
@@ -59,7 +61,7 @@ def variables_of(trainer):
     return named
 
 
-def write(path, arrays, step, info):
+def write(path: str | PathLike, arrays: Mapping[str, np.ndarray], step: int, info: Mapping[str, Any]) -> None:
     """Writes one checkpoint, atomically.
 
     Args:
@@ -73,21 +75,20 @@ def write(path, arrays, step, info):
     """
     path = Path(path)
     header = {"format": FORMAT, "step": int(step), "sha256": _digest(arrays), "dtypes": _dtypes(arrays), "info": info}
+    plain = {name: np.ascontiguousarray(_plain(array)).reshape(array.shape) for name, array in arrays.items()}
     try:
-        with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            archive.writestr(HEADER, json.dumps(header))
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, _plain(array), allow_pickle=False)
+        with written_aside(path) as aside:
+            save_file(plain, aside, metadata={HEADER: json.dumps(header)})
         _flush_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"checkpoint {path} could not be written: {error.strerror or error}. Earlier checkpoints are untouched; "
+            f"checkpoint {path} could not be written: {reason}. Earlier checkpoints are untouched; "
             "free some space (or lower checkpoints.keep_last) and start the same command again."
         ) from error
 
 
-def peek(path):
+def peek(path: str | PathLike) -> Checkpoint:
     """The `Checkpoint` that a file says it is, without reading its arrays.
 
     Raises:
@@ -97,33 +98,26 @@ def peek(path):
     return Checkpoint(Path(path), header["step"], header["info"])
 
 
-def read(path):
+def read(path: str | PathLike) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, by name, once their checksum is right.
 
     Raises:
         CheckpointError: the file is no checkpoint, is cut short, or its contents are not what was written.
     """
     header = _header(path)
-    arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = os.path.getsize(path)
-            for item in archive.infolist():
-                # Stored, so no member can be larger than the file.
-                if item.compress_type != zipfile.ZIP_STORED or item.file_size > size:
-                    raise CheckpointError(f"{path} is no checkpoint of keras_robust: {item.filename} is compressed.")
-                if item.filename != HEADER:
-                    name = item.filename.removesuffix(".npy")
-                    array = np.lib.format.read_array(io.BytesIO(archive.read(item)), allow_pickle=False)
-                    arrays[name] = array.view(_dtype(header["dtypes"].get(name, array.dtype.name)))
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        arrays = load_file(path)
+        arrays = {
+            name: array.view(_dtype(header["dtypes"].get(name, array.dtype.name))) for name, array in arrays.items()
+        }
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if _digest(arrays) != header["sha256"]:
         raise CheckpointError(f"{path} is damaged: its checksum is not that of its arrays.")
     return arrays
 
 
-def restore(trainer, arrays, path="the checkpoint"):
+def restore(trainer: keras.Model, arrays: Mapping[str, np.ndarray], path: str | PathLike = "the checkpoint") -> None:
     """Assigns arrays to the variables of a compiled trainer, all of them or none.
 
     Raises:
@@ -143,21 +137,21 @@ def restore(trainer, arrays, path="the checkpoint"):
         variables[places[_place(name)]].assign(array)
 
 
-def capture(trainer):
+def capture(trainer: keras.Model) -> dict[str, np.ndarray]:
     """The state of a compiled trainer as numpy arrays."""
     if keras.backend.backend() == "jax":
         trainer.jax_state_sync()
     return {name: np.array(ops.convert_to_numpy(variable)) for name, variable in variables_of(trainer).items()}
 
 
-def not_finite(arrays):
+def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """The names of the float arrays that hold NaN or infinity."""
     floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f" and "metric" not in name}
     return [name for name, array in floats.items() if not np.isfinite(array).all()]
 
 
-class Folder:
-    """The checkpoints of one run: `step-000000120.npz`, ...; the last ones and the best are kept.
+class CheckpointFolder:
+    """The checkpoints of one run: `step-000000120.safetensors`, ...; the last ones and the best are kept.
 
     Args:
         path: the folder; it is made when the first checkpoint is written.
@@ -165,18 +159,19 @@ class Folder:
         keep_best: how many of those of the highest `info["score"]` to keep besides.
 
     Example:
-        >>> folder = Folder("runs/1/checkpoints")
-        >>> folder.save(capture(trainer), step=120, info={"score": 0.41})
+        >>> folder = CheckpointFolder("runs/1/checkpoints")
+        >>> folder.save({"weight": np.ones(3)}, step=120, info={"score": 0.41})
         >>> checkpoint, arrays = folder.latest()
-        >>> restore(trainer, arrays)
+        >>> checkpoint.step, arrays["weight"]
+        (120, array([1., 1., 1.]))
     """
 
-    def __init__(self, path, keep_last=2, keep_best=1):
+    def __init__(self, path: str | PathLike, keep_last: int = 2, keep_best: int = 1) -> None:
         self.path = Path(path)
         self.keep_last = check_count("keep_last", keep_last)
         self.keep_best = check_count("keep_best", keep_best, least=0)
 
-    def save(self, arrays, step, info):
+    def save(self, arrays: Mapping[str, np.ndarray], step: int, info: Mapping[str, Any]) -> None:
         """Writes a checkpoint, then deletes those that need not be kept.
 
         Raises:
@@ -186,13 +181,13 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be made: {error.strerror or error}.") from error
-        write(self.path / f"step-{step:09d}.npz", arrays, step, info)
+        write(self.path / f"step-{step:09d}{SUFFIX}", arrays, step, info)
         kept = {checkpoint.path for checkpoint in self._kept()}
         for path in self._files():
             if path not in kept:
                 path.unlink(missing_ok=True)
 
-    def readable(self, warn=lambda message: None):
+    def readable(self, warn: Callable[[str], None] = lambda message: None) -> list[Checkpoint]:
         """The checkpoints, the latest first; what is no whole checkpoint is passed over with a warning."""
         found = []
         for path in self._files():
@@ -202,7 +197,11 @@ class Folder:
                 warn(str(error))
         return found
 
-    def latest(self, accept=lambda checkpoint: True, warn=lambda message: None):
+    def latest(
+        self,
+        accept: Callable[[Checkpoint], bool] = lambda checkpoint: True,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
         """The latest sound checkpoint that `accept` takes, and its arrays; None where there is none."""
         for checkpoint in self.readable(warn):
             if not accept(checkpoint):
@@ -213,43 +212,40 @@ class Folder:
                 warn(f"{error} An earlier checkpoint is used.")
         return None
 
-    def best(self):
+    def best(self) -> Checkpoint | None:
         """The checkpoint of the highest score, the latest of them; None where none has a score."""
         scored = [checkpoint for checkpoint in self.readable() if checkpoint.info.get("score") is not None]
         return max(scored, key=lambda checkpoint: (checkpoint.info["score"], checkpoint.step), default=None)
 
-    def _files(self):
+    def _files(self) -> list[Path]:
         """Newest first."""
         if not self.path.is_dir():
             return []
         return sorted((path for path in self.path.iterdir() if NAME.fullmatch(path.name)), reverse=True)
 
-    def _kept(self):
+    def _kept(self) -> list[Checkpoint]:
         found = self.readable()
         scored = [checkpoint for checkpoint in found if checkpoint.info.get("score") is not None]
         best = sorted(scored, key=lambda checkpoint: (checkpoint.info["score"], checkpoint.step), reverse=True)
         return [*found[: self.keep_last], *best[: self.keep_best]]
 
 
-def _header(path):
+def _header(path: str | PathLike) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            item = archive.getinfo(HEADER)
-            if item.file_size > LARGEST_HEADER:
-                raise CheckpointError(f"{path} is no checkpoint of keras_robust: its header is too large.")
-            header = json.loads(archive.read(item))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is cut short, or no checkpoint of keras_robust: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of keras_robust ({FORMAT!r}).")
     return header
 
 
-def _place(name):
+def _place(name: str) -> str:
     return "/".join(name.split("/")[:2])
 
 
-def _digest(arrays):
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -258,24 +254,24 @@ def _digest(arrays):
     return digest.hexdigest()
 
 
-def _foreign(array):
+def _foreign(array: np.ndarray) -> bool:
     """Whether numpy's file format has no name for the type of an array: bfloat16, say."""
     return array.dtype.kind == "V"
 
 
-def _dtypes(arrays):
+def _dtypes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {name: array.dtype.name for name, array in arrays.items() if _foreign(array)}
 
 
-def _plain(array):
+def _plain(array: np.ndarray) -> np.ndarray:
     return array.view(f"u{array.dtype.itemsize}") if _foreign(array) else array
 
 
-def _dtype(name):
+def _dtype(name: str) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def _flush_folder(folder):
+def _flush_folder(folder: Path) -> None:
     if not hasattr(os, "O_DIRECTORY"):  # Windows flushes with the file
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

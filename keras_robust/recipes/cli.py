@@ -56,13 +56,13 @@ def main(recipe, documentation, arguments=None):
         if devices is None or devices.writes:
             print(f"{recipe.name}: {cost.describe(recipe)}", flush=True)
         if options.show:
-            print(overrides.to_json(recipe), end="")
+            print(recipe.to_json(), end="")
             return
         if not options.smoke:
             for warning in recipe.warns:
                 print(f"warning: {warning}", file=sys.stderr, flush=True)
         try:
-            train(recipe, options.out or Path("runs") / recipe.name, devices)
+            train(recipe, options.out or Path("runs") / recipe.name, distribution=devices)
         except (Preempted, TrainingBroken):  # which all processes raise at the same step
             devices.stop()
             raise

@@ -1,9 +1,13 @@
-"""A training run as data: one frozen, validated dataclass, in parts."""
+"""Configuration of a training run: one frozen, validated dataclass, in parts."""
 
-from dataclasses import dataclass, field, fields
+import hashlib
+import json
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
 
-from keras_robust.checks import check_choice, check_count, check_number
-from keras_robust.models import architecture
+from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
+from keras_robust.models import names
 from keras_robust.norms import NORMS
 from keras_robust.training.objectives import OBJECTIVES
 
@@ -31,7 +35,7 @@ class ModelConfig:
     layer_scale_init: float | None = None
 
     def __post_init__(self):
-        architecture(self.name)
+        check_choice("model.name", self.name, names())
 
 
 @dataclass(frozen=True)
@@ -297,6 +301,47 @@ class Recipe:
         if self.training.objective != "adversarial" and self.attack.kind == "none":
             raise ValueError(f"training.objective must be standard without attack; got {self.training.objective!r}.")
 
+    def to_json(self) -> str:
+        """The recipe as JSON text.
+
+        Example:
+            >>> recipe = Recipe("mine")
+            >>> Recipe.from_json(recipe.to_json()) == recipe
+            True
+        """
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """The recipe of `to_json`.
+
+        Raises:
+            ValueError: no recipe, an unknown setting, or a value that is not accepted.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"a recipe must be JSON; {error}") from None
+        return _build(cls, values, "recipe")
+
+    def fingerprint(self) -> str:
+        """A hash of what decides the weights; data may move to another folder."""
+        parts = json.loads(self.to_json())
+        for part in ("name", "evaluation", "checkpoints", "guard"):
+            del parts[part]
+        for setting in ("source", "data_dir", "download"):
+            del parts["data"][setting]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """The settings in which two recipes differ, as text."""
+        a, b = (json.loads(recipe.to_json()) for recipe in (self, other))
+        found = []
+        for part in a:
+            if isinstance(a[part], dict):
+                found += [f"{part}.{s}={a[part][s]}, not {b[part][s]}" for s in a[part] if a[part][s] != b[part][s]]
+        return found
+
     @property
     def warns(self):
         """What in the recipe is known to go wrong, as sentences."""
@@ -307,3 +352,29 @@ class Recipe:
                 "(Singh et al. 2023): start from a clean model (--start runs/clean) or set data.policy=basic."
             ]
         return []
+
+
+def _build(kind: type, values: Any, name: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must be a JSON object; received {values!r}.")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(values.keys() - hints.keys())
+    if unknown:
+        raise ValueError(
+            f"a setting of {name} must be one of {', '.join(hints)}; received {unknown[0]!r}."
+            f"{did_you_mean(unknown[0], hints)}"
+        )
+    arguments: dict[str, Any] = {}
+    for setting, value in values.items():
+        if is_dataclass(hints[setting]):
+            arguments[setting] = _build(hints[setting], value, setting)
+        else:
+            arguments[setting] = _tuples(value)
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

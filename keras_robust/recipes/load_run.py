@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_robust.files import written_aside
-from keras_robust.recipes import checkpoints, overrides
+from keras_robust.recipes import checkpoints
 from keras_robust.recipes.build import build_model, build_trainer
+from keras_robust.recipes.config import Recipe
 
 
 def save_model(model, path):
@@ -50,20 +51,16 @@ def load_run(folder, which="best"):
         raise ValueError(f"which must be 'best', 'last' or 'ema'; received {which!r}.")
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"folder must be that of a training run, with a recipe.json; received {str(folder)!r}.")
-    recipe = overrides.from_json((folder / "recipe.json").read_text())
-    kept = checkpoints.Folder(folder / "checkpoints")
-    latest = kept.latest(lambda c: c.info.get("fingerprint") == overrides.fingerprint(recipe))
+    recipe = Recipe.from_json((folder / "recipe.json").read_text())
+    kept = checkpoints.CheckpointFolder(folder / "checkpoints")
+    latest = kept.latest(lambda c: c.info.get("fingerprint") == recipe.fingerprint())
     checkpoint = kept.best() if which == "best" else latest and latest[0]
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint for which={which!r} yet.")
     arrays = checkpoints.read(checkpoint.path)
     heads = [array.shape[-1] for name, array in arrays.items() if name.startswith("model/") and "head/bias" in name]
     bare = replace(recipe, start=type(recipe.start)())
-    policy = keras.config.dtype_policy()
-    try:
-        trainer = build_trainer(bare, build_model(bare, heads[0]), bare.training.accumulate)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    trainer = build_trainer(bare, build_model(bare, heads[0]), bare.training.accumulate)
     checkpoints.restore(trainer, arrays, checkpoint.path)
     if which == "best":
         context = best_weights(trainer, checkpoint)

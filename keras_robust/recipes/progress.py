@@ -1,18 +1,27 @@
-"""One line that tells how a run is doing."""
+"""Progress of a training run: how fast it is, and the line that says so."""
 
 import statistics
-import sys
 import time
 from collections import deque
+from collections.abc import Mapping
+from typing import IO
+
+from keras_robust.progress import ProgressLine, duration
 
 WINDOW = 50  # intervals between two reports over which the speed is measured
-QUIET_SECONDS = 30.0  # between two lines where there is no terminal to rewrite one
+EPOCH = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "attack_gain": "attack gains {:.3f}",
+    "val_accuracy": "| clean {:.1%}",
+    "val_robust_accuracy": "robust {:.1%}",
+    "ema_accuracy": "| averaged: clean {:.1%}",
+    "ema_robust_accuracy": "robust {:.1%}",
+}
 
 
-class Progress:
-    """Prints epoch, step, loss, accuracy, images per second, input wait and the time left.
-
-    On a terminal one line is rewritten, at most twice a second; elsewhere a line is printed every 30 seconds.
+class TrainingProgress:
+    """Epoch, step, loss, accuracy, images per second, input wait and the time left.
 
     Args:
         epochs, steps_per_epoch: of the whole run.
@@ -20,35 +29,32 @@ class Progress:
         stream: where to; None for nowhere.
     """
 
-    def __init__(self, epochs, steps_per_epoch, batch_size, stream=sys.stdout):
+    def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, stream: IO[str] | None) -> None:
         self.epochs, self.steps_per_epoch, self.batch_size = epochs, steps_per_epoch, batch_size
-        self.stream = stream
-        self.interactive = bool(stream and stream.isatty())
-        self.interval = 0.5 if self.interactive else QUIET_SECONDS
-        self._rates = deque(maxlen=WINDOW)
-        self._width = 0
+        self._line = ProgressLine(stream)
+        self._rates: deque[float] = deque(maxlen=WINDOW)
         self.restart(0)
 
-    def restart(self, step):
+    def restart(self, step: int) -> None:
         """Forget the time since the last report: training was interrupted, by validation say."""
         self._time, self._step = time.monotonic(), step
 
-    def due(self):
-        return time.monotonic() - self._time >= self.interval
+    def due(self) -> bool:
+        return self._line.due()
 
-    def seconds_per_step(self):
+    def seconds_per_step(self) -> float | None:
         """Median over the last reports, or None before the first."""
         return statistics.median(self._rates) if self._rates else None
 
-    def measure(self, step):
+    def measure(self, step: int) -> None:
         """Note that training has come to `step`."""
         now = time.monotonic()
         if step > self._step:
             self._rates.append((now - self._time) / (step - self._step))
         self._time, self._step = now, step
 
-    def report(self, step, logs, wait=None):
-        """Print the line. `logs`: floats by name; `wait`: share of the time spent waiting for input."""
+    def report(self, step: int, logs: Mapping[str, float], wait: float | None = None) -> None:
+        """Show the line. `wait`: share of the time spent waiting for input."""
         seconds = self.seconds_per_step()
         epoch, place = divmod(max(step - 1, 0), self.steps_per_epoch)
         digits = len(str(self.steps_per_epoch))
@@ -62,40 +68,15 @@ class Progress:
             if wait is not None:
                 parts.append(f"input wait {wait:.0%}")
             parts.append(f"left {duration((self.epochs * self.steps_per_epoch - step) * seconds)}")
-        self._print("  ".join(parts), end=not self.interactive)
+        self._line.show("  ".join(parts))
 
-    def epoch(self, number, logs):
+    def epoch(self, number: int, logs: Mapping[str, float]) -> None:
         """Print what an epoch came to, in a line of its own."""
-        names = {
-            "loss": "loss {:.3f}",
-            "accuracy": "accuracy {:.1%}",
-            "attack_gain": "attack gains {:.3f}",
-            "val_accuracy": "| clean {:.1%}",
-            "val_robust_accuracy": "robust {:.1%}",
-            "ema_accuracy": "| averaged: clean {:.1%}",
-            "ema_robust_accuracy": "robust {:.1%}",
-        }
-        parts = [text.format(logs[name]) for name, text in names.items() if logs.get(name) is not None]
-        self._print(f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}  " + "  ".join(parts), end=True)
+        parts = [text.format(logs[name]) for name, text in EPOCH.items() if logs.get(name) is not None]
+        self.say(f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}  " + "  ".join(parts))
 
-    def say(self, message):
-        self._print(message, end=True)
+    def say(self, message: str) -> None:
+        self._line.say(message)
 
-    def _print(self, line, end):
-        if self.stream is None:
-            return
-        if self.interactive:
-            self.stream.write("\r" + line.ljust(self._width) + ("\n" if end else ""))
-            self._width = 0 if end else len(line)
-        else:
-            self.stream.write(line + "\n")
-        self.stream.flush()
-
-
-def duration(seconds):
-    """Seconds in words: "2 d 3 h", "1 h 5 min", "40 s"."""
-    seconds = max(round(seconds), 0)
-    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // smaller} {small_unit}"
-    return f"{seconds} s"
+    def close(self) -> None:
+        self._line.close()

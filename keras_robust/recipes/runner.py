@@ -1,9 +1,12 @@
-"""One training run, from a recipe to a model: restartable at any step."""
+"""Runner of a recipe: one training run, from a recipe to a model, restartable at any step."""
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -11,28 +14,44 @@ from keras_robust import data
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
 from keras_robust.files import write_text
-from keras_robust.recipes import checkpoints, overrides
-from keras_robust.recipes.board import Board
+from keras_robust.recipes import checkpoints
+from keras_robust.recipes.attack_share import attack_share
 from keras_robust.recipes.build import BEST, build_model, build_trainer, seed_of
-from keras_robust.recipes.callbacks import Between, InterruptedValidation, StopSignal, Timer
+from keras_robust.recipes.callbacks import BatchForwarder, CheckpointTimer, StepWatcher, StopSignal, ValidationStop
+from keras_robust.recipes.checkpoints import Checkpoint
+from keras_robust.recipes.config import Recipe
 from keras_robust.recipes.datasets import TrainFeed, ValidationFeed
 from keras_robust.recipes.guards import Preempted, TrainingBroken, check_finite, check_overfitting
 from keras_robust.recipes.load_run import best_weights, save_model
-from keras_robust.recipes.progress import Progress
+from keras_robust.recipes.progress import TrainingProgress
+from keras_robust.training.tensorboard import PICTURE, TensorBoardWriter
+
+SHOWN = 8  # images in the picture of the attack
 
 
-def train(recipe, out, distribution=None, verbose=True):
+def train(
+    recipe: Recipe,
+    out: str | PathLike,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribution: Distribution | None = None,
+    verbose: bool = True,
+) -> dict[str, float]:
     """Trains a recipe, or goes on with it: the same call continues an interrupted run from its last checkpoint.
 
     Args:
         recipe: a `Recipe`.
         out: folder of the run: `recipe.json`, `checkpoints/`, `logs/` (TensorBoard), `history.json`; at the end
             `model.keras`, `model_ema.keras` (averaged weights) and `best.keras` (the highest robust accuracy).
+        callbacks: Keras callbacks, for which the run is one training of the `AdversarialModel`: W&B, MLflow,
+            `EarlyStopping("val_robust_accuracy", mode="max")`. Epochs end after their validation, whose figures are in
+            the logs as `val_...` and, of the averaged weights, `ema_...`. A run that one of them stops is at its end.
+            They start anew when an interrupted run goes on.
         distribution: from `kr.training.distribution.start`; None for a single device.
         verbose: whether to print progress.
 
     Returns:
-        What the last validated epoch logged: a dict of floats.
+        What the last epoch logged.
 
     Raises:
         ValueError: `out` holds a run of another recipe, or the recipe does not fit the data.
@@ -41,30 +60,45 @@ def train(recipe, out, distribution=None, verbose=True):
         Preempted: SIGTERM came; a checkpoint is written. It is a SystemExit of code 75.
 
     Example:
-        >>> kr.recipes.train(recipe, "runs/mine")
+        >>> recipe = kr.recipes.Recipe("mine")
+        >>> kr.recipes.train(recipe, "runs/mine")  # doctest: +SKIP
+        {'loss': 1.9, 'accuracy': 0.31, 'val_accuracy': 0.42, 'val_robust_accuracy': 0.27}  # takes hours
     """
-    return Run(recipe, out, distribution or Distribution(), verbose).finish()
+    return TrainingRun(recipe, out, callbacks, distribution or Distribution(), verbose).finish()
 
 
-class Run:
-    """The state of a run between its steps. See `train`."""
+class TrainingRun:
+    """One run between its steps. See `train`."""
 
-    def __init__(self, recipe, out, distribution, verbose=True):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: str | PathLike,
+        callbacks: Sequence[keras.callbacks.Callback],
+        distribution: Distribution,
+        verbose: bool = True,
+    ) -> None:
         self.recipe, self.out, self.distribution = recipe, Path(out), distribution
         part = recipe.data
-        fetch = {"data_dir": part.data_dir, "download": part.download}
+        fetch: dict[str, Any] = {"data_dir": part.data_dir, "download": part.download}
         self.sources = {split: data.source(part.source, split, **fetch) for split in ("train", "val")}
         self.num_classes = recipe.model.num_classes or len(self.sources["train"].class_names)
         self.stream = sys.stdout if verbose and distribution.writes else None
-        self.folder = checkpoints.Folder(
+        self.folder = checkpoints.CheckpointFolder(
             self.out / "checkpoints", recipe.checkpoints.keep_last, recipe.checkpoints.keep_best
         )
-        self.timer = Timer(recipe.checkpoints.every_steps, recipe.checkpoints.every_minutes)
+        self.timer = CheckpointTimer(recipe.checkpoints.every_steps, recipe.checkpoints.every_minutes, distribution)
         self.clock, self.stop = InputClock(), StopSignal(distribution)
-        self.history, self.rollbacks, self.step, self.validated = [], 0, 0, 0
-        self._kept_feed = (None, None)
+        self.history: list[dict[str, float]] = []
+        self.rollbacks = self.step = self.validated = 0
+        self.stopped = False  # by a callback
+        self._callbacks, self._began = list(callbacks), False
+        self._callback_list: Any = None  # a Keras CallbackList, which has no types
+        self._kept_feed: tuple[Any, Any] = (None, None)
+        self._attack_share: float | None = None
+        self.board: TensorBoardWriter | None = None
 
-    def finish(self):
+    def finish(self) -> dict[str, float]:
         self._claim_folder()
         with self.stop:
             while True:
@@ -72,25 +106,32 @@ class Run:
                     return self._train()
                 except TrainingBroken as broken:
                     self._roll_back(broken)
+                finally:
+                    if self.board is not None:
+                        self.board.close()
 
-    def _train(self):
+    def _train(self) -> dict[str, float]:
+        epochs = self.recipe.training.epochs
         with self.distribution.scope():
             self._prepare()
-            while self.validated < self.recipe.training.epochs:
+            while self.validated < epochs and not self.stopped:
                 epoch = self.validated
                 self._epoch(epoch)
-                last = epoch + 1 == self.recipe.training.epochs
-                if (epoch + 1) % self.recipe.evaluation.every == 0 or last:
+                last = epoch + 1 == epochs
+                if (epoch + 1) % self.recipe.evaluation.every == 0 or last or self.trainer.stop_training:
                     self._validate()
                 self.validated = epoch + 1
-                self.save_now(score=self._score())
+                self.save_now(self.step, score=self._score())
+                self._end_epoch(epoch)
+            if self._callback_list is not None:
+                self._callback_list.on_train_end(self.history[-1] if self.history else None)
             self._write_models()
-        self.board.close()
+        self.progress.close()
         return self.history[-1] if self.history else {}
 
     # Building, or going on.
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         recipe, epochs = self.recipe, self.recipe.training.epochs
         found = self.folder.latest(self._accepts, self._warn)
         if len(set(self.distribution.gather(found[0].step if found else -1))) > 1:
@@ -117,21 +158,43 @@ class Run:
             self.num_classes,
             self.distribution,
         )
-        self.progress = Progress(epochs, self.steps_per_epoch, recipe.data.batch_size, self.stream)
-        self.board = Board(self.out / "logs" if self.distribution.writes else None)
-        self.step, self.validated, self.history = 0, 0, []
+        self.progress = TrainingProgress(epochs, self.steps_per_epoch, recipe.data.batch_size, self.stream)
+        self.step, self.validated, self.history, self.stopped = 0, 0, [], False
         if found is None:
             self.progress.say(f"{recipe.name}: {epochs} epochs of {self.steps_per_epoch} steps")
-            self.save_now()  # a folder without a checkpoint would start from other random weights after a rollback
+            self.save_now(0)  # a folder without a checkpoint would start from other random weights after a rollback
         else:
             checkpoint, arrays = found
             checkpoints.restore(self.trainer, arrays, checkpoint.path)
             self.step, self.history = checkpoint.step, checkpoint.info["history"]
-            self.validated = checkpoint.info["validated"]
+            self.validated, self.stopped = checkpoint.info["validated"], checkpoint.info["stopped"]
             self.progress.say(f"{recipe.name}: goes on at step {self.step}, from {checkpoint.path.name}")
-        self.board.start(self.step)
+        self.board = self._open_board()
+        self._begin_callbacks()
 
-    def _feed(self, resolution):
+    def _open_board(self) -> TensorBoardWriter | None:
+        """What writes for TensorBoard, in the one process that writes; None where tensorboard is not installed."""
+        if not self.distribution.writes:
+            return None
+        try:
+            return TensorBoardWriter(self.out / "logs", self.step)
+        except ImportError:
+            return None
+
+    def _begin_callbacks(self) -> None:
+        if not self._callbacks:
+            return
+        if self._callback_list is None:
+            self._callback_list = keras.callbacks.CallbackList(
+                self._callbacks, model=self.trainer, epochs=self.recipe.training.epochs, steps=self.steps_per_epoch
+            )
+        else:  # after a rollback, with a new trainer
+            self._callback_list.set_model(self.trainer)
+        if not self._began:
+            self._began = True
+            self._callback_list.on_train_begin()
+
+    def _feed(self, resolution: int) -> TrainFeed:
         key = (resolution, self.rollbacks)
         if self._kept_feed[0] != key:
             seed = seed_of(self.recipe, self.rollbacks)
@@ -139,33 +202,33 @@ class Run:
             self._kept_feed = key, TrainFeed(self.recipe, source, resolution, self.num_classes, seed, shard)
         return self._kept_feed[1]
 
-    def _claim_folder(self):
+    def _claim_folder(self) -> None:
         """Writes the recipe into the folder, and refuses one that holds another."""
         path = self.out / "recipe.json"
         if path.exists():
-            there = overrides.from_json(path.read_text())
-            if overrides.fingerprint(there) != overrides.fingerprint(self.recipe):
+            there = Recipe.from_json(path.read_text())
+            if there.fingerprint() != self.recipe.fingerprint():
                 raise ValueError(
                     f"out must be a new folder, or that of a run of the same recipe; {self.out} holds "
-                    f"another: {', '.join(overrides.differences(there, self.recipe))}."
+                    f"another: {', '.join(there.differences(self.recipe))}."
                 )
         if self.distribution.writes:
             self.out.mkdir(parents=True, exist_ok=True)
-            write_text(path, overrides.to_json(self.recipe))
+            write_text(path, self.recipe.to_json())
 
-    def _accepts(self, checkpoint):
-        if checkpoint.info.get("fingerprint") == overrides.fingerprint(self.recipe):
+    def _accepts(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.info.get("fingerprint") == self.recipe.fingerprint():
             return True
         self._warn(f"{checkpoint.path} is of another recipe and is passed over.")
         return False
 
-    def _warn(self, message):
+    def _warn(self, message: str) -> None:
         if self.stream:
             print(f"warning: {message}", file=sys.stderr, flush=True)
 
     # Training and validation.
 
-    def _epoch(self, epoch):
+    def _epoch(self, epoch: int) -> None:
         end = (epoch + 1) * self.steps_per_epoch
         if self.step >= end:
             return
@@ -176,6 +239,21 @@ class Run:
             self.trainer.make_train_function(force=True)
         self.progress.restart(start)
         self.clock.reset()
+        watcher = StepWatcher(
+            start,
+            progress=self.progress,
+            clock=self.clock,
+            timer=self.timer,
+            stop=self.stop,
+            guarded=self._guarded,
+            on_log=self._log_step,
+            save=self.save_now,
+        )
+        watching: list[keras.callbacks.Callback] = [watcher]
+        if self._callback_list is not None:
+            first = start - epoch * self.steps_per_epoch
+            self._callback_list.on_epoch_begin(epoch)
+            watching.insert(0, BatchForwarder(self._callback_list, first))
         logs = self.trainer.fit(
             self.distribution.batches(self.clock.timed(feed.batches(start))),
             epochs=epoch + 1,
@@ -183,19 +261,26 @@ class Run:
             steps_per_epoch=end - start,
             shuffle=False,
             verbose=0,
-            callbacks=[Between(self, start)],
+            callbacks=watching,
         ).history
-        self.step = end
-        self.progress.measure(end)
-        self.history.append({"epoch": epoch + 1, "step": end, **{name: float(v[-1]) for name, v in logs.items()}})
-        if self.recipe.guard.action != "off":
-            check_finite(self.history[-1], end)
-        if self.due_for_checkpoint(end) or self.stop.received:
-            self.save_now()
+        self.step = watcher.step
+        self.progress.measure(self.step)
+        entry = {name: float(values[-1]) for name, values in logs.items()}
+        self.history.append({"epoch": epoch + 1, "step": self.step, **entry})
+        if self._guarded:
+            check_finite(self.history[-1], self.step)
+        if self.timer.due(self.step) or self.stop.received:
+            self.save_now(self.step)
 
-    def _validate(self):
-        entry, found = self.history[-1], {}
-        options = {"verbose": 0, "return_dict": True, "callbacks": [InterruptedValidation(self)]}
+    @property
+    def _guarded(self) -> bool:
+        return self.recipe.guard.action != "off"
+
+    def _validate(self) -> None:
+        entry = self.history[-1]
+        found: dict[str, float] = {}
+        stop_training = self.trainer.stop_training
+        options = {"verbose": 0, "return_dict": True, "callbacks": [ValidationStop(self.stop)]}
         batches = self.distribution.batches(self.validation)
         for name, context in (("val", nullcontext), ("ema", self.trainer.averaged_weights)):
             if name == "ema" and not self.trainer.weight_averages:
@@ -204,16 +289,28 @@ class Run:
                 logs = self.trainer.evaluate(batches, steps=len(self.validation), **options)
             found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}
             if self.stop.received:  # half a validation is none: it is done again when the run goes on
-                self.save_now()
+                self.save_now(self.step)
                 raise Preempted
+        self.trainer.stop_training = stop_training
         entry |= found
-        self.progress.epoch(entry["epoch"], entry)
+        self.progress.epoch(int(entry["epoch"]), entry)
         self._log_epoch(entry)
-        if self.recipe.guard.action != "off" and self.recipe.attack.kind != "none":
+        if self._guarded and self.recipe.attack.kind != "none":
             validated = [epoch for epoch in self.history if "val_robust_accuracy" in epoch]
             check_overfitting(validated, self.recipe.guard.collapse, len(self.validation.images))
 
-    def _score(self):
+    def _end_epoch(self, epoch: int) -> None:
+        """Tell the user's callbacks, one of which may stop the run."""
+        if self._callback_list is None:
+            return
+        entry = {name: value for name, value in self.history[-1].items() if name not in ("epoch", "step")}
+        self._callback_list.on_epoch_end(epoch, entry)
+        if self.distribution.any(bool(self.trainer.stop_training)):
+            self.stopped = True
+            self.progress.say(f"stopped by a callback after epoch {epoch + 1}")
+            self.save_now(self.step, score=self._score())
+
+    def _score(self) -> float | None:
         entry = self.history[-1]
         clean = self.recipe.attack.kind == "none"
         names = ("val_accuracy", "ema_accuracy") if clean else ("val_robust_accuracy", "ema_robust_accuracy")
@@ -221,63 +318,75 @@ class Run:
 
     # Logs.
 
-    def input_wait(self):
-        """The share of the time since the epoch's start that was spent waiting for input; None where unknown."""
-        seconds = self.progress.seconds_per_step()
-        if not self.clock.batches or not seconds:
-            return None
-        return min(self.clock.waited / (self.clock.batches * seconds), 1.0)
-
-    def log_step(self, step, values):
+    def _log_step(self, step: int, values: Mapping[str, float]) -> None:
+        if self.board is None:
+            return
         seconds = self.progress.seconds_per_step()
         rate = {"images_per_second": self.recipe.data.batch_size / seconds} if seconds else {}
-        wait = self.input_wait()
+        wait = self.clock.share(seconds)
         waits = {} if wait is None else {"time/input_wait_share": wait}
         learning_rate = float(self.trainer.optimizer.learning_rate)
         self.board.scalars("train", {**values, "learning_rate": learning_rate, **rate, **waits}, step)
 
-    def _log_epoch(self, entry):
+    def _log_epoch(self, entry: Mapping[str, float]) -> None:
         """Curves of validation, pictures of the attack, and what part of a step the attack takes."""
         if not self.distribution.writes:
             return
-        step = entry["step"]
+        write_text(self.out / "history.json", json.dumps(self.history, indent=1) + "\n")
+        if self.board is None:
+            return
+        step = int(entry["step"])
         for prefix, run in (("val_", "validation"), ("ema_", "validation_averaged")):
             names = [name for name in entry if name.startswith(prefix)]
             self.board.scalars(run, {name.removeprefix(prefix): entry[name] for name in names}, step)
-        self.board.scalars("epochs", {n: v for n, v in entry.items() if not n.startswith(("val_", "ema_"))}, step)
+        rest = {name: value for name, value in entry.items() if not name.startswith(("val_", "ema_"))}
+        self.board.scalars("epochs", rest, step)
         if self.distribution.processes == 1:
-            speed = self.recipe.data.batch_size, self.progress.seconds_per_step(), self.input_wait()
-            self.board.attack(self.trainer, self.validation, step, *speed)
-        write_text(self.out / "history.json", json.dumps(self.history, indent=1) + "\n")
+            self._log_attack(step)
+
+    def _log_attack(self, step: int) -> None:
+        if self.board is None:
+            return
+        x, y = self.validation.first(SHOWN)
+        x_adv = self.trainer.validation_attack(self.model, x, y)
+        sheet = data.attack_sheet(x, x_adv, max(1, 128 // x.shape[1]))
+        self.board.picture("validation", PICTURE, sheet, step)
+        seconds = self.progress.seconds_per_step()
+        if not self.trainer.attacks or not seconds:
+            return
+        if self._attack_share is None:
+            self._attack_share = attack_share(self.trainer, self.validation, self.recipe.data.batch_size / seconds)
+        wait = self.clock.share(seconds) or 0.0
+        shares = {"attack": self._attack_share, "input_wait": wait}
+        shares["update"] = max(1.0 - sum(shares.values()), 0.0)
+        self.board.scalars("train", {f"time/{name}_share": share for name, share in shares.items()}, step)
 
     # Checkpoints.
 
-    def due_for_checkpoint(self, step):
-        return self.timer.due(step, self.distribution)
-
-    def save_now(self, score=None):
+    def save_now(self, step: int, score: float | None = None) -> None:
         """Writes a checkpoint of the present state; all processes call it, one writes, the others wait for it."""
         arrays = checkpoints.capture(self.trainer)
-        if self.recipe.guard.action != "off" and checkpoints.not_finite(arrays):
+        if self._guarded and checkpoints.not_finite(arrays):
             raise TrainingBroken(
-                f"weights are not finite at step {self.step}, first {checkpoints.not_finite(arrays)[0]}; no checkpoint "
+                f"weights are not finite at step {step}, first {checkpoints.not_finite(arrays)[0]}; no checkpoint "
                 "was written of them. guard.action=rollback goes on from the last good one."
             )
         info = {
-            "fingerprint": overrides.fingerprint(self.recipe),
+            "fingerprint": self.recipe.fingerprint(),
             "rollbacks": self.rollbacks,
             "history": self.history,
             "validated": self.validated,
+            "stopped": self.stopped,
             "score": score,
             "seed": seed_of(self.recipe, self.rollbacks),
             "backend": keras.backend.backend(),
         }
         if self.distribution.writes:
-            self.folder.save(arrays, self.step, info)
+            self.folder.save(arrays, step, info)
         self.distribution.gather(0)
         self.timer.restart()
 
-    def _roll_back(self, broken):
+    def _roll_back(self, broken: TrainingBroken) -> None:
         guard = self.recipe.guard
         good = [checkpoint for checkpoint in self.folder.readable(self._warn) if self._is_good(checkpoint)]
         if guard.action != "rollback" or self.rollbacks >= guard.rollbacks or not good:
@@ -297,7 +406,7 @@ class Run:
                     later.path.unlink(missing_ok=True)
         self.distribution.gather(0)
 
-    def _is_good(self, checkpoint):
+    def _is_good(self, checkpoint: Checkpoint) -> bool:
         """Whether robust accuracy had not collapsed when it was written, as far as anybody measured."""
         robust = [e["val_robust_accuracy"] for e in checkpoint.info["history"] if "val_robust_accuracy" in e]
         best = max((e.get("val_robust_accuracy", 0.0) for e in self.history), default=0.0)
@@ -306,9 +415,9 @@ class Run:
 
     # The end.
 
-    def _write_models(self):
+    def _write_models(self) -> None:
         """Saves the models; all processes set the weights, one writes."""
-        save = save_model if self.distribution.writes else lambda model, path: None
+        save = save_model if self.distribution.writes else _save_nothing
         save(self.model, self.out / "model.keras")
         if self.trainer.weight_averages:
             with self.trainer.averaged_weights():
@@ -322,3 +431,7 @@ class Run:
             save(self.model, self.out / BEST)
         checkpoints.restore(self.trainer, now)
         self.progress.say(f"best: {BEST}, {best.info['score']:.1%} at step {best.step}; all in {self.out}")
+
+
+def _save_nothing(model: keras.Model, path: Path) -> None:
+    """What the processes do that do not write."""

@@ -140,7 +140,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
         Raises:
             ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` or `jit_compile=True` on the PyTorch
-                backend; gradient accumulation together with `ema_overwrite_frequency`.
+                backend; an optimizer with `use_ema`.
         """
         check_loss(loss)
         if keras.backend.backend() == "torch" and options.get("jit_compile", "auto") is True:
@@ -153,12 +153,12 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         optimizer = keras.optimizers.get(optimizer)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         accumulated = inner.gradient_accumulation_steps
+        if inner.use_ema:
+            raise ValueError(
+                "optimizer must be one without use_ema=True, whose averages leave out batch-norm statistics and take "
+                "the place of the weights at the end of fit: give AdversarialModel ema_decay=... instead."
+            )
         if accumulated:
-            if inner.use_ema and inner.ema_overwrite_frequency:
-                raise ValueError(
-                    "ema_overwrite_frequency must be None with gradient_accumulation_steps: Keras would overwrite the "
-                    f"weights between updates; received {inner.ema_overwrite_frequency!r}."
-                )
             schedule = inner._learning_rate
             if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) and not isinstance(
                 schedule, PerUpdate
@@ -210,7 +210,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 average.assign(ops.convert_to_numpy(weight))
         return super().make_train_function(force)
 
-    def attack_batch(self, frozen, counter, data):
+    def _attack_batch(self, frozen, counter, data):
         """The adversarial batch of one training step; `frozen` is the model with constant weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         per_update = self._micro_batches()
@@ -254,7 +254,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             self._diagnose(*seen)
         return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
 
-    def update_averages(self):
+    def _update_averages(self):
         """Moves the averages towards the weights, after an update."""
         if not self.weight_averages:
             return
@@ -285,7 +285,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             for weight, value in zip(self.averaged, raw):
                 weight.assign(value)
 
-    def measure(self, frozen, data):
+    def _measure(self, frozen, data):
         """Adds the batch to the robust accuracy under the validation attack."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, y, labels = self._accepted(x, y)
@@ -311,21 +311,11 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.attack_gain.update_state(gain)
         self.zero_gradients.update_state(zero)
 
-    def averages(self):
-        """The optimizer's moving averages of the weights."""
-        optimizer = self._inner_optimizer()
-        averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
-        return [average for average in averages if average is not None]
-
-    def averages_to_hold(self):
-        """The moving averages that Keras would update at every micro-batch, where they must wait for the update."""
-        return self.averages() if self._micro_batches() > 1 else []
-
     def get_metrics_result(self):
         hidden = (self.bad_images.name, self.bad_labels.name)
         return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
 
-    def training_logs(self, logs):
+    def _training_logs(self, logs):
         """Without what only validation measures, or nobody."""
         hidden = {self.robust_accuracy.name}
         if not self.attacks:

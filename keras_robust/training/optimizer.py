@@ -2,9 +2,7 @@
 
 import keras
 
-from keras_robust.models import architecture, names
-from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
-from keras_robust.models.resnet import ResNet
+from keras_robust.models import architecture_of
 
 
 def undecayed(model):
@@ -17,7 +15,7 @@ def undecayed(model):
     out; class tokens and position embeddings, of higher rank, are decayed.
 
     Args:
-        model: a `keras.Model`; its name tells the architecture.
+        model: a `keras.Model`.
 
     Returns:
         A list of `keras.Variable`.
@@ -26,8 +24,8 @@ def undecayed(model):
         >>> [w.path for w in undecayed(kr.models.create("vit_tiny")) if "head" in w.path]
         ['head/bias']
     """
-    by_name = model.name in names() and isinstance(architecture(model.name), (ConvNeXt, IsotropicConvNeXt, ResNet))
-    if not by_name:
+    architecture = architecture_of(model)
+    if architecture is None or not architecture.scales_decay:
         return [weight for weight in model.trainable_weights if len(weight.shape) <= 1]
     batch_norms = {_layer(weight) for weight in model.weights if weight.path.endswith("/moving_mean")}
     return [

@@ -31,7 +31,7 @@ def test_says_what_it_is(name):
     assert "Cost" in module.__doc__
     for recipe in _recipes(module):
         assert isinstance(recipe, Recipe)
-        assert kr.recipes.overrides.from_json(kr.recipes.overrides.to_json(recipe)) == recipe
+        assert kr.recipes.Recipe.from_json(recipe.to_json()) == recipe
 
 
 def test_published_rows_are_all_there():

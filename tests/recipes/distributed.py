@@ -116,7 +116,7 @@ def recipe(distribution):
         evaluation=EvaluationConfig(n_examples=16, n_iter=1),
         checkpoints=CheckpointConfig(every_steps=2, keep_last=9),
     )
-    kr.recipes.train(run, OUT, distribution, verbose=False)
+    kr.recipes.train(run, OUT, distribution=distribution, verbose=False)
 
 
 def fit(distribution):

@@ -8,9 +8,10 @@ import pytest
 from keras import ops
 
 import keras_robust as kr
+from keras_robust.progress import duration
 from keras_robust.recipes import TrainingBroken
 from keras_robust.recipes.guards import check_finite, check_overfitting
-from keras_robust.recipes.progress import Progress, duration
+from keras_robust.recipes.progress import TrainingProgress
 
 
 def _history(robust, training):
@@ -66,7 +67,7 @@ def test_robust_accuracy_is_that_of_inference_mode(batch):
 
 def test_progress_line():
     stream = io.StringIO()
-    progress = Progress(epochs=3, steps_per_epoch=10, batch_size=64, stream=stream)
+    progress = TrainingProgress(epochs=3, steps_per_epoch=10, batch_size=64, stream=stream)
     progress.restart(0)
     progress._rates.append(0.5)
     progress.report(12, {"loss": 1.25, "accuracy": 0.5}, wait=0.02)

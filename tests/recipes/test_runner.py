@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, load_run, train
+from keras_robust.recipes.build import build_model
 from tests.recipes import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -34,12 +36,12 @@ def whole(tmp_path_factory, source):
 
 @pytest.fixture(autouse=True)
 def _undisturbed(monkeypatch):
-    monkeypatch.setattr(callbacks.Between, "on_train_batch_end", callbacks.Between.on_train_batch_end)
+    monkeypatch.setattr(callbacks.StepWatcher, "on_train_batch_end", callbacks.StepWatcher.on_train_batch_end)
     tiny.register()
 
 
 def _last(folder):
-    return checkpoints.Folder(folder / "checkpoints").latest()
+    return checkpoints.CheckpointFolder(folder / "checkpoints").latest()
 
 
 def _assert_same(folder, whole):
@@ -100,20 +102,20 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(tmp_path, source, whole
     train(recipe, tmp_path, verbose=False)
     folder = tmp_path / "checkpoints"
     for path in folder.iterdir():
-        if path.name in ("step-000000007.npz", "step-000000008.npz"):
+        if path.name in ("step-000000007.safetensors", "step-000000008.safetensors"):
             path.write_bytes(path.read_bytes()[:-1000])
-    damaged = bytearray((folder / "step-000000006.npz").read_bytes())
+    damaged = bytearray((folder / "step-000000006.safetensors").read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    (folder / "step-000000006.npz").write_bytes(damaged)
-    info = checkpoints.peek(folder / "step-000000004.npz").info
-    arrays = checkpoints.read(folder / "step-000000004.npz")
-    checkpoints.write(folder / "step-000000005.npz", arrays, 5, {**info, "fingerprint": "other"})
+    (folder / "step-000000006.safetensors").write_bytes(damaged)
+    info = checkpoints.peek(folder / "step-000000004.safetensors").info
+    arrays = checkpoints.read(folder / "step-000000004.safetensors")
+    checkpoints.write(folder / "step-000000005.safetensors", arrays, 5, {**info, "fingerprint": "other"})
     train(recipe, tmp_path)
     said = capsys.readouterr()
     assert "goes on at step 4" in said.out
     assert said.err.count("cut short") >= 2
-    assert "step-000000006.npz is damaged" in said.err
-    assert "step-000000005.npz is of another recipe" in said.err
+    assert "step-000000006.safetensors is damaged" in said.err
+    assert "step-000000005.safetensors is of another recipe" in said.err
     _assert_same(tmp_path, whole[0])
     with pytest.raises(ValueError, match=r"another: training.learning_rate=0.001, not 0.01"):
         train(tiny.recipe(source, "training.learning_rate=0.01"), tmp_path, verbose=False)
@@ -125,8 +127,19 @@ def test_loss_that_is_not_finite(tmp_path, source):
     recipe = tiny.recipe(source, "training.learning_rate=1e30", "training.warmup_epochs=0")
     with pytest.raises(TrainingBroken, match=r"not finite|is nan|is inf"):
         train(recipe, tmp_path / "stop", verbose=False)
-    for checkpoint in checkpoints.Folder(tmp_path / "stop" / "checkpoints").readable():
+    for checkpoint in checkpoints.CheckpointFolder(tmp_path / "stop" / "checkpoints").readable():
         assert not checkpoints.not_finite(checkpoints.read(checkpoint.path))
     with pytest.raises(TrainingBroken):
         train(kr.recipes.overrides.override(recipe, ["guard.action=rollback"]), tmp_path / "back", verbose=False)
     assert _last(tmp_path / "back")[0].info["rollbacks"] == 2
+
+
+@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+def test_global_state_is_put_back(tmp_path, source):
+    keras.utils.set_random_seed(7)
+    expected = random.random(), np.random.random()  # noqa: NPY002
+    keras.utils.set_random_seed(7)
+    model = build_model(tiny.recipe(source, "training.precision=mixed_bfloat16"), 3)
+    assert model.layers[2].compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    assert (random.random(), np.random.random()) == expected  # noqa: NPY002

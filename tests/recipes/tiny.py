@@ -1,6 +1,6 @@
 """A run that takes seconds: a net of a few thousand weights on 60 images. As a script: train it, and die at a step.
 
-python tests/training/tiny.py FOLDER IMAGES.npz STEP
+python -m tests.recipes.tiny FOLDER IMAGES.npz STEP
 """
 
 import os
@@ -61,14 +61,14 @@ def recipe(source, *assignments):
 
 def at_step(step, action):
     """Calls `action` when training has come to a step, after its checkpoint if there is one."""
-    original = callbacks.Between.on_train_batch_end
+    original = callbacks.StepWatcher.on_train_batch_end
 
     def watched(self, batch, logs=None):
         if self.start + batch + 1 == step:
             action()
         original(self, batch, logs)
 
-    callbacks.Between.on_train_batch_end = watched
+    callbacks.StepWatcher.on_train_batch_end = watched
 
 
 if __name__ == "__main__":

@@ -102,14 +102,14 @@ def test_default_validation_attack_is_ten_step_apgd(model):
     assert attack.threat == kr.ThreatModel("Linf", 0.03)
 
 
-def _accumulated(batch_size, steps, optimizer_options, attack_options, batch):
+def _accumulated(batch_size, steps, attack_options, batch):
     x, y = (np.concatenate([part] * 4) for part in batch)
     x = (x * np.linspace(0.5, 1, len(x))[:, None, None, None]).astype("float32")
     keras.utils.set_random_seed(3)
     network = _plain()
     schedule = keras.optimizers.schedules.PolynomialDecay(0.05, 4)
     options = {"gradient_accumulation_steps": steps} if steps > 1 else {}
-    optimizer = keras.optimizers.AdamW(schedule, **options, **optimizer_options)
+    optimizer = keras.optimizers.AdamW(schedule, **options)
     trainer = kr.AdversarialModel(network, _attack(**attack_options), eps_warmup_steps=3)
     trainer.compile(optimizer, CROSS_ENTROPY(from_logits=True))
     trainer.fit(x, y, batch_size=batch_size, epochs=1, shuffle=False, verbose=0)
@@ -118,13 +118,11 @@ def _accumulated(batch_size, steps, optimizer_options, attack_options, batch):
 
 @pytest.mark.parametrize("random_start", [False, True])
 def test_accumulated_micro_batches_equal_one_large_batch(random_start, batch):
-    """Weights, moving averages (which `fit` leaves in the weights), schedule, eps warm-up and random starts."""
-    for options in ({}, {"use_ema": True, "ema_momentum": 0.7}):
-        attack = {"random_start": random_start}
-        large = _accumulated(16, 1, options, attack, batch)
-        small = _accumulated(4, 4, options, attack, batch)
-        for a, b in zip(large.get_weights(), small.get_weights()):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+    """Weights, schedule, eps warm-up and random starts."""
+    attack = {"random_start": random_start}
+    large, small = _accumulated(16, 1, attack, batch), _accumulated(4, 4, attack, batch)
+    for a, b in zip(large.get_weights(), small.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
     keras.utils.set_random_seed(3)
     start = _plain().get_weights()
     assert max(np.abs(a - b).max() for a, b in zip(start, large.get_weights())) > 5e-3
@@ -162,21 +160,6 @@ def test_trains_in_mixed_precision(policy, batch):
     assert any(np.abs(a - b).max() > 1e-2 for a, b in zip(before, network.get_weights()))
 
 
-def test_ema_without_accumulation_is_keras_own(batch):
-    x, y = batch
-    ours = _plain()
-    theirs = _twin(ours)
-    trainer = kr.AdversarialModel(ours, _attack(eps=0.0))
-    for network in (trainer, theirs):
-        network.compile(keras.optimizers.AdamW(0.02, use_ema=True, ema_momentum=0.6), CROSS_ENTROPY(from_logits=True))
-        network.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
-    for a, b in zip(ours.get_weights(), theirs.get_weights()):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    # On JAX, stock Keras would lose its moving averages here.
-    trainer.predict(x, verbose=0)
-    assert np.isfinite(trainer.fit(x, y, verbose=0).history["loss"]).all()
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="refused on PyTorch, see test_refused")
 def test_several_steps_per_execution(batch):
     x, y = batch
@@ -198,7 +181,7 @@ def test_saves_and_goes_on(batch, tmp_path):
     network = _plain(dropout=True)
     trainer = kr.AdversarialModel(network, _attack(random_start=True), eps_warmup_steps=9)
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 20)
-    optimizer = keras.optimizers.AdamW(schedule, gradient_accumulation_steps=2, use_ema=True)
+    optimizer = keras.optimizers.AdamW(schedule, gradient_accumulation_steps=2)
     trainer.compile(optimizer, CROSS_ENTROPY(from_logits=True), metrics=["accuracy"])
     trainer.fit(x, y, batch_size=2, verbose=0)
     trainer.save(tmp_path / "trainer.keras")
@@ -284,9 +267,8 @@ def test_refused(batch, model):
             trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), steps_per_execution=2)
         with pytest.raises(ValueError, match="jit_compile must be False or 'auto' on the PyTorch backend"):
             trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), jit_compile=True)
-    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3)
-    with pytest.raises(ValueError, match="ema_overwrite_frequency must be None"):
-        trainer.compile(optimizer, CROSS_ENTROPY(from_logits=True))
+    with pytest.raises(ValueError, match=r"without use_ema=True.*give AdversarialModel ema_decay"):
+        trainer.compile(keras.optimizers.SGD(0.1, use_ema=True), CROSS_ENTROPY(from_logits=True))
     trainer.compile("adamw", CROSS_ENTROPY(from_logits=True))
     before = model.get_weights()
     for bad_x, bad_y, message in (

@@ -52,6 +52,24 @@ def test_other_models_go_by_rank():
     assert len(undecayed(net)) == 3  # bias, gamma, beta
 
 
+def test_the_rule_goes_by_the_architecture_and_not_by_the_name(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    h = keras.layers.LayerNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(h))
+    impostor = keras.Model(inputs, outputs, name="resnet50")
+    assert kr.models.architecture_of(impostor) is None
+    assert len(undecayed(impostor)) == 4  # two biases, gamma, beta
+    renamed = kr.models.create("convnext_atto", num_classes=3)
+    expected = [weight.path for weight in undecayed(renamed)]
+    renamed.name = "mine"
+    renamed.save(tmp_path / "mine.keras")
+    loaded = keras.models.load_model(tmp_path / "mine.keras")
+    assert kr.models.architecture_of(loaded) == kr.models.architecture("convnext_atto")
+    assert [weight.path for weight in undecayed(loaded)] == expected
+    # A model that has one of ours inside decides for itself.
+    assert kr.models.architecture_of(keras.Sequential([loaded])) is None
+
+
 def _formula(weight, gradients, decays, keras_epsilon=True):
     """AdamW in float64: Loshchilov & Hutter 2019, algorithm 2, with epsilon where Keras or where PyTorch puts it."""
     m = v = np.zeros_like(weight)

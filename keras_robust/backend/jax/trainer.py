@@ -18,25 +18,12 @@ class TrainStep:
         position = _position(self.counter, self.non_trainable_variables)
         counter = non_trainable[position]
         frozen = frozen_call(self, trainable, non_trainable)
-        data, metrics = self._with_metrics(metrics, lambda: self.attack_batch(frozen, counter, data))
+        data, metrics = self._with_metrics(metrics, lambda: self._attack_batch(frozen, counter, data))
         non_trainable = [*non_trainable[:position], counter + 1, *non_trainable[position + 1 :]]
         logs, state = super().train_step((trainable, non_trainable, optimizer, metrics), data)
-        trainable, non_trainable, after, metrics = state
-        held = {_position(average, self.optimizer.variables) for average in self.averages_to_hold()}
-        updated = self._updates(after) != self._updates(optimizer)
-        after = [
-            jax.numpy.where(updated, new, old) if i in held else new
-            for i, (old, new) in enumerate(zip(optimizer, after))
-        ]
+        trainable, non_trainable, optimizer, metrics = state
         non_trainable = self._with_averages(trainable, non_trainable)
-        return self.training_logs(logs), (trainable, non_trainable, after, metrics)
-
-    def fit(self, *arguments, **options):
-        history = super().fit(*arguments, **options)
-        # Keras 3.15 ends with weights and moving averages in the same buffers, which the next step would donate twice.
-        for average in self.averages():
-            average.assign(jax.numpy.copy(average.value))
-        return history
+        return self._training_logs(logs), (trainable, non_trainable, optimizer, metrics)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         distribution = keras.distribution.distribution()
@@ -49,7 +36,7 @@ class TrainStep:
     def test_step(self, state, data):
         trainable, non_trainable, metrics = state
         frozen = frozen_call(self, trainable, non_trainable)
-        _, metrics = self._with_metrics(metrics, lambda: self.measure(frozen, data))
+        _, metrics = self._with_metrics(metrics, lambda: self._measure(frozen, data))
         return super().test_step((trainable, non_trainable, metrics), data)
 
     def _with_metrics(self, values, function):
@@ -61,12 +48,8 @@ class TrainStep:
     def _with_averages(self, trainable, non_trainable):
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *non_trainable]))) as scope:
-            self.update_averages()
+            self._update_averages()
         return [scope.get_current_value(variable) for variable in self.non_trainable_variables]
-
-    def _updates(self, optimizer_variables):
-        with keras.StatelessScope(state_mapping=list(zip(self.optimizer.variables, optimizer_variables))):
-            return keras.ops.convert_to_tensor(self.optimizer.iterations)
 
 
 def _position(variable, variables):

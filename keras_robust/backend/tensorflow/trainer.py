@@ -51,21 +51,14 @@ class TrainStep:
         return self.train_function
 
     def train_step(self, data):
-        data = self.attack_batch(self._frozen, self.counter.value, data)
+        data = self._attack_batch(self._frozen, self.counter.value, data)
         self.counter.assign_add(1)
-        averages = self.averages_to_hold()
-        before = [tf.identity(average.value) for average in averages]
-        updates = self.optimizer.iterations if averages else None
         logs = super().train_step(data)
-        if averages:
-            updated = tf.not_equal(self.optimizer.iterations, updates)
-            for average, value in zip(averages, before):
-                average.assign(tf.where(updated, average.value, value))
-        self.update_averages()
-        return self._reducible(self.training_logs(logs))
+        self._update_averages()
+        return self._reducible(self._training_logs(logs))
 
     def test_step(self, data):
-        self.measure(self._frozen, data)
+        self._measure(self._frozen, data)
         return self._reducible(super().test_step(data))
 
     def _reducible(self, logs):

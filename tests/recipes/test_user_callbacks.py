@@ -1,0 +1,90 @@
+"""The user's callbacks of a run: they see one training, can stop it, and a stopped run stays so."""
+
+import json
+import os
+import signal
+
+import keras
+import pytest
+
+from keras_robust.recipes import Preempted, train
+from tests.recipes import tiny
+
+pytestmark = pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return tiny.images(tmp_path_factory.mktemp("data") / "images.npz")
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.logs = [], []
+
+    def on_train_begin(self, logs=None):
+        assert self.model is not None
+        self.seen.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append(f"epoch {epoch}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(f"end of {epoch}")
+        self.logs.append(logs)
+
+    def on_train_end(self, logs=None):
+        self.seen.append("end")
+
+
+def test_a_run_is_one_training(tmp_path, source):
+    recorder = Recorder()
+    logs = train(tiny.recipe(source), tmp_path, callbacks=[recorder], verbose=False)
+    epochs = [["epoch 0", 0, 1, 2, 3, "end of 0"], ["epoch 1", 0, 1, 2, 3, "end of 1"]]
+    assert recorder.seen == ["begin", *epochs[0], *epochs[1], "end"]
+    assert {"loss", "accuracy", "val_accuracy", "val_robust_accuracy", "ema_robust_accuracy"} <= recorder.logs[0].keys()
+    assert recorder.logs[1] == {name: value for name, value in logs.items() if name not in ("epoch", "step")}
+
+
+def test_an_interrupted_run_goes_on_in_its_epoch(tmp_path, source, monkeypatch):
+    from keras_robust.recipes import callbacks
+
+    monkeypatch.setattr(callbacks.StepWatcher, "on_train_batch_end", callbacks.StepWatcher.on_train_batch_end)
+    tiny.at_step(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted):
+        train(tiny.recipe(source), tmp_path, callbacks=[Recorder()], verbose=False)
+    monkeypatch.undo()
+    recorder = Recorder()
+    train(tiny.recipe(source), tmp_path, callbacks=[recorder], verbose=False)
+    assert recorder.seen == ["begin", "epoch 1", 2, 3, "end of 1", "end"]
+
+
+def test_early_stopping_ends_the_run_for_good(tmp_path, source):
+    def stopping():
+        return keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=0, baseline=2.0)
+
+    recipe = tiny.recipe(source, "training.epochs=5")
+    train(recipe, tmp_path, callbacks=[stopping()], verbose=False)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2]  # Keras never stops after the first
+    assert (tmp_path / "best.keras").exists()
+    written = (tmp_path / "history.json").read_bytes()
+    recorder = Recorder()
+    train(recipe, tmp_path, callbacks=[recorder], verbose=False)
+    assert recorder.seen == ["begin", "end"]
+    assert (tmp_path / "history.json").read_bytes() == written
+
+
+def test_stopping_within_an_epoch(tmp_path, source):
+    class Enough(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    train(tiny.recipe(source), tmp_path, callbacks=[Enough()], verbose=False)
+    (epoch,) = json.loads((tmp_path / "history.json").read_text())
+    assert (epoch["epoch"], epoch["step"]) == (1, 2)
+    assert "val_robust_accuracy" in epoch
