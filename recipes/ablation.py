@@ -31,34 +31,39 @@ Basic augmentation comes with plain cross-entropy on hard labels, heavy augmenta
 Random weights with heavy augmentation fail in the paper's experiments and are no rung.
 """
 
-from dataclasses import replace
+import sys
+from typing import TYPE_CHECKING
 
-from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
-from keras_robust.recipes.cli import main
+from keras_robust.cli.train import run_recipes
 
-HEAVY = DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640)
-BASIC = replace(HEAVY, policy="basic")
-ATTACK = AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=2)
-# Name of the rung, ending of the model's name, augmentation, epochs.
-LADDER = (
-    ("random", "", BASIC, 50),
-    ("pretrained", "", BASIC, 50),
-    ("heavy", "", HEAVY, 50),
-    ("long", "", HEAVY, 300),
-    ("ladder_convstem", "_convstem", HEAVY, 300),
-)
+if TYPE_CHECKING:
+    from keras_robust.recipes import Recipe
 
-RUNGS = {
-    f"{model}_{rung}": Recipe(
-        f"{model}_{rung}",
-        ModelConfig(model + stem),
-        data=data,
-        training=TrainingConfig(epochs=epochs),
-        attack=ATTACK,
-    )
-    for model in ("convnext_tiny", "vit_small")
-    for rung, stem, data, epochs in LADDER
+# Name of the rung -> ending of the model's name, augmentation, epochs.
+LADDER = {
+    "random": ("", "basic", 50),
+    "pretrained": ("", "basic", 50),
+    "heavy": ("", "heavy", 50),
+    "long": ("", "heavy", 300),
+    "ladder_convstem": ("_convstem", "heavy", 300),
 }
+RUNGS = {f"{model}_{rung}": (model, rung) for model in ("convnext_tiny", "vit_small") for rung in LADDER}
+
+
+def recipe(name: str) -> "Recipe":
+    from keras_robust.checks import check_choice
+    from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+
+    model, rung = RUNGS[check_choice("name", name, RUNGS)]
+    stem, policy, epochs = LADDER[rung]
+    return Recipe(
+        name,
+        ModelConfig(model + stem),
+        data=DataConfig("imagenet", policy=policy, resolution=224, batch_size=640),
+        training=TrainingConfig(epochs=epochs),
+        attack=AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=2),
+    )
+
 
 if __name__ == "__main__":
-    main(RUNGS, __doc__)
+    sys.exit(run_recipes(RUNGS, recipe, "train", __doc__ or ""))

@@ -26,17 +26,27 @@ The number of epochs is a choice of this package: the publication does not tell 
 and logged all the same; the best checkpoint goes by clean accuracy.
 """
 
-from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, StartConfig, TrainingConfig
-from keras_robust.recipes.cli import main
+import sys
+from typing import TYPE_CHECKING
 
-RECIPE = Recipe(
-    "clean_convnext_tiny_convstem",
-    model=ModelConfig("convnext_tiny_convstem"),
-    start=StartConfig(new=("stem",)),
-    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
-    training=TrainingConfig(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
-    attack=AttackConfig("none"),
-)
+from keras_robust.cli.train import run_recipe
+
+if TYPE_CHECKING:
+    from keras_robust.recipes import Recipe
+
+
+def recipe() -> "Recipe":
+    from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, StartConfig, TrainingConfig
+
+    return Recipe(
+        "clean_convnext_tiny_convstem",
+        model=ModelConfig("convnext_tiny_convstem"),
+        start=StartConfig(new=("stem",)),
+        data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
+        training=TrainingConfig(epochs=100, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
+        attack=AttackConfig("none"),
+    )
+
 
 if __name__ == "__main__":
-    main(RECIPE, __doc__)
+    sys.exit(run_recipe(recipe, __doc__ or ""))

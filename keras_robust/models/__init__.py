@@ -4,8 +4,10 @@ from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
 from keras_robust.models.pretrained import from_preset, preset, presets
 from keras_robust.models.registry import architecture, architecture_of, create, names, register
+from keras_robust.models.table import ModelTable, table
 
 __all__ = [
+    "ModelTable",
     "architecture",
     "architecture_of",
     "create",
@@ -17,4 +19,5 @@ __all__ = [
     "preset",
     "presets",
     "register",
+    "table",
 ]

@@ -1,16 +1,17 @@
-"""What a recipe costs, from multiply-adds."""
+"""Cost of a recipe, from multiply-adds."""
 
 import keras
 
 from keras_robust import models
-from keras_robust.recipes.progress import duration
+from keras_robust.progress import duration
+from keras_robust.recipes.config import Recipe
 from keras_robust.training.objectives import OBJECTIVES
 
 IMAGENET = 1_281_167  # training images
 SUSTAINED = 100e12  # operations per second; about a third of the 16-bit peak of one NVIDIA A100 (312e12)
 
 
-def passes(recipe):
+def passes(recipe: Recipe) -> int:
     """Forward-equivalents of one training step per image: a backward pass through images or weights counts as one.
 
     Clean training takes 3 (forward; gradients of activations and of weights). Each attack gradient takes 2. APGD looks
@@ -24,39 +25,39 @@ def passes(recipe):
     return 3 + 2 * gradients + last + targets + (3 if OBJECTIVES[objective].paired else 0)
 
 
-def operations(recipe, n_images=IMAGENET, num_classes=1000):
-    """Floating-point operations (two per multiply-add) of training a recipe, convolutions and products of matrices.
+def count(recipe: Recipe, n_images: int = IMAGENET, num_classes: int = 1000) -> tuple[float, int]:
+    """Floating-point operations of training a recipe, and the parameters of its model.
+
+    Operations are two per multiply-add, of convolutions and products of matrices. Nothing is computed: the weights of
+    the model have shapes and no values.
 
     Example:
-        >>> operations(recipe) / 1e18   # ConvNeXt-T + ConvStem, 300 epochs of 2-step APGD
-        28.0
+        >>> operations, parameters = count(kr.recipes.imagenet.recipe("convnext_tiny_convstem"))
+        >>> round(operations / 1e18), parameters
+        (28, 28627432)
     """
-    per_image = {}
-    with_policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
+    with keras.StatelessScope(initialize_variables=False):
         model = models.create(recipe.model.name, recipe.model.num_classes or num_classes)
-    finally:
-        keras.config.set_dtype_policy(with_policy)
-    total = 0
-    for epoch in range(recipe.training.epochs):
-        side = recipe.data.resolution_at(epoch)
-        if side not in per_image:
-            per_image[side] = 2 * passes(recipe) * models.multiply_adds(model, side)
-        total += per_image[side]
+        per_image: dict[int, int] = {}
+        total = 0
+        for epoch in range(recipe.training.epochs):
+            resolution = recipe.data.resolution_at(epoch)
+            if resolution not in per_image:
+                per_image[resolution] = 2 * passes(recipe) * models.multiply_adds(model, resolution)
+            total += per_image[resolution]
     if recipe.training.steps_per_epoch is not None:
         n_images = recipe.training.steps_per_epoch * recipe.data.batch_size
-    return total * n_images
+    return total * n_images, models.parameters(model)
 
 
-def describe(recipe, n_images=IMAGENET):
+def describe(recipe: Recipe, n_images: int = IMAGENET) -> str:
     """The cost in words."""
-    count = operations(recipe, n_images)
+    operations, _ = count(recipe, n_images)
     if recipe.training.steps_per_epoch is not None:
         n_images = recipe.training.steps_per_epoch * recipe.data.batch_size
-    seconds = count / SUSTAINED
+    seconds = operations / SUSTAINED
     return (
         f"{passes(recipe)} forward-equivalents per step and image, {n_images:,} images, {recipe.training.epochs} "
-        f"epochs: {count:.2g} operations, {duration(seconds)} on one device that sustains {SUSTAINED / 1e12:.0f} "
+        f"epochs: {operations:.2g} operations, {duration(seconds)} on one device that sustains {SUSTAINED / 1e12:.0f} "
         f"TFLOP/s, {duration(seconds / 8)} on eight"
     )

@@ -22,8 +22,8 @@ from keras_robust.recipes.checkpoints import Checkpoint
 from keras_robust.recipes.config import Recipe
 from keras_robust.recipes.datasets import TrainFeed, ValidationFeed
 from keras_robust.recipes.guards import Preempted, TrainingBroken, check_finite, check_overfitting
-from keras_robust.recipes.load_run import best_weights, save_model
 from keras_robust.recipes.progress import TrainingProgress
+from keras_robust.recipes.run_models import best_weights, save_model
 from keras_robust.training.tensorboard import PICTURE, TensorBoardWriter
 
 SHOWN = 8  # images in the picture of the attack

@@ -119,4 +119,8 @@ def divergence(first, second):
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-OBJECTIVES: dict[str, type] = {"adversarial": AdversarialCrossEntropy, "trades": TRADES, "mart": MART}
+OBJECTIVES: dict[str, type[AdversarialCrossEntropy]] = {
+    "adversarial": AdversarialCrossEntropy,
+    "trades": TRADES,
+    "mart": MART,
+}

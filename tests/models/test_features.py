@@ -73,7 +73,7 @@ def test_refuses_strides_that_the_family_lacks(vit, levels):
 
 def test_refuses_models_of_other_makers():
     inputs = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match="unknown model name 'mine'"):
+    with pytest.raises(ValueError, match=r"model must be from keras_robust\.models\.create"):
         keras_robust.models.features(keras.Model(inputs, inputs, name="mine"))
 
 

@@ -74,7 +74,9 @@ def test_runs_go_on_on_another_number_of_devices(tmp_path):
     run_together([command("two", KIND, 2, {}), *(command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2))])
 
     files = ("best.keras", "model.keras", "model_ema.keras", "checkpoints/step-000000006.safetensors")
-    first, start = (checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.safetensors") for step in (6, 2))
+    first, start = (
+        checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.safetensors") for step in (6, 2)
+    )
     moved = [np.abs(first[name] - start[name]).max() for name in first if "kernel" in name and "model" in name]
     assert moved
     assert min(moved) > 1e-3

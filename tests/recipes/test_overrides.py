@@ -35,7 +35,10 @@ def test_overrides():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("training.epoch=3", "a setting of training must be one of .*received 'training.epoch=3'. Did you mean 'epochs'"),
+        (
+            "training.epoch=3",
+            "a setting of training must be one of .*received 'training.epoch=3'. Did you mean 'epochs'",
+        ),
         ("train.epochs=3", "a setting must begin with one of .*received 'train.epochs=3'. Did you mean 'training'"),
         ("training.epochs=many", "training.epochs must be an integer; received 'many'"),
         ("attack.eps=1/0", "attack.eps must be a number"),

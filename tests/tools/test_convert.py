@@ -69,8 +69,8 @@ def test_skips_head_and_stem(convert, checkpoint, tmp_path):
     ("arguments", "message"),
     [
         (["--model", "convnext_isotropic_small"], 'head="skip"'),
-        (["--model", "convnext_isotropic_smal"], "unknown model name"),
-        (["--preset", "convnext_isotropic_small"], "unknown preset"),
+        (["--model", "convnext_isotropic_smal"], "--model must be one of"),
+        (["--preset", "convnext_isotropic_small"], "--preset must be one of"),
         (["--model", "convnext_isotropic_small", "--num-classes", "3", "--entry", "ema"], "entry must be one of"),
     ],
 )

@@ -148,7 +148,7 @@ def test_threats_are_written_as_norm_and_radii(tool):
         kr.ThreatModel("L2", 0.5),
     ]
     for text in ("Linf", "Linf:", "Linf:x", "Linf:1/0", "L2:1/2/3"):
-        with pytest.raises(ValueError, match="--threats must be NORM:EPS"):
+        with pytest.raises(ValueError, match="threat must be written NORM:EPS"):
             tool.threats([text])
     with pytest.raises(ValueError, match="norm must be one of"):
         tool.threats(["Linv:1"])
@@ -160,10 +160,10 @@ def test_threats_are_written_as_norm_and_radii(tool):
         (["--model", "absent.keras"], "there is no file absent.keras"),
         (["--model", "convnext_tinny"], "received 'convnext_tinny'"),
         (["--data", "absent"], "'photo_crops', 'tfds:NAME'"),
-        (["--threats", "Linf"], "--threats must be NORM:EPS"),
-        (["--attack", "hard"], "attack must be one of"),
+        (["--threats", "Linf"], "--threats must be written NORM:EPS"),
+        (["--attack", "hard"], "--attack must be one of"),
         (["--data", "photo_crops"], "the dataset has 10 classes (brick, grass, gravel, ...), the model 2 outputs"),
-        (["--n-examples", "99"], "n_examples must be at most the 12 images"),
+        (["--n-examples", "99"], "--n-examples must be at most the 12 images"),
         (["--shard", "1"], "--shard must be I/N"),
         (["--shard", "3/2"], "1 <= i <= n"),
         (["--classes", "absent.txt"], "absent.txt"),

@@ -73,7 +73,7 @@ def test_a_failed_check_is_named(tool, saved, tmp_path, monkeypatch, capsys):
         (["none.keras", "out"], "there is no file none.keras"),
         (["resnet51", "out"], "model must be"),
         (["vit_tiny", "out"], "weights must be given"),
-        (["SAVED", "out", "--threat", "Linf:four"], "--threat must be NORM:EPS"),
+        (["SAVED", "out", "--threat", "Linf:four"], "--threat must be written NORM:EPS, as Linf:4/255"),
         (["SAVED", "out", "--dtype", "float16"], "must be one of 'float32'; received 'float16'"),
         (["SAVED", "out", "--data", "nowhere"], "nowhere"),
         (["SAVED", "out", "--report", "none.json"], "none.json"),
@@ -84,7 +84,7 @@ def test_bad_arguments(tool, saved, tmp_path, monkeypatch, capsys, arguments, me
     monkeypatch.chdir(tmp_path)
     assert tool.main([saved if argument == "SAVED" else argument for argument in arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("export.py: ")
+    assert error.startswith("keras-robust export: ")
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

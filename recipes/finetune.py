@@ -3,11 +3,11 @@
 A model trained at 4/255 loses most of its robustness at twice the radius; training at 8/255 from the start is hard. The
 way there is a short training at 8/255 from the robust model, the radius warmed up.
 
-    python recipes/finetune_8_255.py --data imagenet --start runs/convnext_tiny_convstem
-    python recipes/finetune_8_255.py --data imagenet --start convnext_tiny_cvst_robust.pt
-    python recipes/finetune_8_255.py --data imagenet --start runs/vit_base_convstem \\
+    python recipes/finetune.py --data imagenet --start runs/convnext_tiny_convstem
+    python recipes/finetune.py --data imagenet --start convnext_tiny_cvst_robust.pt
+    python recipes/finetune.py --data imagenet --start runs/vit_base_convstem \\
         --set model.name=vit_base_convstem --out runs/vit_base_convstem_8_255
-    python recipes/finetune_8_255.py --smoke
+    python recipes/finetune.py --smoke
 
 --start takes the folder of a finished run, or a file that kr.weights.load reads: a published robust checkpoint, say.
 
@@ -22,18 +22,28 @@ Epochs, learning rate and warm-up of the radius are choices of this package: a t
 are near their goal, and 5 of 25 epochs over which the radius rises to 8/255.
 """
 
-from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
-from keras_robust.recipes.cli import main
+import sys
+from typing import TYPE_CHECKING
 
-RECIPE = Recipe(
-    "convnext_tiny_convstem_8_255",
-    model=ModelConfig("convnext_tiny_convstem"),
-    data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
-    training=TrainingConfig(
-        epochs=25, learning_rate=1e-4, warmup_epochs=1, ema_decay=0.9999, precision="mixed_bfloat16"
-    ),
-    attack=AttackConfig("apgd", norms=("Linf",), eps=(8 / 255,), n_iter=2, eps_warmup_epochs=5),
-)
+from keras_robust.cli.train import run_recipe
+
+if TYPE_CHECKING:
+    from keras_robust.recipes import Recipe
+
+
+def recipe() -> "Recipe":
+    from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, TrainingConfig
+
+    return Recipe(
+        "convnext_tiny_convstem_8_255",
+        model=ModelConfig("convnext_tiny_convstem"),
+        data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
+        training=TrainingConfig(
+            epochs=25, learning_rate=1e-4, warmup_epochs=1, ema_decay=0.9999, precision="mixed_bfloat16"
+        ),
+        attack=AttackConfig("apgd", norms=("Linf",), eps=(8 / 255,), n_iter=2, eps_warmup_epochs=5),
+    )
+
 
 if __name__ == "__main__":
-    main(RECIPE, __doc__)
+    sys.exit(run_recipe(recipe, __doc__ or ""))

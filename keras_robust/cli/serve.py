@@ -1,0 +1,67 @@
+"""Server from the command line: `keras-robust serve`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_robust.cli.command import CommandParser, run
+
+DESCRIPTION = """\
+Serve an exported SavedModel over HTTP, with LitServe, by the contract of TensorFlow Serving's REST interface.
+
+    keras-robust export robust.keras serving/flowers/1 --resolution 64
+    keras-robust serve serving/flowers/1 --port 8501
+    curl localhost:8501/v1/models/flowers:predict -d '{"signature_name": "jpeg", "instances": [{"b64": "..."}]}'
+
+It needs `pip install 'keras-robust[serve]'` and runs where TensorFlow Serving's binary
+or a container does not. Requests and answers are those of TensorFlow Serving (`tensorflow_model_server
+--rest_api_port=8501 --model_name=flowers --model_base_path=$PWD/serving/flowers`), so that clients need not know which
+of the two answers:
+
+    signature_name    instances
+    jpeg              {"b64": base64 of a JPEG or PNG file}, ...
+    serving_default   images as nested lists of integers (height, width, 3), 0 to 255, all of one size
+
+Each gives `{"predictions": [{"probabilities": ..., "classes": ..., "names": ..., "top5_names": ..., ...}, ...]}`, or
+`{"error": ...}` with status 400. Requests that wait together run as one batch; one that is refused does not harm the
+others. Bounds: bytes of a request (--max-bytes), images in it (--max-images), seconds that it waits (--timeout), and
+those inside the SavedModel: a file's pixels are counted before it is decoded, and an image's sides are limited.
+
+How fast it is, and what it says to malformed requests: keras-robust load-test localhost:8501 flowers photo.jpg"""
+
+
+def serve(options: argparse.Namespace) -> None:
+    if not (options.path / "assets" / "metadata.json").is_file():
+        raise ValueError(
+            f"path must be the folder of a SavedModel of keras-robust export; received {str(options.path)!r}."
+        )
+    try:
+        from keras_robust.serving import server
+    except ImportError as error:
+        raise ImportError(f"serving needs {error.name}: pip install 'keras-robust[serve]'") from error
+    names = [part for part in options.path.resolve().parts if any(letter.isalpha() for letter in part)]
+    bounds = (options.max_batch, options.max_images, options.max_bytes, options.timeout)
+    running = server(options.path, options.name or names[-1], *bounds)
+    running.run(
+        host=options.host, port=options.port, num_api_servers=1, generate_client_file=False, log_level="warning"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = CommandParser("serve", DESCRIPTION)
+    parser.add_argument("path", type=Path, help="folder of the SavedModel, .../NAME/VERSION or .../NAME")
+    parser.add_argument(
+        "--name", help="of the model in the address (default: the last part of the path that has letters)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument("--max-batch", type=int, default=32, help="requests that run together (default: 32)")
+    parser.add_argument("--max-images", type=int, default=64, help="images in one request (default: 64)")
+    parser.add_argument("--max-bytes", type=int, default=32_000_000, help="of one request (default: 32 MB)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may wait (default: 30)")
+    return run(parser, serve, parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Table of the models: parameters and multiply-adds, counted on the graph, beside the published values."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import keras
+
+from keras_robust.models.cost import multiply_adds, parameters
+from keras_robust.models.presets import PRESETS
+from keras_robust.models.registry import create, names
+
+# Parameters in 10^6 and multiply-adds in 10^9 at 224 pixels and 1,000 classes, as the publications state them. (The
+# 25.0 of ResNet-50 is a slip of the publication: it has 25.6.)
+PUBLISHED: dict[str, tuple[float | None, float]] = {
+    "resnet50": (25.0, 4.1),
+    "xcit_small": (26.0, 4.8),
+    "swin_base": (87.7, 15.5),
+    "robarch_small": (26.1, 6.3),
+    "robarch_large": (104.0, 25.7),
+    "vit_small": (22.1, 4.6),
+    "vit_small_convstem": (22.8, 5.0),
+    "vit_medium": (None, 8.0),
+    "vit_medium_convstem": (None, 8.4),
+    "vit_base": (86.6, 17.6),
+    "vit_base_convstem": (87.1, 17.9),
+    "convnext_isotropic_small": (22.3, 4.3),
+    "convnext_isotropic_small_convstem": (None, 4.7),
+    "convnext_tiny": (28.6, 4.5),
+    "convnext_tiny_convstem": (28.6, 4.6),
+    "convnext_small": (None, 8.7),
+    "convnext_small_convstem": (None, 8.8),
+    "convnext_base": (88.6, 15.4),
+    "convnext_base_convstem": (88.8, 16.0),
+    "convnext_large": (None, 34.4),
+    "convnext_large_convstem": (None, 35.5),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class ModelTable:
+    """Rows of strings under a header; "-" where there is no value."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        widths = [max(len(line[i]) for line in (self.header, *self.rows)) for i in range(len(self.header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+            )
+            for line in (self.header, *self.rows)
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+    def markdown(self) -> str:
+        numbers = ("---", *["---:"] * (len(self.header) - 1))
+        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, numbers, *self.rows))
+
+    def csv(self) -> str:
+        file = io.StringIO()
+        lines = ([cell.replace(",", "") for cell in line] for line in (self.header, *self.rows))
+        csv.writer(file, lineterminator="\n").writerows(lines)
+        return file.getvalue()
+
+
+def table(models: Sequence[str] | None = None, resolutions: Sequence[int] = (224,)) -> ModelTable:
+    """The models with parameters, multiply-adds and published accuracies; nothing is trained or run.
+
+    The accuracies (clean, and under AutoAttack at Linf 4/255, L2 2 and L1 75, in %) are those of the preset of that
+    architecture with the highest one at Linf; `presets` has all, with their sources.
+
+    Args:
+        models: names; all of `names()` if not given.
+        resolutions: in pixels, for multiply-adds in 10^9.
+
+    Example:
+        >>> kr.models.table(["vit_tiny"]).rows[0][:3]
+        ('vit_tiny', '5,717,416', '1.25')
+    """
+    header = ("model", "parameters", *(f"G at {resolution}" for resolution in resolutions))
+    header += ("published M", "published G at 224", "clean", "Linf", "L2", "L1")
+    return ModelTable(header, tuple(_row(name, resolutions) for name in (names() if models is None else models)))
+
+
+def _row(name: str, resolutions: Sequence[int]) -> tuple[str, ...]:
+    # In a stateless scope variables have shapes, but no values.
+    with keras.StatelessScope(initialize_variables=False):
+        model = create(name)
+        giga = [_giga_multiply_adds(model, resolution) for resolution in resolutions]
+    published = [*PUBLISHED.get(name, (None, None)), *_accuracies(name)]
+    keras.utils.clear_session()
+    cells = ["-" if value is None else str(value) for value in published]
+    return (name, f"{parameters(model):,}", *giga, *cells)
+
+
+def _accuracies(name: str) -> tuple[float | None, ...]:
+    checkpoints = [preset for preset in PRESETS.values() if preset.architecture == name]
+    best = max(checkpoints, key=lambda preset: preset.linf, default=None)
+    return (None,) * 4 if best is None else (best.clean, best.linf, best.l2, best.l1)
+
+
+def _giga_multiply_adds(model: keras.Model, resolution: int) -> str:
+    try:
+        return f"{multiply_adds(model, resolution) / 1e9:.2f}"
+    except ValueError:  # a resolution that the model cannot take
+        return "-"
