@@ -1,4 +1,4 @@
-"""AutoAttack: an ensemble of attacks without a parameter to tune, and what casts doubt on its verdict."""
+"""AutoAttack: an ensemble of attacks without a parameter to tune, and warnings about its verdict."""
 
 import warnings
 from dataclasses import replace
@@ -70,7 +70,7 @@ class AutoAttack:
         suite = self.suite(model, class_count(model, x))
         x, y = ops.convert_to_numpy(x), ops.convert_to_numpy(losses.class_of(y))
         logits = suite.logits(x)
-        doubtful = [*suite.warnings(x[: self.batch_size], y[: self.batch_size])]
+        reasons = [*suite.warnings(x[: self.batch_size], y[: self.batch_size])]
         prediction = predictions(logits)
         x_adv, misclassified_at = x.copy(), np.where(prediction == y, 1 + len(suite.attacks), 0).astype(np.int16)
         evaluations, unconfirmed = {}, {}
@@ -94,10 +94,10 @@ class AutoAttack:
             unconfirmed,
             x_adv,
         )
-        doubtful += sanity_checks.of_result(result.accuracy_after)
-        for warning in doubtful:
+        reasons += sanity_checks.of_result(result.accuracy_after)
+        for warning in reasons:
             warnings.warn(warning, stacklevel=2)
-        return replace(result, warnings=tuple(doubtful))
+        return replace(result, warnings=tuple(reasons))
 
     def suite(self, model: Any, num_classes: int) -> AttackSuite:
         """The attacks of this version on a model of `num_classes` classes."""

@@ -120,7 +120,7 @@ class Attack:
         """The `Found` of a state."""
         return Found(*state)
 
-    def fooled(self, problem, state):
+    def misclassified(self, problem, state):
         """Whether the outcome of a state is misclassified, (batch,)."""
         return ops.logical_not(self.outcome(problem, state).correct)
 
@@ -135,7 +135,7 @@ class Attack:
         def body(k, carry):
             state, in_vain = carry
             state = step(k, state)
-            return state, in_vain + ops.cast(ops.logical_not(self.fooled(problem, state)), "int32")
+            return state, in_vain + ops.cast(ops.logical_not(self.misclassified(problem, state)), "int32")
 
         return repeat(0, count, body, (state, ops.zeros_like(problem.x[:, 0, 0, 0], dtype="int32")))
 

@@ -23,7 +23,7 @@ LEAST_WIDTH = 4 * GRANULE
 
 
 def slot_count(needed, largest):
-    """SlotRunner of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
+    """Number of slots of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
 
     Where each shape is a compilation, as many as allowed. Else the next multiple of `GRANULE`, so that few idle slots
     are computed; the largest one is a multiple too if it is larger than that.

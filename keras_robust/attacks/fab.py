@@ -91,12 +91,12 @@ class FAB(Attack):
 
         _, correct = problem.value(x)
         size = norm.of(x - image)
-        fooled = ops.logical_not(correct)
-        nearer = ops.logical_and(fooled, size < distance)
+        misclassified = ops.logical_not(correct)
+        nearer = ops.logical_and(misclassified, size < distance)
         if not isinstance(i, int):
             nearer = ops.logical_and(nearer, i < self.n_iter)
         return State(
-            choose(fooled, image + PULL_BACK * (x - image), x),
+            choose(misclassified, image + PULL_BACK * (x - image), x),
             choose(nearer, x, nearest),
             ops.where(nearer, size, distance),
             margin,
@@ -134,7 +134,7 @@ class FAB(Attack):
         state, _ = self.iterate(problem, 1, state, self.n_iter - 1)
         return self.outcome(problem, state)
 
-    def fooled(self, problem, state):
+    def misclassified(self, problem, state):
         return state.distance <= problem.eps
 
     def outcome(self, problem, state):

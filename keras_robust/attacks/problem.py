@@ -101,9 +101,9 @@ class Found:
         """
         better = other.loss > self.loss
         if returns == "misclassified":
-            fooled, was_fooled = ops.logical_not(other.correct), ops.logical_not(self.correct)
+            misclassified, was_misclassified = ops.logical_not(other.correct), ops.logical_not(self.correct)
             # The later of two misclassified points wins, as in the published evaluation.
-            better = ops.logical_or(fooled, ops.logical_and(better, ops.logical_not(was_fooled)))
+            better = ops.logical_or(misclassified, ops.logical_and(better, ops.logical_not(was_misclassified)))
         if counts is not True:
             better = ops.logical_and(better, counts)
         return Found(

@@ -19,15 +19,15 @@ def of_model(model, logits, x, y, expect_random=False):
         expect_random: the evaluation is one for random outputs.
     """
     yield from of_outputs(logits, x, expect_random)
-    zero, broken = _gradients(model, x, y)
+    zero, not_finite = _gradients(model, x, y)
     if zero:
         yield (
             f"Zero gradients: the gradient of the cross-entropy is zero for {zero:.0%} of the images. Gradient attacks "
             "see nothing there; look at what Square finds, and for what hides the gradient."
         )
-    if broken:
+    if not_finite:
         yield (
-            f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {broken:.0%} of the "
+            f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {not_finite:.0%} of the "
             "images; such entries count as zero in the attacks."
         )
 

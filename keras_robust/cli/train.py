@@ -84,7 +84,7 @@ def run_recipes(
     options = parser.parse_args(arguments)
     if getattr(options, "list", False):
         return run(parser, lambda options: print(_imagenet_table()), options)
-    if options.name is None and getattr(options, "names", ()):
+    if options.name is None and options.names:
         parser.error(f"NAME must be one of {', '.join(options.names)} (--list shows them)")
     return run(parser, lambda options: _train(parser, make(options.name), options), options, NAMES)
 

@@ -91,7 +91,7 @@ class EvaluationProgress:
 
 
 def forward_passes(attack: Any, num_classes: int) -> float:
-    """What an attack spends on an image that it does not break, in forward passes, roughly."""
+    """What an attack spends on an image that it does not misclassify, in forward passes, roughly."""
     passes = attack.evaluations if attack.evaluations > 1 else getattr(attack, "n_iter", 1)
     gradients = 1 if type(attack).__name__ == "Square" else BACKWARD
     return passes * gradients * attack.n_restarts * attack.n_targets(num_classes)

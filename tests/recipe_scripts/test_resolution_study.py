@@ -47,7 +47,7 @@ def test_models_beside_each_other(study, quick, tmp_path):
         assert [(cell["resolution"], round(255 * cell["eps"])) for cell in cells] == [(8, 4), (8, 8), (12, 4), (12, 8)]
     assert "conv against patch" in (out / "report.html").read_text()
     # Pixels alone: six multiply-adds at any size make no axis.
-    assert (out / "figure.svg").read_text().count('class="chart"') == 4
+    assert (out / "figure.svg").read_text().count("accuracy (%)") == 4
 
 
 def test_help_and_usage(study, capsys):
@@ -74,4 +74,4 @@ def test_smoke_trains_its_models(study, quick, monkeypatch, tmp_path):
     study.main(study.arguments(["--smoke", "--n-examples", "8", "--out", str(tmp_path)]))
     cells = json.loads((tmp_path / "convnext_test" / "report.json").read_text())["results"]
     assert [cell["resolution"] for cell in cells[::3]] == [32, 40, 48, 56]
-    assert (tmp_path / "figure.svg").read_text().count('class="chart"') == 2 * 5
+    assert (tmp_path / "figure.svg").read_text().count("accuracy (%)") == 1  # of one model: a line for each radius

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
+from keras_robust.cli import load_test
 from tests import scripts
 from tests.export.samples import NAMES, small_model
 
@@ -23,9 +24,6 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the server loads the same SavedModel, whatever made it", allow_module_level=True)
 
 ROOT = scripts.ROOT
-
-
-load_test = scripts.load("tools/load_test.py")
 
 
 @pytest.fixture(scope="module")

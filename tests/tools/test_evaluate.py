@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
+from keras_robust.cli import evaluate as evaluation
 from tests import scripts
 from tests.evaluation.problem import Flat, linear_model
 
@@ -59,7 +60,7 @@ def test_help_needs_no_backend(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         assert expected in done.stdout
     assert (
-        "python tools/evaluate.py compare"
+        "keras-robust evaluate compare"
         in subprocess.run(
             [sys.executable, SCRIPT, "--help"], env=environment, capture_output=True, text=True, timeout=60, check=True
         ).stdout
@@ -141,17 +142,17 @@ def test_preset_brings_its_preprocessing(tool, evaluate, monkeypatch, tmp_path, 
     assert (given["interpolation"], given["crop_pct"]) == ("bicubic", 1.0)
 
 
-def test_threats_are_written_as_norm_and_radii(tool):
-    assert tool.threats(["Linf:2/255,4/255", "L2:0.5"]) == [
+def test_threats_are_written_as_norm_and_radii():
+    assert evaluation.threats(["Linf:2/255,4/255", "L2:0.5"]) == [
         kr.ThreatModel("Linf", 2 / 255),
         kr.ThreatModel("Linf", 4 / 255),
         kr.ThreatModel("L2", 0.5),
     ]
     for text in ("Linf", "Linf:", "Linf:x", "Linf:1/0", "L2:1/2/3"):
         with pytest.raises(ValueError, match="threat must be written NORM:EPS"):
-            tool.threats([text])
+            evaluation.threats([text])
     with pytest.raises(ValueError, match="norm must be one of"):
-        tool.threats(["Linv:1"])
+        evaluation.threats(["Linv:1"])
 
 
 @pytest.mark.parametrize(
