@@ -1,6 +1,8 @@
-"""The precision in which a model is evaluated."""
+"""Precision in which a model is evaluated: float32."""
 
 import keras
+
+from keras_robust.backend import keras_private
 
 
 def as_float32(model: keras.Model) -> keras.Model:
@@ -12,7 +14,7 @@ def as_float32(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: a model with layers in another precision cannot be rebuilt.
     """
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    if all(layer.compute_dtype == "float32" for layer in keras_private.flat_layers(model)):
         return model
     try:
         rebuilt = _rebuilt(model)

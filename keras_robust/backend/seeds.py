@@ -4,6 +4,8 @@ import itertools
 
 from keras import ops
 
+from keras_robust.backend.keras_private import seed_states
+
 
 def calls_with_fresh_draws(layer, non_trainable):
     """States for the calls of `layer` on constant variables.
@@ -18,7 +20,7 @@ def calls_with_fresh_draws(layer, non_trainable):
         whose body is traced once, the images alone tell one call from the next. Without it a model whose output is
         random would show one and the same noise to all gradients that are averaged, and look more robust than it is.
     """
-    states = {id(generator.state) for part in layer._flatten_layers() for generator in part._seed_generators}
+    states = {id(state) for state in seed_states(layer)}
     places = [i for i, variable in enumerate(layer.non_trainable_variables) if id(variable) in states]
     if not places:
         return lambda x: non_trainable

@@ -1,8 +1,10 @@
-"""What a model costs: its parameters and multiply-adds, counted on its graph."""
+"""Cost of a model: its parameters and multiply-adds, counted on its graph."""
 
 import math
 
 import keras
+
+from keras_robust.backend import keras_private
 
 
 def parameters(model):
@@ -49,7 +51,7 @@ def multiply_adds(model, input_size=224):
                 total += math.prod(operation.kernel.shape) * math.prod(outputs.shape[:-1])
             elif type(operation).__name__ == "Einsum":
                 total += _index_space(operation.subscripts, args)
-            elif isinstance(operation, keras.layers.Layer) and operation._flatten_layers(include_self=False):
+            elif isinstance(operation, keras.layers.Layer) and keras_private.flat_layers(operation, include_self=False):
                 inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in args]
                 walk(keras.Model(inputs, operation.call(*inputs)), args)
             return outputs
@@ -57,7 +59,7 @@ def multiply_adds(model, input_size=224):
         return run
 
     def walk(graph, inputs):
-        graph._run_through_graph(inputs, operation_fn=count)
+        keras_private.run_through_graph(graph, inputs, count)
 
     walk(model, [keras.KerasTensor((1, height, width, model.input_shape[-1]))])
     return total

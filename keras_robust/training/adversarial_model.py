@@ -9,6 +9,7 @@ from keras import ops
 from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, loss_scale
+from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
 from keras_robust.checks import check_count
 from keras_robust.training.input_checks import accepted, check_arrays, check_loss, with_input_check
@@ -129,7 +130,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         if not isinstance(y_pred, (list, tuple)):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = self.objective(y, tuple(y_pred), sample_weight)
-        return sum((self._aggregate_additional_loss(extra) for extra in self.losses), start=loss)
+        return sum((keras_private.additional_loss(self, extra) for extra in self.losses), start=loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         adversarial = y_pred[0] if isinstance(y_pred, (list, tuple)) else y_pred
@@ -159,7 +160,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 "the place of the weights at the end of fit: give AdversarialModel ema_decay=... instead."
             )
         if accumulated:
-            schedule = inner._learning_rate
+            schedule = keras_private.learning_rate_of(inner)
             if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) and not isinstance(
                 schedule, PerUpdate
             ):
@@ -168,9 +169,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         if self.augmentation is not None:
             # Keras would build these on a batch as it comes, whose images may be of another size and type.
             logits = keras.KerasTensor((1, self.model.output_shape[-1]))
-            for part in (self._compile_loss, self._compile_metrics):
-                if part is not None:
-                    part.build(logits, logits)
+            keras_private.build_loss_and_metrics(self, logits, logits)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(of_any_backend(config)))

@@ -4,6 +4,7 @@ import jax
 import keras
 import numpy as np
 
+from keras_robust.backend import keras_private
 from keras_robust.backend.jax.autodiff import frozen_call
 
 
@@ -29,8 +30,9 @@ class TrainStep:
         distribution = keras.distribution.distribution()
         if iterator is not None and distribution is not None:
             # Keras looks at the first batch alone, fails at one of another size and does not transfer ahead.
-            batches = iterator.data_adapter.get_jax_iterator
-            iterator._get_iterator = lambda: _ahead(_placed(batch, distribution) for batch in batches())
+            keras_private.replace_batches(
+                iterator, lambda batches: _ahead(_placed(batch, distribution) for batch in batches)
+            )
         return super()._symbolic_build(iterator, data_batch)
 
     def test_step(self, state, data):

@@ -5,6 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_robust.backend import keras_private
+
 
 def example_index(count):
     if not _in_replica():
@@ -88,7 +90,7 @@ class TrainStep:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras averages one batch over all devices only to look at its shapes, which fails on several hosts.
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-            data_batch = keras.tree.map_structure(_one_replica, iterator._distributed_dataset.element_spec)
+            data_batch = keras.tree.map_structure(_one_replica, keras_private.element_spec(iterator))
             iterator = None
         return super()._maybe_symbolic_build(iterator, data_batch)
 
@@ -154,7 +156,7 @@ def _nonempty(function, x):
 
 
 def _batch_norms(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    return [layer for layer in keras_private.flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @contextlib.contextmanager

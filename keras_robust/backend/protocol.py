@@ -1,0 +1,66 @@
+"""Protocols between the package and its backends: what each framework's folder offers, and what its trainer calls."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from keras_robust.types import Array, Tensor
+
+Forward = Callable[[Tensor], Tensor]  # from images to logits, in inference mode, weights and states constant
+
+
+class Autodiff(Protocol):
+    """The module `autodiff` of a backend.
+
+    Attributes:
+        COMPILES_EACH_SHAPE: whether another batch size is another compilation.
+    """
+
+    COMPILES_EACH_SHAPE: bool
+
+    def input_gradient(self, function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any, Tensor]:
+        """`function(x)` gives (losses (batch,), aux): returns both and the gradient of the sum of the losses at x."""
+
+    def compile(self, function: Callable, model: Any, trace: bool = False) -> Callable:
+        """A callable of tensors that runs `function(frozen, *tensors)`, where `frozen` is a `Forward` of `model`.
+
+        Keras models are compiled once per input shape where the backend compiles; other callables run as they are,
+        unless `trace` says that they can be compiled (which makes constants of what they refer to).
+        """
+
+    def concurrent_calls(self) -> int:
+        """How many calls of compiled functions, from as many threads, use this machine best."""
+
+    def divide_cores(self, most_calls: int) -> None:
+        """Before anything is computed: from now on up to so many such calls share the cores, each with its part."""
+
+    def concrete(self, x: Tensor) -> bool:
+        """Whether a tensor holds values now, rather than standing for those of a compiled function."""
+
+    def on_host(self, function: Callable[[Array], Array], x: Tensor, width: int) -> Tensor:
+        """`function`, from numpy (n, ...) to float32 (n, width), inside of what is compiled; no gradient."""
+
+
+class AdversarialTrainer(Protocol):
+    """What the mixin `TrainStep` of a backend, in its module `trainer`, calls of the model that it is mixed into.
+
+    `TrainStep` stands before `keras.Model` and has the backend's `train_step` and `test_step`. Beside it the module has
+    `example_index(count)`: the positions in the global batch of the `count` examples at hand, int32 (count,), for on
+    TensorFlow each device sees its own part of the batch.
+    """
+
+    counter: Any  # variable, updates so far
+
+    def _attack_batch(self, frozen: Forward, counter: Tensor, data: Any) -> Any:
+        """The adversarial batch of a training step."""
+
+    def _measure(self, frozen: Forward, data: Any) -> None:
+        """Adds a batch to the robust accuracy."""
+
+    def _update_averages(self) -> None:
+        """Moves the averages of the weights after an update."""
+
+    def _training_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """The logs of a training step, without what only validation measures."""
+
+
+HOOKS: Sequence[str] = ("_attack_batch", "_measure", "_update_averages", "_training_logs")
