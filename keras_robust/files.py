@@ -2,12 +2,14 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def written_aside(path):
+def written_aside(path: Any) -> Iterator[Any]:
     """A path beside `path` to write a file to, which is moved to `path` when the block ends.
 
     Where the block raises, what was at `path` before stays, and nothing else.
@@ -27,7 +29,7 @@ def written_aside(path):
         aside.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: Any, text: Any) -> None:
     """Writes UTF-8 text, whole or not at all."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -4,38 +4,42 @@ Logits are (batch, classes). Labels are class indices, shape (batch,), or soft l
 losses take the largest entry of a soft label as the class.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_robust.checks import check_choice
+from keras_robust.types import Tensor
 
 
-def class_of(labels):
+def class_of(labels: Tensor) -> Tensor:
     """Class indices, int32 of shape (batch,), from class indices or soft labels."""
     return ops.cast(labels if len(labels.shape) == 1 else ops.argmax(labels, axis=-1), "int32")
 
 
-def correct(logits, labels):
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the largest logit is the label's class: booleans of shape (batch,); NaN logits are not correct."""
     hit = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), class_of(labels))
     return ops.logical_and(hit, ops.logical_not(ops.any(ops.isnan(logits), axis=-1)))
 
 
-def _at(logits, index):
+def _at(logits: Tensor, index: Tensor) -> Tensor:
     return ops.take_along_axis(logits, index[:, None], axis=-1)[:, 0]
 
 
-def _own(logits, y):
+def _own(logits: Tensor, y: Tensor) -> Tensor:
     """Where the label's class is: booleans (batch, classes)."""
     return ops.equal(ops.arange(logits.shape[-1], dtype="int32")[None], y[:, None])
 
 
-def _others(logits, y):
+def _others(logits: Tensor, y: Tensor) -> Tensor:
     """The logits with that of the label out of the race."""
     return ops.where(_own(logits, y), -float("inf"), logits)
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the softmax of `logits` against hard or soft labels.
 
     Example:
@@ -56,7 +60,7 @@ def cross_entropy(logits, labels):
     return ops.sum(labels, axis=-1) * value + ops.sum(rest * (z_y[:, None] - logits), axis=-1)
 
 
-def dlr(logits, labels):
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio (Croce & Hein 2020, equation 6): invariant to shift and scale of the logits.
 
     Needs three classes or more. With z the logits and z_1 >= z_2 >= z_3 the largest ones:
@@ -72,7 +76,7 @@ def dlr(logits, labels):
     return (other - _at(logits, y)) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
-def targeted_dlr(logits, labels, targets):
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """Targeted difference of logits ratio (Croce & Hein 2020, equation 7); needs four classes or more.
 
     `targets` are class indices of shape (batch,): -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2).
@@ -83,33 +87,33 @@ def targeted_dlr(logits, labels, targets):
     return targeted_margin(logits, labels, targets) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
-def _need_classes(logits, count, loss):
+def _need_classes(logits: Tensor, count: int, loss: str) -> None:
     classes = logits.shape[-1]
     if classes is not None and classes < count:
         raise ValueError(f"loss {loss!r} needs at least {count} classes; the model has {classes}. Use 'ce'.")
 
 
-def margin(logits, labels):
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """The largest logit of another class minus that of the label: positive where misclassified."""
     logits = ops.cast(logits, "float32")
     y = class_of(labels)
     return ops.max(_others(logits, y), axis=-1) - _at(logits, y)
 
 
-def targeted_margin(logits, labels, targets):
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """The logit of the target class minus that of the label: positive where the target beats the label."""
     logits = ops.cast(logits, "float32")
     return _at(logits, ops.cast(targets, "int32")) - _at(logits, class_of(labels))
 
 
-def targets(logits, labels):
+def targets(logits: Tensor, labels: Tensor) -> Tensor:
     """The classes other than the label, from the highest logit to the lowest: int32 (batch, classes - 1)."""
     logits = ops.cast(logits, "float32")
     order = ops.argsort(-_others(logits, class_of(labels)), axis=-1)
     return ops.cast(order[:, :-1], "int32")
 
 
-LOSSES = {
+LOSSES: dict[str, Callable] = {
     "ce": cross_entropy,
     "dlr": dlr,
     "margin": margin,
@@ -120,7 +124,7 @@ LOSSES = {
 TARGETED = ("targeted-dlr", "targeted-margin")
 
 
-def get(loss):
+def get(loss: Any) -> Callable:
     """The loss function of a name in `LOSSES`, or the callable itself.
 
     Raises:

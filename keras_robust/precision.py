@@ -1,5 +1,7 @@
 """Precision in which a model is evaluated: float32."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.backend import keras_private
@@ -24,12 +26,12 @@ def as_float32(model: keras.Model) -> keras.Model:
     return rebuilt
 
 
-def _rebuilt(model):
+def _rebuilt(model: keras.Model) -> keras.Model:
     config = keras.saving.serialize_keras_object(model)
     return keras.saving.deserialize_keras_object(_with_float32_policies(config))
 
 
-def _with_float32_policies(config):
+def _with_float32_policies(config: Any) -> Any:
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
             return {**config, "config": {**config["config"], "name": "float32"}}

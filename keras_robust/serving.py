@@ -4,10 +4,13 @@ import base64
 import binascii
 import json
 from pathlib import Path
+from typing import Any
 
 import litserve
 import numpy as np
 from fastapi.responses import JSONResponse
+
+from keras_robust.types import Tensor
 
 OUTPUTS = ("probabilities", "classes", "names", "top5_classes", "top5_names", "top5_probabilities")
 
@@ -19,26 +22,26 @@ class Refused(ValueError):
 class Classifier(litserve.LitAPI):
     """Answers requests with an exported SavedModel."""
 
-    def __init__(self, path, name, max_images, **options):
+    def __init__(self, path: Any, name: str, max_images: Any, **options: Any) -> None:
         super().__init__(api_path=f"/v1/models/{name}:predict", **options)
         self.path, self.max_images = str(path), max_images
 
-    def setup(self, device):
+    def setup(self, device: Any) -> None:
         import tensorflow as tf
 
         self._tf, self._loaded = tf, tf.saved_model.load(self.path)
 
-    def decode_request(self, request):
+    def decode_request(self, request: Any) -> Any:
         """Images uint8 (n, height, width, 3); or why there are none, which must not stop the batch."""
         try:
             return self._images(request)
         except Refused as refusal:
             return refusal
 
-    def batch(self, inputs):
+    def batch(self, inputs: Any) -> Any:
         return inputs
 
-    def predict(self, requests):
+    def predict(self, requests: Any) -> Any:
         """All images of one size run together."""
         answers = list(requests)
         for size in {images.shape[1:] for images in requests if not isinstance(images, Refused)}:
@@ -56,16 +59,16 @@ class Classifier(litserve.LitAPI):
                 start = stop
         return answers
 
-    def unbatch(self, output):
+    def unbatch(self, output: Any) -> Any:
         return output
 
-    def encode_response(self, output):
+    def encode_response(self, output: Any) -> Any:
         if isinstance(output, Refused):
             return JSONResponse({"error": str(output)}, 400)
         rows = zip(*(_plain(output[name]) for name in OUTPUTS))
         return {"predictions": [dict(zip(OUTPUTS, row)) for row in rows]}
 
-    def _images(self, request):
+    def _images(self, request: Any) -> Any:
         if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
             raise Refused('the body must be JSON: {"signature_name": ..., "instances": [...]}')
         instances, signature = request["instances"], request.get("signature_name", "serving_default")
@@ -77,7 +80,7 @@ class Classifier(litserve.LitAPI):
             return _pixels(instances)
         raise Refused(f"signature_name must be jpeg or serving_default; received {signature!r:.100}")
 
-    def _run(self, signature, images):
+    def _run(self, signature: Any, images: Tensor) -> Any:
         try:
             outputs = self._loaded.signatures[signature](images=self._tf.constant(images))
         except self._tf.errors.InvalidArgumentError as error:
@@ -85,14 +88,14 @@ class Classifier(litserve.LitAPI):
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _bytes(instance):
+def _bytes(instance: Any) -> Any:
     try:
         return base64.b64decode(instance["b64"], validate=True)
     except (TypeError, KeyError, binascii.Error, ValueError) as error:
         raise Refused('instances of signature jpeg must be {"b64": base64 of a file}') from error
 
 
-def _pixels(instances):
+def _pixels(instances: Any) -> Any:
     try:
         images = np.array(instances)
     except ValueError as error:
@@ -104,11 +107,11 @@ def _pixels(instances):
     return images.astype(np.uint8)
 
 
-def _plain(values):
+def _plain(values: Any) -> Any:
     return (np.char.decode(values.astype(bytes), "utf-8") if values.dtype == object else values).tolist()
 
 
-def _reason(error):
+def _reason(error: Any) -> Any:
     """The sentence of an error inside the graph, without the nodes around it."""
     text = " ".join(str(error.message).split())
     for before in ("assertion failed:", "<stack traces unavailable>"):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -32,18 +33,18 @@ class Proportion:
     n: int
 
     @classmethod
-    def of(cls, correct):
+    def of(cls, correct: np.ndarray) -> "Proportion":
         return cls(int(np.sum(correct)), len(correct))
 
     @property
-    def value(self):
+    def value(self) -> float:
         return self.successes / self.n
 
     @property
-    def interval(self):
+    def interval(self) -> Any:
         return wilson_interval(self.successes, self.n)
 
-    def __str__(self):
+    def __str__(self) -> Any:
         low, high = self.interval
         return f"{100 * self.value:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
 
@@ -62,7 +63,7 @@ class Paired:
     only_second: int
 
     @classmethod
-    def of(cls, first, second):
+    def of(cls, first: Any, second: Any) -> Any:
         """From two boolean arrays (n,): which images each classifies correctly."""
         first, second = np.asarray(first, bool), np.asarray(second, bool)
         if first.shape != second.shape or first.ndim != 1 or not len(first):
@@ -70,7 +71,7 @@ class Paired:
         return cls(len(first), int(np.sum(first & ~second)), int(np.sum(second & ~first)))
 
     @property
-    def p_value(self):
+    def p_value(self) -> Any:
         """Two-sided exact test of McNemar 1947: are the images that only one gets right split evenly?"""
         trials = self.only_first + self.only_second
         fewer = min(self.only_first, self.only_second)
@@ -78,12 +79,12 @@ class Paired:
         return min(1.0, float(2 * tail / 2**trials)) if trials else 1.0
 
     @property
-    def difference(self):
+    def difference(self) -> Any:
         """Accuracy of the second minus that of the first."""
         return (self.only_second - self.only_first) / self.n
 
     @property
-    def interval(self):
+    def interval(self) -> Any:
         """95 % interval of the difference: Wald's with half an image added to each cell (Agresti & Min 2005)."""
         first, second, n = self.only_first + 0.5, self.only_second + 0.5, self.n + 2
         spread = NormalDist().inv_cdf(0.975) * math.sqrt(first + second - (first - second) ** 2 / n) / n

@@ -1,7 +1,9 @@
 """Threat models: a norm and a radius."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,7 +40,7 @@ class ThreatModel:
     norm: str
     eps: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
@@ -46,7 +48,7 @@ class ThreatModel:
             raise ValueError(f"eps must be a finite number >= 0; received {self.eps!r}.")
         object.__setattr__(self, "eps", float(self.eps))
 
-    def __str__(self):
+    def __str__(self) -> str:
         multiple = self.eps * 255
         whole = self.norm == "Linf" and abs(multiple - round(multiple)) < 1e-6 and self.eps > 0
         return f"{self.norm} {round(multiple)}/255" if whole else f"{self.norm} {self.eps:g}"
@@ -79,15 +81,15 @@ class ThreatModel:
         return text if self.parse(text) == self else f"{self.norm}:{self.eps!r}"
 
     @property
-    def geometry(self):
+    def geometry(self) -> Any:
         """The `Norm` behind the name: functions that take the radius as an argument."""
         return NORMS[self.norm]
 
-    def perturbation_norm(self, delta):
+    def perturbation_norm(self, delta: np.ndarray) -> np.ndarray:
         """Norm of each example of `delta` (batch, ...), shape (batch,)."""
         return self._call(self.geometry.of, delta)
 
-    def project(self, x_adv, x):
+    def project(self, x_adv: Any, x: Any) -> np.ndarray:
         """Nearest point to `x_adv` (Euclidean) in the ball around `x` and in [0, 1], exact for each norm.
 
         Points already inside come back unchanged, bit for bit.
@@ -101,12 +103,12 @@ class ThreatModel:
             raise ValueError("x_adv must be numbers; received NaN.")
         return self._call(lambda a, b: self.geometry.project(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
 
-    def contains(self, x_adv, x):
+    def contains(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Whether each example of `x_adv` lies in the ball around `x` and in [0, 1]; booleans of shape (batch,)."""
         self._check_pair(x_adv, x)
         return self._call(lambda a, b: self.geometry.contains(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
 
-    def random_start(self, x, seed=0):
+    def random_start(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
         """A random point of the ball around each image, inside [0, 1], float32; fixed by the seed and the position."""
         self._check_pair(x, x)
         keys = random.example_keys(check_count("seed", seed, least=0), 0, ops.arange(np.shape(x)[0], dtype="int32"))
@@ -114,15 +116,15 @@ class ThreatModel:
             lambda a: self.geometry.random(keys, ops.cast(a, "float32"), min(self.eps, LARGEST_RADIUS)), x
         )
 
-    def step(self, gradient):
+    def step(self, gradient: np.ndarray) -> np.ndarray:
         """Direction of steepest ascent of unit size for each example of `gradient`."""
         return self._call(self.geometry.step, gradient)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"norm": self.norm, "eps": self.eps}
 
     @staticmethod
-    def _check_pair(x_adv, x):
+    def _check_pair(x_adv: Any, x: Any) -> None:
         for name, images in (("x_adv", x_adv), ("x", x)):
             _check_floats(name, images)
         if tuple(x_adv.shape) != tuple(x.shape):
@@ -133,7 +135,7 @@ class ThreatModel:
             check_images(x)
 
     @staticmethod
-    def _call(function, *images):
+    def _call(function: Callable, *images: Any) -> np.ndarray:
         for each in images:
             _check_floats("images", each)
         dtype = keras.backend.standardize_dtype(images[0].dtype)
@@ -141,7 +143,7 @@ class ThreatModel:
         return ops.convert_to_numpy(result) if isinstance(images[0], np.ndarray) else result
 
 
-def _check_floats(name, images):
+def _check_floats(name: str, images: Any) -> None:
     shape, dtype = getattr(images, "shape", None), str(getattr(images, "dtype", type(images).__name__))
     if shape is None or len(shape) != 4 or "float" not in dtype:
         received = f"dtype {dtype}" + ("" if shape is None else f" and shape {tuple(shape)}")

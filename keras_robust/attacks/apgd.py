@@ -1,6 +1,7 @@
 """Auto-PGD: projected gradient ascent that sets its own step size (Croce & Hein 2020; for L1, Croce & Hein 2021)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,9 +10,11 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks.base import CHUNK, Attack
-from keras_robust.attacks.problem import Found, no_point_yet, repeat
+from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
 from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import choose, per_example
+from keras_robust.threat import ThreatModel
+from keras_robust.types import Tensor
 
 # Name -> stages of a run: radius as a multiple of eps, and share of the iterations.
 SCHEDULES = {
@@ -21,21 +24,21 @@ SCHEDULES = {
 }
 
 
-def checkpoints(n_iter):
+def checkpoints(n_iter: int) -> list[int]:
     """Lengths of the intervals between step-size decisions: .22 n iterations, each .03 n fewer, down to .06 n.
 
     Returns:
         A list `due` of n_iter entries: at the end of an interval its length, elsewhere 0.
     """
     length, shorter, least = (max(int(part * n_iter), 1) for part in (0.22, 0.03, 0.06))
-    due = []
+    due: list[Any] = []
     while len(due) < n_iter:
         due += [0] * (length - 1) + [length]
         length = max(length - shorter, least)
     return due[:n_iter]
 
 
-def even_checkpoints(n_iter):
+def even_checkpoints(n_iter: int) -> list[int]:
     """The same for intervals of one length, .04 n iterations."""
     length = max(int(0.04 * n_iter), 1)
     return [length if (i + 1) % length == 0 else 0 for i in range(n_iter)]
@@ -52,7 +55,7 @@ class Plan:
         counts: the point lies in the ball, it may be the answer.
     """
 
-    def __init__(self, schedule, n_iter, intervals):
+    def __init__(self, schedule: str, n_iter: int, intervals: Callable) -> None:
         stages = SCHEDULES[schedule]
         lengths = [math.ceil(share * n_iter - 1e-9) for _, share in stages]
         lengths[-1] = n_iter - sum(lengths[:-1])
@@ -66,15 +69,15 @@ class Plan:
         last[-1] = False
         # What evaluations beyond the end see, in batches whose examples end at different times.
         for column, value in ((first, False), (last, False), (due, 0), (reach, 1.0), (counts, False)):
-            column.append(value)
+            column.append(value)  # type: ignore[arg-type]
         self.staged = len(stages) > 1
         self.first, self.last, self.counts = np.array(first), np.array(last), np.array(counts)
         self.due, self.reach = np.array(due, "float32"), np.array(reach, "float32")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.first) - 1
 
-    def at(self, column, i):
+    def at(self, column: np.ndarray, i: Any) -> Any:
         """Entry of a column at evaluation `i`: a Python value for a Python index, else a tensor in the shape of `i`."""
         if isinstance(i, int):
             return column[i].item()
@@ -86,22 +89,26 @@ class MomentumRule:
 
     intervals = staticmethod(checkpoints)
 
-    def __init__(self, problem, share):
+    def __init__(self, problem: Problem, share: float) -> None:
         self.problem = problem
 
-    def initial(self, loss, x, staged, eps):
+    def initial(self, loss: Tensor, x: Tensor, staged: bool, eps: Any) -> tuple[Tensor, ...]:
         """Step size; steps of this interval that raised the loss; loss of the step before (0 before the first one);
         best loss at the last checkpoint; whether the step was halved there (so that it cannot stall at the first)."""
         zero = ops.zeros_like(loss)
         return zero + 2.0 * eps, zero, zero, loss, ops.ones_like(loss)
 
-    def step(self, first, control, x, previous, gradient, eps):
+    def step(
+        self, first: Any, control: tuple[Tensor, ...], x: Tensor, previous: Tensor, gradient: Tensor, eps: Any
+    ) -> Tensor:
         norm, centre = self.problem.norm, self.problem.x
         z = norm.retract(x + per_example(control[0], x) * norm.step(gradient), centre, eps)
         a = _choose_number(first, 1.0, 0.75, x)
         return norm.retract(x + a * (z - x) + (1.0 - a) * (x - previous), centre, eps)
 
-    def decide(self, length, control, loss, best, eps):
+    def decide(
+        self, length: Any, control: tuple[Tensor, ...], loss: Tensor, best: Found, eps: Any
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The next control state, and where to go on from the best point."""
         size, raised, loss_before, best_then, halved_then = control
         due = ops.convert_to_tensor(length > 0.0)
@@ -124,11 +131,11 @@ class SparsityRule:
 
     intervals = staticmethod(even_checkpoints)
 
-    def __init__(self, problem, share):
+    def __init__(self, problem: Problem, share: float) -> None:
         self.problem = problem
         self.share = share
 
-    def initial(self, loss, x, staged, eps):
+    def initial(self, loss: Tensor, x: Tensor, staged: bool, eps: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Step size; share of the entries that move; non-zero entries of the best perturbation at the last check."""
         zero = ops.zeros_like(loss)
         if not staged:
@@ -136,12 +143,22 @@ class SparsityRule:
         support = self._support(x)
         return zero + eps, support / self._entries() / 1.5, support
 
-    def step(self, first, control, x, previous, gradient, eps):
+    def step(
+        self,
+        first: Any,
+        control: tuple[Tensor, Tensor, Tensor],
+        x: Tensor,
+        previous: Tensor,
+        gradient: Tensor,
+        eps: Any,
+    ) -> Tensor:
         norm = self.problem.norm
-        direction = norm.sparse_step(gradient, control[1])
+        direction = norm.sparse_step(gradient, control[1])  # type: ignore[attr-defined]
         return norm.project(x + per_example(control[0], x) * direction, self.problem.x, eps)
 
-    def decide(self, length, control, loss, best, eps):
+    def decide(
+        self, length: Any, control: tuple[Tensor, Tensor, Tensor], loss: Tensor, best: Found, eps: Any
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """The next control state, and where to go on from the best point."""
         size, share, support_then = control
         support = self._support(best.x)
@@ -155,18 +172,18 @@ class SparsityRule:
         )
         return control, sparser
 
-    def _support(self, x):
+    def _support(self, x: Tensor) -> Tensor:
         changed = ops.cast(ops.not_equal(x, self.problem.x), "float32")
         return ops.sum(changed, axis=tuple(range(1, len(changed.shape))))
 
-    def _entries(self):
+    def _entries(self) -> Tensor:
         return ops.cast(math.prod(ops.shape(self.problem.x)[1:]), "float32")
 
 
-RULES = {"Linf": MomentumRule, "L2": MomentumRule, "L1": SparsityRule}
+RULES: dict[str, Any] = {"Linf": MomentumRule, "L2": MomentumRule, "L1": SparsityRule}
 
 
-def _choose_number(condition, yes, no, x):
+def _choose_number(condition: Any, yes: float, no: float, x: Tensor) -> Any:
     """A number for all examples, or one for each, to multiply `x` with."""
     if isinstance(condition, bool):
         return yes if condition else no
@@ -206,7 +223,7 @@ class APGD(Attack):
         >>> strong = APGD(ThreatModel("L2", 2.0), n_iter=100, random_start=True, n_restarts=5, returns="misclassified")
     """
 
-    def __init__(self, threat, n_iter=10, schedule="constant", **options):
+    def __init__(self, threat: ThreatModel, n_iter: float = 10, schedule: str = "constant", **options: Any) -> None:
         super().__init__(threat, **options)
         self.n_iter = check_count("n_iter", n_iter)
         self.schedule = check_choice("schedule", schedule, tuple(SCHEDULES))
@@ -217,13 +234,13 @@ class APGD(Attack):
         self.chunk = CHUNK
         self.evaluations = len(self._plan)
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> "State":
         x = self.start(replace(problem, eps=self._plan.at(self._plan.reach, 0) * problem.eps))
         found = no_point_yet(x)
         control = self._rule(problem, 1.0).initial(found.loss, x, self._plan.staged, problem.eps)
         return State(x, x, found.state(), ops.zeros_like(x), found.state(), control)
 
-    def advance(self, problem, i, state):
+    def advance(self, problem: Problem, i: Any, state: "State") -> "State":
         plan = self._plan
         rule = self._rule(problem, 0.05 if self.returns == "highest_loss" else 0.2)
         first, last, due, counts = (plan.at(column, i) for column in (plan.first, plan.last, plan.due, plan.counts))
@@ -264,14 +281,14 @@ class APGD(Attack):
         ahead = rule.step(first, moves, x, state.previous, gradient, eps)
         return State(ahead, x, best.state(), best_gradient, answer.state(), control)
 
-    def run(self, problem):
+    def run(self, problem: Problem) -> Found:
         state = self.advance(problem, 0, self.begin(problem))
-        state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, state), state)
+        state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, state), state)  # type: ignore[assignment]
         # The last point needs no gradient.
         return Found(*state.answer).merge(Found(state.x, *problem.value(state.x)), self.returns)
 
-    def outcome(self, problem, state):
+    def outcome(self, problem: Problem, state: "State") -> Found:
         return Found(*state.answer)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "n_iter": self.n_iter, "schedule": self.schedule}

@@ -1,7 +1,9 @@
 """What all attacks share: checks before and after, restarts, and the choice among the runs."""
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,6 +14,11 @@ from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
 from keras_robust.batch_checks import check_batch
 from keras_robust.checks import check_bool, check_choice, check_count
 from keras_robust.threat import ThreatModel
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    pass
+
 
 RETURNS = ("highest_loss", "misclassified", "last")
 CHUNK = 10  # iterations between two looks at which images are done
@@ -54,15 +61,15 @@ class Attack:
 
     def __init__(
         self,
-        threat,
-        loss="ce",
-        random_start=False,
-        n_restarts=1,
-        seed=0,
-        returns="highest_loss",
-        n_target_classes=9,
-        eot_iter=1,
-    ):
+        threat: ThreatModel | float,
+        loss: Any = "ce",
+        random_start: bool | str = False,
+        n_restarts: int = 1,
+        seed: int = 0,
+        returns: str = "highest_loss",
+        n_target_classes: int = 9,
+        eot_iter: int = 1,
+    ) -> None:
         if not isinstance(threat, ThreatModel):
             raise ValueError(f"threat must be a ThreatModel, e.g. ThreatModel('Linf', 4 / 255); received {threat!r}.")
         self.threat = threat
@@ -80,24 +87,24 @@ class Attack:
             )
         if self.returns == "last" and (self.n_restarts > 1 or self.targeted):
             raise ValueError("returns='last' takes one run: unevaluated points cannot be compared.")
-        self._compiled = weakref.WeakKeyDictionary()
+        self._compiled: Any = weakref.WeakKeyDictionary()
 
     @property
-    def targeted(self):
+    def targeted(self) -> bool:
         """Whether each run aims at one class."""
         return self.loss in losses.TARGETED
 
-    def n_targets(self, num_classes):
+    def n_targets(self, num_classes: int) -> int:
         """Number of classes that are aimed at in turn, 1 for an untargeted attack."""
         return min(self.n_target_classes, num_classes - 1) if self.targeted else 1
 
-    def start(self, problem):
+    def start(self, problem: Problem) -> Tensor:
         """The first point of a run."""
         if not self.random_start:
             return problem.x
         return problem.norm.random(problem.keys, problem.x, problem.eps)
 
-    def run(self, problem):
+    def run(self, problem: Any) -> Any:
         """One run: a `Found`, or for returns="last" one whose loss and correctness are None."""
         raise NotImplementedError
 
@@ -105,41 +112,41 @@ class Attack:
     evaluations = 1
     chunk = 1  # evaluations between two looks at which images are done
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Any:
         """State of a run before its first evaluation of the model: nested tuples of tensors (batch, ...)."""
         return no_point_yet(problem.x).state()
 
-    def advance(self, problem, i, state):
+    def advance(self, problem: Problem, i: Tensor, state: Any) -> Any:
         """The state after evaluation `i`, an int or int32 of shape (batch,) where each image has a place of its own.
 
         From `evaluations` on nothing may change in the outcome.
         """
         return self.run(problem).state()
 
-    def outcome(self, problem, state):
+    def outcome(self, problem: Problem, state: Any) -> Found:
         """The `Found` of a state."""
         return Found(*state)
 
-    def misclassified(self, problem, state):
+    def misclassified(self, problem: Problem, state: Any) -> Tensor:
         """Whether the outcome of a state is misclassified, (batch,)."""
         return ops.logical_not(self.outcome(problem, state).correct)
 
-    def steps(self, problem, i, count):
+    def steps(self, problem: Problem, i: Any, count: int) -> Callable:
         """What does evaluations i, i + 1, ..., i + count - 1 in turn: a function (k, state) -> state."""
         return lambda k, state: self.advance(problem, i + k, state)
 
-    def iterate(self, problem, i, state, count):
+    def iterate(self, problem: Problem, i: Any, state: Any, count: int) -> tuple[Any, ...]:
         """The state after `count` evaluations from `i` on; how many of these came before success, int32 (batch,)."""
         step = self.steps(problem, i, count)
 
-        def body(k, carry):
+        def body(k: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             state, in_vain = carry
             state = step(k, state)
             return state, in_vain + ops.cast(ops.logical_not(self.misclassified(problem, state)), "int32")
 
         return repeat(0, count, body, (state, ops.zeros_like(problem.x[:, 0, 0, 0], dtype="int32")))
 
-    def __call__(self, model, x, y):
+    def __call__(self, model: Any, x: Any, y: Any) -> Tensor:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
         index = ops.arange(x.shape[0], dtype="int32")
@@ -153,7 +160,16 @@ class Attack:
             raise RuntimeError(f"{type(self).__name__} left the threat model {self.threat}: please report this.")
         return ops.convert_to_numpy(x_adv) if as_numpy else x_adv
 
-    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0, observe=None):
+    def perturb(
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        keys: tuple[Tensor, Tensor],
+        eps: Any = None,
+        loss_scale: float = 1.0,
+        observe: Callable | None = None,
+    ) -> tuple[Any, ...]:
         """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None).
 
         `observe(losses, gradient)` is called with loss (batch,) and gradient at the first point of the first run.
@@ -164,7 +180,7 @@ class Attack:
             logits = ops.cast(model(x), "float32")
             targets, n_targets = losses.targets(logits, y), self.n_targets(logits.shape[-1])
 
-        def attempt(number, observe=None):
+        def attempt(number: int, observe: Callable | None = None) -> Found:
             target = None if targets is None else ops.take(targets, number // self.n_restarts, axis=1)
             return self.run(replace(self.attempt(problem, keys, number, target), observe=observe))
 
@@ -172,45 +188,45 @@ class Attack:
             return problem.norm.project(attempt(0, observe).x, x, problem.eps), None
         first = attempt(0, observe)
         if self.random_start:
-            untargeted = replace(problem, target=targets[:, 0]) if self.targeted else problem
+            untargeted = replace(problem, target=targets[:, 0]) if self.targeted else problem  # type: ignore[index]
             first = Found(x, *untargeted.value(x)).merge(first, self.returns)
 
-        def merge(i, state):
+        def merge(i: int, state: Any) -> tuple[Tensor, Tensor, Tensor]:
             return Found(*state).merge(attempt(i), self.returns).state()
 
         x_adv, loss, _ = repeat(1, n_targets * self.n_restarts, merge, first.state())
         return problem.norm.project(x_adv, x, problem.eps), loss
 
-    def problem(self, model, x, y, eps=None, loss_scale=1.0):
+    def problem(self, model: Any, x: Tensor, y: Tensor, eps: Any = None, loss_scale: float = 1.0) -> Problem:
         """What this attack is up against on one batch."""
         eps = self.threat.eps if eps is None else eps
         loss = self.loss_function
         return Problem(model, x, y, self.threat.geometry, eps, loss, loss_scale, eot_iter=self.eot_iter)
 
-    def attempt(self, problem, keys, number, target):
+    def attempt(self, problem: Problem, keys: tuple[Tensor, Tensor], number: Any, target: Tensor | None) -> Problem:
         """The problem as run `number`, an int or (batch,), meets it: all restarts at one target, then at the next."""
         return replace(problem, keys=random.fold_in(keys, number), restart=number % self.n_restarts, target=target)
 
-    def _compile(self, model):
+    def _compile(self, model: Callable | keras.Model) -> Callable:
         try:
             cached = self._compiled.get(model)
         except TypeError:  # a callable that cannot be weakly referenced or hashed
             return backend.compile(self._checked_run, model)
         if cached is None:
             scale = loss_scale(model, self.loss)
-            cached = backend.compile(lambda *arguments: self._checked_run(*arguments, loss_scale=scale), model)
+            cached = backend.compile(lambda *arguments: self._checked_run(*arguments, loss_scale=scale), model)  # type: ignore[misc]
             self._compiled[model] = cached
         return cached
 
-    def _checked_run(self, model, x, y, index, loss_scale=1.0):
+    def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
         x_adv, loss = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
         return x_adv, loss, self.threat.geometry.contains(x_adv, x, self.threat.eps)
 
-    def with_threat(self, threat):
+    def with_threat(self, threat: ThreatModel) -> Any:
         """The same attack under another threat model."""
         return type(self)(**{**self.arguments(), "threat": threat})
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """What this attack was made of: the arguments of its constructor by name."""
         return {
             "threat": self.threat,
@@ -223,7 +239,7 @@ class Attack:
             "eot_iter": self.eot_iter,
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         arguments = self.arguments()
         arguments["threat"] = self.threat.get_config()
         if callable(self.loss):
@@ -231,18 +247,18 @@ class Attack:
         return arguments
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config, threat=ThreatModel(**config["threat"]))
         if isinstance(config.get("loss"), dict):
             config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**config)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = {**self.arguments(), "threat": str(self.threat)}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
-def loss_scale(model, loss):
+def loss_scale(model: Callable | keras.Layer, loss: Callable | str) -> float:
     """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero.
 
     The slope of the cross-entropy in the logits is at most 1 and falls with the confidence of the model; that of

@@ -1,9 +1,11 @@
 """Batching of attacks on many images: each slot of a batch holds one run, and takes the next when it is done."""
 
 import weakref
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,6 +14,11 @@ from keras import ops, tree
 from keras_robust import backend, random
 from keras_robust.attacks.base import loss_scale
 from keras_robust.norms import choose
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_robust.attacks.problem import Problem
+
 
 # A batch is refilled when this part of it is idle: a refill costs the random starts of a whole batch.
 IDLE_SHARE = 1 / 8
@@ -22,7 +29,7 @@ GRANULE = 16
 LEAST_WIDTH = 4 * GRANULE
 
 
-def slot_count(needed, largest):
+def slot_count(needed: int, largest: int) -> int:
     """Number of slots of a batch that is to hold `needed` runs if it can, and at most `largest`; 0 if none is needed.
 
     Where each shape is a compilation, as many as allowed. Else the next multiple of `GRANULE`, so that few idle slots
@@ -33,7 +40,7 @@ def slot_count(needed, largest):
     return min(largest // GRANULE, -(-needed // GRANULE)) * GRANULE
 
 
-def divide_cores(batch_size):
+def divide_cores(batch_size: int) -> None:
     """Prepare a program that only attacks, before it computes anything: one part of a batch on each part of the cores.
 
     On TensorFlow and CPUs alone. Else every operation of every part asks for all cores, which takes a quarter longer on
@@ -70,11 +77,20 @@ class SlotRunner:
         side_by_side: the model may be called from several threads at once.
     """
 
-    def __init__(self, attack, model, stream=0, trace=False, side_by_side=False):
+    def __init__(
+        self,
+        attack: Any,
+        model: Callable | keras.Layer,
+        stream: int = 0,
+        trace: bool = False,
+        side_by_side: bool = False,
+    ) -> None:
         self.attack, self._side_by_side = attack, side_by_side
         self._program = _program(attack, model, stream, trace)
 
-    def run(self, x, y, targets, index, batch_size, confirm):
+    def run(
+        self, x: np.ndarray, y: np.ndarray, targets: np.ndarray, index: np.ndarray, batch_size: int, confirm: Callable
+    ) -> "Outcomes":
         """Attack images that the model classifies correctly.
 
         Args:
@@ -108,7 +124,16 @@ class SlotRunner:
                 stop.set()  # for the others, after an error or Ctrl-C
         return _interleaved(x, rows, [each.result() for each in running])
 
-    def _run(self, x, y, targets, index, batch_size, confirm, stop):
+    def _run(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        targets: np.ndarray,
+        index: np.ndarray,
+        batch_size: int,
+        confirm: Callable,
+        stop: Any,
+    ) -> "Outcomes":
         attack = self.attack
         n_attempts = attack.n_restarts * attack.n_targets(targets.shape[1] + 1)
         x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
@@ -129,7 +154,7 @@ class SlotRunner:
                 return Outcomes(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
             if width < len(slots):
                 kept = slots.narrow(width)
-                state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
+                state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]  # type: ignore[attr-defined, union-attr]
                 inputs = None
             idle = np.flatnonzero(~slots.busy)
             refill = waiting and len(idle) >= max(1, IDLE_SHARE * len(slots))
@@ -141,7 +166,7 @@ class SlotRunner:
             if refill:
                 state = self._fill(state, inputs, slots.done == 0)
             done = ops.convert_to_tensor(slots.done.astype("int32"))
-            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)
+            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)  # type: ignore[misc]
             misclassified, in_vain = ops.convert_to_numpy(misclassified), ops.convert_to_numpy(in_vain)
             busy = np.flatnonzero(slots.busy)
             left = np.minimum(attack.chunk, attack.evaluations - slots.done[busy])
@@ -160,14 +185,16 @@ class SlotRunner:
                         x_adv[image[i]], winner[image[i]] = points[i], number[i]
                 unconfirmed += int((~confirmed & (slots.done[misclassified] >= attack.evaluations)).sum())
 
-    def _inputs(self, x, y, targets, index, slots):
+    def _inputs(
+        self, x: np.ndarray, y: np.ndarray, targets: np.ndarray, index: np.ndarray, slots: "_Slots"
+    ) -> list[Tensor]:
         attack, image = self.attack, np.maximum(slots.image, 0)
         column = np.minimum(slots.number // attack.n_restarts, targets.shape[1] - 1)
         numbers = (y[image], targets[image, column], index[image], slots.number)
         integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
         return [ops.convert_to_tensor(x[image]), ops.convert_to_tensor(np.float32(attack.threat.eps)), *integers]
 
-    def _fill(self, state, inputs, fresh):
+    def _fill(self, state: list[Tensor] | None, inputs: list[Tensor], fresh: np.ndarray) -> list[Tensor]:
         begun = self._program.begin(*inputs)
         if state is None:
             return list(begun)
@@ -178,24 +205,24 @@ class SlotRunner:
 class _Slots:
     """Which run each slot holds: the place of its image in the call (-1: none), its number, evaluations done."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         self.image, self.number, self.done = np.full(width, -1), np.zeros(width, int), np.zeros(width, int)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.image)
 
     @property
-    def busy(self):
+    def busy(self) -> np.ndarray:
         return self.image >= 0
 
-    def assign(self, slot, image, number):
+    def assign(self, slot: int, image: int, number: int) -> None:
         self.image[slot], self.number[slot], self.done[slot] = image, number, 0
 
-    def release(self, winner, evaluations):
+    def release(self, winner: np.ndarray, evaluations: int) -> None:
         """Free the slots whose run is over: at its end, or because it or an earlier one of its image succeeded."""
         self.image[(self.done >= evaluations) | (self.number >= winner[self.image])] = -1
 
-    def narrow(self, width):
+    def narrow(self, width: int) -> np.ndarray:
         """Keep `width` slots, with all that are busy, in order; returns their numbers."""
         spare = np.flatnonzero(~self.busy)[: width - int(self.busy.sum())]
         kept = np.sort(np.concatenate([np.flatnonzero(self.busy), spare])).astype(np.int32)
@@ -203,7 +230,7 @@ class _Slots:
         return kept
 
 
-def _interleaved(x, rows, parts):
+def _interleaved(x: np.ndarray, rows: list[Any], parts: "list[Outcomes]") -> "Outcomes":
     """The `Outcomes` of all images from those of the parts at `rows`, slices of them."""
     whole = Outcomes(
         x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(part.unconfirmed for part in parts)
@@ -217,25 +244,38 @@ def _interleaved(x, rows, parts):
 class _Program:
     """What is compiled of an attack on a model: the beginning of runs, and a chunk of their evaluations."""
 
-    def __init__(self, attack, model, stream, trace):
+    def __init__(self, attack: Any, model: Callable | keras.Layer, stream: int, trace: bool) -> None:
         self._attack, self._stream = attack, stream
         self._scale = loss_scale(model, attack.loss)
         self._structure = None
         self.begin = backend.compile(self._begin, model, trace)
         self.advance = backend.compile(self._advance, model, trace)
 
-    def _problem(self, model, x, eps, y, target, index, number):
+    def _problem(
+        self, model: Any, x: Tensor, eps: Tensor, y: Tensor, target: Tensor, index: Tensor, number: Tensor
+    ) -> "Problem":
         attack = self._attack
         keys = random.example_keys(attack.seed, self._stream, index)
         problem = attack.problem(model, x, y, eps, self._scale)
         return attack.attempt(problem, keys, number, target if attack.targeted else None)
 
-    def _begin(self, model, *inputs):
+    def _begin(self, model: Any, *inputs: Any) -> tuple[Any, ...]:
         state = self._attack.begin(self._problem(model, *inputs))
         self._structure = tree.map_structure(lambda _: 0, state)
         return tuple(tree.flatten(state))
 
-    def _advance(self, model, x, eps, y, target, index, number, done, *state):
+    def _advance(
+        self,
+        model: Any,
+        x: Tensor,
+        eps: Tensor,
+        y: Tensor,
+        target: Tensor,
+        index: Tensor,
+        number: Tensor,
+        done: Tensor,
+        *state: Any,
+    ) -> tuple[Tensor, ...]:
         problem = self._problem(model, x, eps, y, target, index, number)
         state = tree.pack_sequence_as(self._structure, list(state))
         state, in_vain = self._attack.iterate(problem, done, state, self._attack.chunk)
@@ -249,7 +289,7 @@ class _Program:
 _programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _program(attack, model, stream, trace):
+def _program(attack: Any, model: Callable | keras.Layer, stream: int, trace: bool) -> "_Program":
     own = type(attack).__module__.startswith("keras_robust.") and isinstance(attack.loss, str)
     if not isinstance(model, keras.Layer) or not own:  # another's attack may look at more than its arguments
         return _Program(attack, model, stream, trace)

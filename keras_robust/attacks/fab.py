@@ -8,9 +8,11 @@ from keras import ops
 
 from keras_robust import losses
 from keras_robust.attacks.base import CHUNK, Attack
-from keras_robust.attacks.problem import Found
+from keras_robust.attacks.problem import Found, Problem
 from keras_robust.checks import check_count
 from keras_robust.norms import choose, per_example
+from keras_robust.threat import ThreatModel
+from keras_robust.types import Tensor
 
 LARGEST_SHARE = 0.1  # of the way from the image's projection that a step may take (alpha_max)
 OVERSHOOT = 1.05  # of the steps to the linearised boundary (eta)
@@ -49,7 +51,15 @@ class FAB(Attack):
         >>> x_adv = FAB(ThreatModel("L2", 0.5), n_iter=100, targeted=True)(model, x, y)
     """
 
-    def __init__(self, threat, n_iter=100, targeted=False, n_restarts=1, seed=0, n_target_classes=9):
+    def __init__(
+        self,
+        threat: ThreatModel,
+        n_iter: int = 100,
+        targeted: bool = False,
+        n_restarts: int = 1,
+        seed: int = 0,
+        n_target_classes: int = 9,
+    ) -> None:
         loss = "targeted-margin" if targeted else "margin"
         super().__init__(threat, loss, seed=seed, n_target_classes=n_target_classes)
         self.n_restarts = check_count("n_restarts", n_restarts)
@@ -57,19 +67,19 @@ class FAB(Attack):
         self.chunk = CHUNK
         self.evaluations = self.n_iter
 
-    def start(self, problem):
+    def start(self, problem: Problem) -> Tensor:
         if self.n_restarts == 1:
             return problem.x
         elsewhere = problem.norm.random(problem.keys, problem.x, 0.5 * problem.eps)
         again = ops.convert_to_tensor(problem.restart) > 0
         return choose(again, elsewhere, problem.x) if len(again.shape) else ops.where(again, elsewhere, problem.x)
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> "State":
         x = self.start(problem)
         zero = ops.zeros_like(x[:, 0, 0, 0])
         return State(x, problem.x, zero + float("inf"), zero)
 
-    def advance(self, problem, i, state):
+    def advance(self, problem: Problem, i: Any, state: "State") -> "State":
         x, nearest, distance, margin = state
         image, norm = problem.x, problem.norm
         first = isinstance(i, int) and i == 0
@@ -102,7 +112,7 @@ class FAB(Attack):
             margin,
         )
 
-    def _boundary(self, problem, x, start):
+    def _boundary(self, problem: Problem, x: Tensor, start: bool) -> tuple[Tensor, Tensor]:
         """The linearised boundary: by how much the class ahead of it leads or trails the label's, and the gradient."""
         if self.targeted:
             gap, _, gradient = problem.gradient(x, start)
@@ -110,7 +120,7 @@ class FAB(Attack):
         towards = replace(problem, loss=losses.targeted_margin)
         y = losses.class_of(problem.y)
 
-        def consider(c, nearest):
+        def consider(c: Any, nearest: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             gap, gradient, distance = nearest
             gap_c, _, gradient_c = replace(towards, target=ops.zeros_like(y) + c).gradient(x, start)
             distance_c = ops.abs(gap_c) / (problem.norm.dual(gradient_c) + 1e-12)
@@ -126,7 +136,7 @@ class FAB(Attack):
         gap, gradient, _ = ops.fori_loop(0, num_classes, consider, (zero, ops.zeros_like(x), zero + float("inf")))
         return gap, gradient
 
-    def run(self, problem):
+    def run(self, problem: Problem) -> Found:
         begun = self.begin(problem)
         # An image that is misclassified as it is, is its own nearest such point.
         _, correct = problem.value(problem.x)
@@ -134,10 +144,10 @@ class FAB(Attack):
         state, _ = self.iterate(problem, 1, state, self.n_iter - 1)
         return self.outcome(problem, state)
 
-    def misclassified(self, problem, state):
+    def misclassified(self, problem: Problem, state: "State") -> Tensor:
         return state.distance <= problem.eps
 
-    def outcome(self, problem, state):
+    def outcome(self, problem: Problem, state: "State") -> Found:
         _, nearest, distance, margin = state
         inside = ops.logical_and(distance < float("inf"), problem.norm.contains(nearest, problem.x, problem.eps))
         # Of several runs the nearest point wins.
@@ -145,7 +155,7 @@ class FAB(Attack):
         loss = ops.where(ops.isnan(margin), margin, loss)
         return Found(choose(inside, nearest, problem.x), loss, ops.logical_not(inside))
 
-    def arguments(self):
+    def arguments(self) -> dict[str, ThreatModel | int]:
         return {
             "threat": self.threat,
             "n_iter": self.n_iter,

@@ -1,14 +1,18 @@
 """Projected gradient descent with a fixed step (Madry et al. 2018) and its one-step case, FGSM."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_robust import random
 from keras_robust.attacks.base import RETURNS, Attack
-from keras_robust.attacks.problem import Found, repeat
+from keras_robust.attacks.problem import Found, Problem, repeat
 from keras_robust.checks import check_count, check_number
+from keras_robust.threat import ThreatModel
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -29,16 +33,16 @@ class PGD(Attack):
 
     supported_returns = RETURNS
 
-    def __init__(self, threat, n_iter=10, step_size=None, **options):
+    def __init__(self, threat: ThreatModel, n_iter: int = 10, step_size: float | None = None, **options: Any) -> None:
         super().__init__(threat, **options)
         self.n_iter = check_count("n_iter", n_iter)
         self.step_size = None if step_size is None else check_number("step_size", step_size)
 
-    def run(self, problem):
+    def run(self, problem: Problem) -> Found:
         start = self.start(problem)
         size = self._relative_step() * problem.eps if self.step_size is None else self.step_size
 
-        def step(x, gradient):
+        def step(x: Tensor, gradient: Tensor) -> Tensor:
             return problem.norm.project(x + size * problem.norm.step(gradient), problem.x, problem.eps)
 
         loss, correct, gradient = problem.gradient(start, start=True)
@@ -47,7 +51,9 @@ class PGD(Attack):
             (x,) = repeat(1, self.n_iter, lambda i, state: (step(state[0], problem.gradient(state[0])[2]),), (x,))
             return Found(x, None, None)
 
-        def iterate(i, state):
+        def iterate(
+            i: int, state: tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]
+        ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
             x, gradient, answer = state
             x = step(x, gradient)
             loss, correct, gradient = problem.gradient(x)
@@ -58,10 +64,10 @@ class PGD(Attack):
         x = step(x, gradient)
         return Found(*answer).merge(Found(x, *problem.value(x)), self.returns)
 
-    def _relative_step(self):
+    def _relative_step(self) -> float:
         return 2.5 / self.n_iter
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "n_iter": self.n_iter, "step_size": self.step_size}
 
 
@@ -79,13 +85,13 @@ class FGSM(PGD):
         >>> training = FGSM(ThreatModel("Linf", 4 / 255), random_start=True, returns="last")
     """
 
-    def __init__(self, threat, step_size=None, **options):
+    def __init__(self, threat: ThreatModel, step_size: Any = None, **options: Any) -> None:
         super().__init__(threat, n_iter=1, step_size=step_size, **options)
 
-    def _relative_step(self):
+    def _relative_step(self) -> float:
         return 1.25 if self.random_start else 1.0
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         arguments = super().arguments()
         del arguments["n_iter"]
         return arguments
@@ -110,26 +116,37 @@ class NFGSM(Attack):
 
     supported_returns = ("last",)
 
-    def __init__(self, threat, noise=2.0, loss="ce", seed=0):
+    def __init__(self, threat: ThreatModel, noise: float = 2.0, loss: str = "ce", seed: int = 0) -> None:
         super().__init__(threat, loss=loss, seed=seed, random_start=True, returns="last")
         self.noise = check_number("noise", noise)
 
-    def start(self, problem):
+    def start(self, problem: Problem) -> Tensor:
         return problem.norm.random(problem.keys, problem.x, self.noise * problem.eps)
 
-    def run(self, problem):
+    def run(self, problem: Problem) -> Found:
         start = self.start(problem)
         _, _, gradient = problem.gradient(start, start=True)
         return Found(ops.clip(start + problem.eps * problem.norm.step(gradient), 0.0, 1.0), None, None)
 
-    def perturb(self, model, x, y, keys, eps=None, loss_scale=1.0, observe=None):
+    def perturb(
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        keys: tuple[Tensor, Tensor],
+        eps: float | None = None,
+        loss_scale: float = 1.0,
+        observe: Callable | None = None,
+    ) -> tuple[Tensor, None]:
         problem = replace(self.problem(model, x, y, eps, loss_scale), observe=observe)
         return self.run(self.attempt(problem, keys, 0, None)).x, None
 
-    def _checked_run(self, model, x, y, index, loss_scale=1.0):
+    def _checked_run(
+        self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0
+    ) -> tuple[Tensor, None, Tensor]:
         x_adv, _ = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
         x_adv = self.threat.geometry.project(x_adv, x, self.threat.eps)
         return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps)
 
-    def arguments(self):
+    def arguments(self) -> Any:
         return {"threat": self.threat, "noise": self.noise, "loss": self.loss, "seed": self.seed}

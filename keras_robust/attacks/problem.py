@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras import ops
 
 from keras_robust import backend, losses
 from keras_robust.norms import Norm, choose
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_robust.attacks.apgd import State
+
 
 UNROLLED_ITERATIONS = 4
 LARGEST_FLOAT16 = 65504.0
 
 
-def repeat(first, last, body, state):
+def repeat(first: int, last: int, body: Callable, state: "State | tuple[Any, ...]") -> "State | tuple[Any, ...]":
     """`state = body(i, state)` for i in [first, last): unrolled while short, as in training, else a graph loop."""
     if last - first > UNROLLED_ITERATIONS:
         return ops.fori_loop(first, last, body, state)
@@ -46,7 +51,7 @@ class Problem:
     eot_iter: int = 1
     observe: Callable | None = None
 
-    def value(self, x):
+    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
         logits = ops.cast(self.model(x), "float32")
         labels = (self.y,) if self.target is None else (self.y, self.target)
@@ -55,14 +60,14 @@ class Problem:
             raise ValueError(f"loss must return one value per image, shape (batch,); received {tuple(values.shape)}.")
         return values, losses.correct(logits, self.y)
 
-    def gradient(self, x, start=False):
+    def gradient(self, x: Tensor, start: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, correctness and the gradient of each image's own loss, in the shape of `x`.
 
         At the start of a run an image whose gradient is not finite gets the loss NaN: an attack that cannot take its
         first step must not pass for a robust model. Later on such entries count as zero.
         """
 
-        def scaled(x):
+        def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
             values, correct = self.value(x)
             return values * self.loss_scale, correct
 
@@ -70,7 +75,7 @@ class Problem:
         values, correct, gradient = backend.input_gradient(scaled, x)
         if self.eot_iter > 1:
 
-            def add(_, total):
+            def add(_: Tensor, total: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
                 again, _, more = backend.input_gradient(scaled, x)
                 return total[0] + again, total[1] + more
 
@@ -94,7 +99,7 @@ class Found:
     loss: Any
     correct: Any
 
-    def merge(self, other, returns, counts=True):
+    def merge(self, other: "Found", returns: str, counts: Any = True) -> "Found":
         """Example by example the better of two: the higher loss or, first of all, the misclassified one.
 
         Where `counts`, (batch,) or a bool, does not hold, `other` is out of the question.
@@ -112,11 +117,11 @@ class Found:
             ops.where(better, other.correct, self.correct),
         )
 
-    def state(self):
+    def state(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.x, self.loss, self.correct
 
 
-def no_point_yet(x):
+def no_point_yet(x: Tensor) -> "Found":
     """The `Found` of a run that has not evaluated anything."""
     loss = ops.full_like(x[:, 0, 0, 0], -float("inf"))
     return Found(x, loss, ops.ones_like(loss, dtype="bool"))

@@ -1,15 +1,22 @@
 """Checks of a robustness figure: each yields warnings, sentences that say why the figure may be too high."""
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses
+from keras_robust.types import Tensor
 
 RANDOM_CHANGE = 1e-4  # of the logits, relative to their length, that rounding does not explain
 SQUARE_GAIN = 0.002  # of robust accuracy
 
 
-def of_model(model, logits, x, y, expect_random=False):
+def of_model(
+    model: Callable | keras.Model, logits: Callable, x: np.ndarray, y: np.ndarray, expect_random: bool = False
+) -> Iterator[Any]:
     """Warnings about a model, from its behaviour on a few images and without attacking them.
 
     Args:
@@ -32,7 +39,7 @@ def of_model(model, logits, x, y, expect_random=False):
         )
 
 
-def of_outputs(logits, x, expect_random=False):
+def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> Iterator[Any]:
     """Warnings about a model from its outputs alone; the arguments are those of `of_model`."""
     first, again = logits(x), logits(x)
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
@@ -57,7 +64,7 @@ def of_outputs(logits, x, expect_random=False):
         )
 
 
-def of_classes(num_classes, fallbacks):
+def of_classes(num_classes: int, fallbacks: Mapping[str, tuple[int, str]]) -> Iterator[Any]:
     """Warnings about attacks that a model has too few classes for; `fallbacks` name -> (classes needed, instead)."""
     for loss, (needed, instead) in fallbacks.items():
         if num_classes < needed:
@@ -67,7 +74,7 @@ def of_classes(num_classes, fallbacks):
             )
 
 
-def of_result(accuracy_after):
+def of_result(accuracy_after: dict[str, float]) -> Iterator[Any]:
     """Warnings about the outcome of an ensemble, from the accuracy after each of its attacks."""
     names = list(accuracy_after)
     if "square" in names and len(names) > 2:
@@ -80,7 +87,7 @@ def of_result(accuracy_after):
             )
 
 
-def of_radii(accuracies):
+def of_radii(accuracies: dict[float, float]) -> Iterator[Any]:
     """Warnings about the accuracies {eps: robust accuracy} under one norm: a larger ball cannot be harder to leave."""
     for (smaller, before), (larger, after) in zip(sorted(accuracies.items()), sorted(accuracies.items())[1:]):
         if after > before:
@@ -90,11 +97,11 @@ def of_radii(accuracies):
             )
 
 
-def _gradients(model, x, y):
+def _gradients(model: Callable | keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[float, ...]:
     """Shares of the images whose cross-entropy has a zero gradient, and one that is not finite."""
 
-    def probe(frozen, x, y):
-        def loss(x):
+    def probe(frozen: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(x: Tensor) -> tuple[Tensor, Tensor]:
             logits = ops.cast(frozen(x), "float32")
             return losses.cross_entropy(logits, y), losses.correct(logits, y)
 

@@ -1,6 +1,8 @@
 """Square Attack: random search with square-shaped changes, from the logits alone (Andriushchenko et al. 2020)."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,10 +10,12 @@ from keras import ops
 
 from keras_robust import random
 from keras_robust.attacks.base import Attack
-from keras_robust.attacks.problem import Found, no_point_yet
+from keras_robust.attacks.problem import Found, Problem, no_point_yet
 from keras_robust.attacks.square_shapes import Hills, inside, places, spread, start
 from keras_robust.checks import check_count, check_number
 from keras_robust.norms import per_example
+from keras_robust.threat import ThreatModel
+from keras_robust.types import Tensor
 
 # From which query on the part of the image that a square covers is halved once more (section 4.1, for 10,000 queries).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -19,17 +23,17 @@ BLOCK = 100  # queries that are drawn at once
 TILES = 5  # per side, in the first change under L2 and L1
 
 
-def areas(n_queries, p_init):
+def areas(n_queries: int, p_init: float) -> np.ndarray:
     """The part of the image that the square of each query covers, float32 (n_queries,)."""
     halvings = np.searchsorted(HALVINGS, np.arange(n_queries), side="left")
     return (p_init / 2.0**halvings).astype("float32")
 
 
-def _signs(draws):
+def _signs(draws: Tensor) -> Tensor:
     return ops.where(draws < 0.5, -1.0, 1.0)
 
 
-def _as_rows(images):
+def _as_rows(images: Tensor) -> Tensor:
     """(batch, height, width, channels) -> (batch, height, width * channels): broadcasting along channels is slow."""
     batch, height, width, channels = ops.shape(images)
     return ops.reshape(images, (batch, height, width * channels))
@@ -42,11 +46,11 @@ class Squares:
     odd_sides = False
     n_draws = 2  # for a query, and one for each channel
 
-    def initial(self, problem):
+    def initial(self, problem: Problem) -> Tensor:
         stripes = _signs(random.uniform(problem.keys, problem.x[:, :1]))
         return ops.clip(problem.x + problem.eps * stripes, 0.0, 1.0)
 
-    def proposals(self, problem, side, draws):
+    def proposals(self, problem: Problem, side: Tensor, draws: Tensor) -> Callable:
         """What changes an image into the proposal of query k: a function (k, x) -> x.
 
         `side` (queries, batch) floats; `draws` (queries, batch, n_draws + channels) uniform in [0, 1).
@@ -61,7 +65,7 @@ class Squares:
         columns = ops.repeat(columns, channels, axis=-1) * ops.tile(push, (1, 1, width))
         low, high = (_as_rows(ops.clip(problem.x + sign * problem.eps, 0.0, 1.0)) for sign in (-1.0, 1.0))
 
-        def propose(k, x):
+        def propose(k: Any, x: Tensor) -> Tensor:
             change = spread(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))
             return ops.reshape(ops.minimum(ops.maximum(_as_rows(x) + change, low), high), shape)
 
@@ -78,31 +82,31 @@ class HillsAndValleys:
     odd_sides = True  # so that a hill has a middle
     n_draws = 5
 
-    def __init__(self, order, power):
+    def __init__(self, order: int, power: int) -> None:
         self.order = order
         self.hills = Hills(order, power)
 
-    def allowance(self, problem, total, held):
+    def allowance(self, problem: Any, total: Any, held: Any) -> Any:
         """The size that a window's new content may have in each channel, (batch, channels).
 
         From sums of |change|^order: `total` (batch, 1) over the image, `held` (batch, channels) over both windows.
         """
         raise NotImplementedError
 
-    def settle(self, problem, delta):
+    def settle(self, problem: Any, delta: Tensor) -> Any:
         """The image changed by `delta`, in ball and box."""
         raise NotImplementedError
 
-    def _content(self, delta):
+    def _content(self, delta: Tensor) -> Tensor:
         return delta * delta if self.order == 2 else ops.abs(delta)
 
-    def _size(self, content):
+    def _size(self, content: Tensor) -> Tensor:
         return ops.sqrt(content) if self.order == 2 else content
 
-    def _rings(self, shape):
+    def _rings(self, shape: tuple[Any, ...]) -> Tensor:
         return ops.cast(ops.arange(shape[1] // 2 + 2, dtype="int32"), "float32")
 
-    def initial(self, problem):
+    def initial(self, problem: Problem) -> Tensor:
         x = problem.x
         _, height, width, _ = ops.shape(x)
         side = ops.maximum(height // TILES, 1)
@@ -129,7 +133,7 @@ class HillsAndValleys:
         hills = ops.where(draws[..., -1:] < 0.5, *shapes)
         return self.settle(problem, hills * _signs(draws[..., :-1]))
 
-    def proposals(self, problem, side, draws):
+    def proposals(self, problem: Problem, side: Tensor, draws: Tensor) -> Callable:
         """As `Squares.proposals`."""
         shape = batch, height, width, channels = ops.shape(problem.x)
         image = _as_rows(problem.x)
@@ -146,13 +150,13 @@ class HillsAndValleys:
         columns = ops.repeat(columns, channels, axis=-1)
         signs = _signs(draws[..., self.n_draws :])
 
-        def by_channel(columns):
+        def by_channel(columns: Tensor) -> Tensor:
             return ops.sum(ops.reshape(columns, (batch, -1, width, channels)), axis=2)
 
-        def along(channels):
+        def along(channels: Tensor) -> Tensor:
             return ops.tile(channels, (1, width))
 
-        def propose(k, x):
+        def propose(k: Any, x: Tensor) -> Tensor:
             row, column = ops.take(rows, k, axis=0), ops.take(columns, k, axis=0)
             delta = _as_rows(x) - image
             content = self._content(delta)
@@ -174,30 +178,30 @@ class HillsAndValleys:
 
 
 class L2Hills(HillsAndValleys):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(order=2, power=2)
 
-    def allowance(self, problem, total, held):
+    def allowance(self, problem: Problem, total: Tensor, held: Tensor) -> Tensor:
         return ops.sqrt(ops.maximum(problem.eps**2 - total, 0.0) / held.shape[-1] + held)
 
-    def settle(self, problem, delta):
+    def settle(self, problem: Problem, delta: Tensor) -> Tensor:
         scale = problem.eps / (problem.norm.of(delta) + 1e-12)
         return ops.clip(problem.x + delta * per_example(scale, delta), 0.0, 1.0)
 
 
 class L1Hills(HillsAndValleys):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(order=1, power=4)
 
-    def allowance(self, problem, total, held):
+    def allowance(self, problem: Problem, total: Tensor, held: Tensor) -> Tensor:
         # More than there is: the projection onto the ball then takes it from the smallest changes.
         return ops.maximum(problem.eps - total, 0.0) + held * held.shape[-1]
 
-    def settle(self, problem, delta):
+    def settle(self, problem: Problem, delta: Tensor) -> Tensor:
         return problem.norm.nearest(problem.x + delta, problem.x, problem.eps)
 
 
-PROPOSALS = {"Linf": Squares(), "L2": L2Hills(), "L1": L1Hills()}
+PROPOSALS: dict[str, Any] = {"Linf": Squares(), "L2": L2Hills(), "L1": L1Hills()}
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -221,7 +225,9 @@ class Square(Attack):
 
     chunk = BLOCK
 
-    def __init__(self, threat, n_queries=5000, p_init=0.8, n_restarts=1, seed=0):
+    def __init__(
+        self, threat: ThreatModel, n_queries: int = 5000, p_init: float = 0.8, n_restarts: int = 1, seed: int = 0
+    ) -> None:
         super().__init__(threat, "margin", True, n_restarts, seed, "misclassified")
         self.n_queries = check_count("n_queries", n_queries)
         self.p_init = check_number("p_init", p_init)
@@ -231,10 +237,10 @@ class Square(Attack):
         self._proposals = PROPOSALS[threat.norm]
         self._areas = areas(self.n_queries, self.p_init)
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         return no_point_yet(self._proposals.initial(problem)).state()
 
-    def steps(self, problem, i, count):
+    def steps(self, problem: Problem, i: Any, count: int) -> Callable:
         index = ops.reshape(i, (-1, 1)) + ops.arange(count, dtype="int32")[None]
         index = index + ops.zeros_like(problem.keys[0])[:, None]
         draws = random.numbers(problem.keys, index, self._proposals.n_draws + problem.x.shape[-1])
@@ -242,14 +248,14 @@ class Square(Attack):
         counts = ops.transpose(index < self.n_queries)
         propose = self._proposals.proposals(problem, side, ops.transpose(draws, (1, 0, 2)))
 
-        def query(k, state):
+        def query(k: Any, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             found = Found(*state)
             x = propose(k, found.x)
             return found.merge(Found(x, *problem.value(x)), self.returns, ops.take(counts, k, axis=0)).state()
 
         return query
 
-    def _sides(self, x, index):
+    def _sides(self, x: Tensor, index: Tensor) -> Tensor:
         """Side of the square at each query, in pixels, float32; 0 at the first, which is the initial change alone."""
         _, height, width, _ = ops.shape(x)
         height, width = ops.cast(height, "float32"), ops.cast(width, "float32")
@@ -260,7 +266,7 @@ class Square(Attack):
         side = ops.minimum(side, ops.minimum(height, width))
         return ops.where(ops.equal(index, 0), 0.0, side)
 
-    def run(self, problem):
+    def run(self, problem: Problem) -> Found:
         blocks, rest = divmod(self.n_queries, BLOCK)
         state = ops.fori_loop(
             0, blocks, lambda b, state: self.iterate(problem, b * BLOCK, state, BLOCK)[0], self.begin(problem)
@@ -269,7 +275,7 @@ class Square(Attack):
             state, _ = self.iterate(problem, blocks * BLOCK, state, rest)
         return self.outcome(problem, state)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, ThreatModel | float]:
         return {
             "threat": self.threat,
             "n_queries": self.n_queries,

@@ -4,23 +4,27 @@ A window is the product of two intervals, so all of this is worked out along one
 and (..., width) for many queries at once instead of (..., height, width) for each.
 """
 
+from typing import Any
+
 import numpy as np
 from keras import ops
+
+from keras_robust.types import Tensor
 
 LARGEST_IMAGE = 8192  # pixels a side, for which there are sums of hills
 
 
-def start(draw, side, length):
+def start(draw: Tensor, side: Tensor, length: Any) -> Tensor:
     """First pixel of an interval of `side` pixels among `length`, at a place drawn uniformly; floats."""
     return ops.floor(draw * (ops.cast(length, "float32") - side + 1.0))
 
 
-def places(first, length):
+def places(first: Tensor, length: Any) -> Tensor:
     """Positions 0, 1, ... relative to `first` (...), floats (..., length)."""
     return ops.cast(ops.arange(length, dtype="int32"), "float32") - first[..., None]
 
 
-def inside(place, side):
+def inside(place: Tensor, side: Tensor) -> Tensor:
     """1 where a position lies in an interval of length `side` (...), 0 elsewhere."""
     return ops.cast(ops.logical_and(place >= 0.0, place < side[..., None]), "float32")
 
@@ -37,12 +41,12 @@ class Hills:
         power: see above.
     """
 
-    def __init__(self, order, power):
+    def __init__(self, order: int, power: int) -> None:
         self.order = order
         ranks = np.arange(1, LARGEST_IMAGE // 2, dtype="float64")
         self._sums = np.concatenate([[0.0], np.cumsum(1.0 / ranks**power)]).astype("float32")
 
-    def along(self, place, side, halved, rings):
+    def along(self, place: Tensor, side: Tensor, halved: Tensor, rings: Tensor) -> tuple[Tensor, Tensor]:
         """Heights and weights along one axis: the change is min(heights) * product of the weights.
 
         Args:
@@ -64,16 +68,16 @@ class Hills:
         )
         return heights, ops.where(halved, weights, 1.0)
 
-    def _height(self, distance, side):
+    def _height(self, distance: Tensor, side: Tensor) -> Tensor:
         top = ops.floor(side / 2.0) + 1.0
         sums = ops.convert_to_tensor(self._sums)
         distance, top = (ops.cast(a, "int32") for a in (ops.minimum(distance, top), top))
         return ops.take(sums, top) - ops.take(sums, distance)
 
-    def _size(self, extent, side, rings):
+    def _size(self, extent: Tensor, side: Tensor, rings: Tensor) -> Tensor:
         """Twice the order-th power of the size of a hill on extent x side pixels, to the power 1 / order."""
 
-        def reach(length):
+        def reach(length: Tensor) -> Tensor:
             """Pixels no farther than each ring from the middle of an interval."""
             length = length[..., None]
             middle = ops.floor(length / 2.0)
@@ -86,6 +90,6 @@ class Hills:
         return ops.maximum(2.0 * total, 1e-12) ** (1.0 / self.order)
 
 
-def spread(rows, columns):
+def spread(rows: Tensor, columns: Tensor) -> Tensor:
     """The product of values along two axes, (..., height) and (..., width): (..., height, width)."""
     return rows[..., :, None] * columns[..., None, :]

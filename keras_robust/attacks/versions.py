@@ -4,10 +4,13 @@ Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemb
 section 5; for L1, Croce & Hein 2021, "Mind the box", section 5.
 """
 
+from typing import Any
+
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.square import Square
 from keras_robust.checks import check_choice
+from keras_robust.threat import ThreatModel
 
 _APGD = {"n_iter": 100, "random_start": True, "n_restarts": 1, "returns": "misclassified"}
 # Name -> attack and its settings under Linf and L2.
@@ -20,7 +23,7 @@ ATTACKS: dict[str, tuple[type, dict]] = {
     "square": (Square, {"n_queries": 5000, "p_init": 0.8, "n_restarts": 1}),
 }
 # What L1 changes in them.
-L1 = {
+L1: dict[str, dict[str, Any]] = {
     "apgd-ce": {"schedule": "shrinking", "n_restarts": 5},
     "apgd-dlr": {"schedule": "shrinking"},
     "apgd-t": {"schedule": "shrinking", "n_target_classes": 5},
@@ -40,16 +43,18 @@ VERSIONS: dict[str, dict[str, dict]] = {
     "rand": {"apgd-ce": {"eot_iter": 20, "n_restarts": 1}, "apgd-dlr": {"eot_iter": 20, "n_restarts": 1}},
 }
 # Losses for models with too few classes for the difference of logits ratio: name -> (classes needed, instead).
-FALLBACKS = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
+FALLBACKS: dict[str, tuple[int, str]] = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
 
 
-def ensemble(threat, version="standard", seed=0, num_classes=None):
+def ensemble(
+    threat: ThreatModel, version: str = "standard", seed: int = 0, num_classes: int | None = None
+) -> dict[str, Any]:
     """The attacks of a version under a threat model, by name, in the order run; for `num_classes` if given."""
     attacks = {}
     for name, changes in VERSIONS[check_choice("version", version, tuple(VERSIONS))].items():
         kind, settings = ATTACKS[name]
         settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" else {}), **changes}
-        needed, instead = FALLBACKS.get(settings.get("loss"), (0, None))
+        needed, instead = FALLBACKS.get(settings.get("loss"), (0, None))  # type: ignore[arg-type]
         if num_classes is not None and num_classes < needed:
             settings["loss"] = instead
         attacks[name] = kind(threat, seed=seed, **settings)

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Cluster:
     addresses: tuple[str, ...]
     index: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.index < len(self.addresses):
             raise ValueError(
                 f"the index of this process must lie in [0, {len(self.addresses) - 1}] for {len(self.addresses)} "
@@ -21,7 +23,7 @@ class Cluster:
             )
 
 
-def from_tf_config():
+def from_tf_config() -> Any:
     """The cluster in TF_CONFIG, or None. Tasks are of type "chief" (at most one, then the first) and "worker".
 
     Raises:
@@ -41,7 +43,7 @@ def from_tf_config():
         raise ValueError(f"TF_CONFIG must be JSON such as {example}; received {text!r} ({error}).") from error
 
 
-def from_keras():
+def from_keras() -> Any:
     """The cluster in Keras' own variables KERAS_DISTRIBUTION_{JOB_ADDRESSES,NUM_PROCESSES,PROCESS_ID}, or None.
 
     One address, of process 0, is enough.
@@ -66,7 +68,7 @@ def from_keras():
         ) from error
 
 
-def from_slurm():
+def from_slurm() -> Any:
     """The cluster of a SLURM job step (`srun`) of several tasks, or None.
 
     Where several tasks of a node see the same GPUs, each takes its share of them (CUDA_VISIBLE_DEVICES), so this must
@@ -94,11 +96,11 @@ def from_slurm():
     return Cluster(tuple(addresses), index)
 
 
-def _host_of(index, hosts, tasks):
+def _host_of(index: Any, hosts: Any, tasks: Any) -> Any:
     return [host for host, count in zip(hosts, tasks) for _ in range(count)][index]
 
 
-def _hosts(text):
+def _hosts(text: Any) -> Any:
     """The host names in SLURM's notation: "gpu[01-03,7],login" names gpu01, gpu02, gpu03, gpu7 and login."""
     if not re.fullmatch(r"(?:[\w.-]+|\[[\d,-]+\]|,(?=.))+", text):
         raise ValueError(f"malformed list of nodes {text!r}")
@@ -111,13 +113,13 @@ def _hosts(text):
     return names
 
 
-def _numbers(ranges):
+def _numbers(ranges: Any) -> Iterator[Any]:
     for part in ranges.split(","):
         first, _, last = part.partition("-")
         yield from (str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1))
 
 
-def _repeated(text):
+def _repeated(text: Any) -> Any:
     """SLURM's counts "2(x3),1" as [2, 2, 2, 1]."""
     counts = []
     for part in text.split(","):
@@ -128,7 +130,7 @@ def _repeated(text):
     return counts
 
 
-def _share_gpus(local, tasks):
+def _share_gpus(local: Any, tasks: Any) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     share = len(visible) // tasks
     if tasks > 1 and len(visible) > 1 and share:

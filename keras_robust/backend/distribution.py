@@ -13,6 +13,7 @@ The module of the active backend defines:
 import importlib
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -35,20 +36,20 @@ class Distribution:
     hardware: str = "CPU"
 
     @property
-    def shard(self):
+    def shard(self) -> Any:
         """(i, n): this process reads the i-th of n parts of each global batch, 1 <= i <= n."""
         return self.process + 1, self.processes
 
     @property
-    def writes(self):
+    def writes(self) -> Any:
         """Whether this process, and it alone, writes logs and checkpoints."""
         return self.process == 0
 
-    def scope(self):
+    def scope(self) -> Any:
         """The context in which model, optimizer and metrics are created, compiled and trained."""
         return nullcontext()
 
-    def batches(self, dataset):
+    def batches(self, dataset: Any) -> Any:
         """What `fit` takes, from this process' parts of the global batches: a `tf.data.Dataset`, or a PyDataset.
 
         With several processes of several devices each TensorFlow does not see how long the data set is: let it repeat
@@ -56,15 +57,15 @@ class Distribution:
         """
         return dataset
 
-    def gather(self, number):
+    def gather(self, number: Any) -> Any:
         """The number that each process gives, as a list of floats; all processes must call it at the same point."""
         return [float(number)]
 
-    def any(self, flag):
+    def any(self, flag: Any) -> Any:
         """Whether `flag` holds in any of the processes; as `gather`."""
         return any(self.gather(bool(flag)))
 
-    def stop(self):
+    def stop(self) -> None:
         """Leaves the group of processes, at the end of the program."""
 
 

@@ -1,13 +1,15 @@
 """Random layers in a frozen model: every call draws anew, although the states of its seeds stay as they are."""
 
 import itertools
+from typing import Any
 
 from keras import ops
 
 from keras_robust.backend.keras_private import seed_states
+from keras_robust.types import Tensor
 
 
-def calls_with_fresh_draws(layer, non_trainable):
+def calls_with_fresh_draws(layer: Any, non_trainable: Any) -> Any:
     """States for the calls of `layer` on constant variables.
 
     Args:
@@ -26,7 +28,7 @@ def calls_with_fresh_draws(layer, non_trainable):
         return lambda x: non_trainable
     calls = itertools.count(1)
 
-    def values(x):
+    def values(x: Tensor) -> Any:
         # 2**24: what float32 tells apart. The prime keeps calls apart whose images are alike.
         scattered = ops.sum(ops.cast(ops.stop_gradient(x), "float32")) * 997.0 % 1.0 * 2.0**24
         advanced = list(non_trainable)

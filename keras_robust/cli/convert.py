@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_robust.cli.command import CommandParser, run
 
@@ -56,7 +57,7 @@ def parse(parser: CommandParser, arguments: Sequence[str] | None) -> argparse.Na
     return options
 
 
-def build(options):
+def build(options: Any) -> Any:
     import keras_robust as kr
 
     if options.preset is None:
@@ -67,7 +68,7 @@ def build(options):
     return kr.models.create(name, options.num_classes, options.input_size, normalization=normalization)
 
 
-def write(model, options):
+def write(model: Any, options: Any) -> Any:
     """Write aside, reload what was written and compare, then rename; returns the largest logit."""
     import keras_robust as kr
     from keras_robust.files import written_aside
@@ -80,7 +81,7 @@ def write(model, options):
         return verify(model, aside, options)
 
 
-def verify(model, path, options):
+def verify(model: Any, path: Any, options: Any) -> Any:
     """Reload `path` into a new model and compare logits; returns the largest one.
 
     Raises:
@@ -107,7 +108,7 @@ def verify(model, path, options):
     return float(np.abs(logits).max())
 
 
-def sha256(path):
+def sha256(path: Any) -> Any:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_robust.cli.command import CommandParser
 
@@ -31,11 +32,11 @@ TIMEOUT = 120  # seconds for one answer
 class Client:
     """One connection to a server of models."""
 
-    def __init__(self, address, model):
+    def __init__(self, address: Any, model: Any) -> None:
         self._connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
         self._path = f"/v1/models/{model}:predict"
 
-    def post(self, body):
+    def post(self, body: Any) -> Any:
         """Status and answer (parsed, if it is JSON) to the bytes of a request."""
         self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
@@ -45,28 +46,30 @@ class Client:
         except ValueError:
             return response.status, text.decode(errors="replace")
 
-    def predict(self, instances, signature):
+    def predict(self, instances: Any, signature: Any) -> Any:
         """Status and answer for the instances of a signature."""
         return self.post(json.dumps({"signature_name": signature, "instances": instances}).encode())
 
-    def predict_files(self, files):
+    def predict_files(self, files: Any) -> Any:
         """Status and answer for encoded images, a list of bytes."""
         return self.predict([{"b64": base64.b64encode(data).decode()} for data in files], "jpeg")
 
-    def close(self):
+    def close(self) -> None:
         self._connection.close()
 
 
-def load(address, model, file, clients, requests):
+def load(address: Any, model: Any, file: Any, clients: Any, requests: Any) -> Any:
     """Seconds of each request, sorted, and seconds of the whole, with as many clients at a time.
 
     Raises:
         RuntimeError: a request failed.
     """
-    seconds, errors, left = [], [], iter(range(requests))
+    seconds: list[float] = []
+    errors: list[str] = []
+    left = iter(range(requests))
     lock = threading.Lock()
 
-    def work():
+    def work() -> None:
         client = Client(address, model)
         try:
             while True:
@@ -94,15 +97,15 @@ def load(address, model, file, clients, requests):
     return sorted(seconds), time.perf_counter() - start
 
 
-def percentile(seconds, percent):
+def percentile(seconds: Any, percent: Any) -> Any:
     """Of sorted values, the one below which so many percent of them lie."""
     return seconds[min(len(seconds) - 1, int(len(seconds) * percent / 100))]
 
 
-def malformed():
+def malformed() -> Any:
     """Requests that a server must refuse, by name, as (instances, signature) or bytes."""
 
-    def b64(data):
+    def b64(data: Any) -> Any:
         return {"b64": base64.b64encode(data).decode()}
 
     return {
@@ -124,10 +127,10 @@ def malformed():
     }
 
 
-def png(width, height):
+def png(width: Any, height: Any) -> Any:
     """A PNG file of a few hundred bytes that states a size, and holds less."""
 
-    def chunk(name, content):
+    def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -135,7 +138,7 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def send(client, request):
+def send(client: Any, request: Any) -> Any:
     """Status and answer of one of the `malformed` requests."""
     return client.post(request) if isinstance(request, bytes) else client.predict(*request)
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_robust.cli.command import CommandParser, run
 
@@ -105,12 +106,12 @@ def quickstart(args: argparse.Namespace) -> None:
     # 2. Clean training, adversarial training from there, and the twin that goes on clean.
     monitor = kr.attacks.APGD(threat, n_iter=10, returns="misclassified")
 
-    def create():
+    def create() -> Any:
         # The published initial LayerScale, 1e-6, is for long trainings.
         layer_scale_init = 0.1 if architecture.layer_scale_init else None
         return kr.models.create(args.model, num_classes, RESOLUTION, layer_scale_init=layer_scale_init)
 
-    def fit(model, title, folder):
+    def fit(model: Any, title: Any, folder: Any) -> None:
         print(f"\n{title}", flush=True)
         steps = args.epochs * len(batches)
         rate = keras.optimizers.schedules.CosineDecay(1e-5, steps, warmup_target=1e-3, warmup_steps=steps // 10)

@@ -27,7 +27,7 @@ class OrientedBatches(keras.utils.PyDataset):
         >>> trainer.fit(kr.data.OrientedBatches(images, labels, batch_size=64), epochs=5)
     """
 
-    def __init__(self, images, labels, batch_size, seed=0):
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0) -> None:
         super().__init__()
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2]:
             raise ValueError(
@@ -45,14 +45,14 @@ class OrientedBatches(keras.utils.PyDataset):
         self.epoch = -1
         self.on_epoch_end()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images) // self.batch_size
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.epoch += 1
         self._order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         mirror, flip, transpose = np.random.default_rng((self.seed, self.epoch, index)).random((3, len(chosen))) < 0.5
         x = self.images[chosen]

@@ -42,11 +42,11 @@ class InputClock:
             return dataset
         plain = tf.autograph.experimental.do_not_convert
 
-        def asked(count):
+        def asked(count: Any) -> Any:
             self._asked = time.perf_counter()
             return count
 
-        def got(count):
+        def got(count: Any) -> Any:
             self.waited += time.perf_counter() - self._asked
             self.batches += 1
             return count
@@ -55,7 +55,7 @@ class InputClock:
         asks = tf.data.Dataset.counter().map(plain(lambda count: numpy_function(asked, [count], tf.int64, True)))
 
         @plain
-        def mark(count, *batch):
+        def mark(count: Any, *batch: Any) -> Any:
             with tf.control_dependencies([numpy_function(got, [count], tf.int64, True)]):
                 return tf.nest.map_structure(tf.identity, batch[0] if len(batch) == 1 else batch)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from keras_robust.data.augmentation.policy import Policy, find_policy
 from keras_robust.data.preprocessing import MAX_PIXELS
 from keras_robust.data.sampler import Sampler
 from keras_robust.data.sources import EncodedSource, ImageFolder, Source
+from keras_robust.types import Tensor
 
 # In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
 HEADER_BYTES = 16_384
@@ -65,7 +67,7 @@ class TrainPipeline:
         shard: tuple[int, int] = (1, 1),
         skip_corrupt: bool = False,
         workers: int | None = None,
-    ):
+    ) -> None:
         self.source, self.policy = source, find_policy(policy)
         self.resolution = check_count("resolution", resolution)
         self.batch_size = check_count("batch_size", batch_size)
@@ -87,7 +89,7 @@ class TrainPipeline:
         self._sampler = Sampler(len(source), batch_size, resolution, self.policy, seed, self.shard)
         self.steps_per_epoch = self._sampler.steps_per_epoch
 
-    def dataset(self, start_step: int = 0):
+    def dataset(self, start_step: int = 0) -> Any:
         """The batches from global step `start_step` on, endlessly.
 
         Returns:
@@ -105,13 +107,13 @@ class TrainPipeline:
         plain = tf.autograph.experimental.do_not_convert
 
         @plain
-        def augment(image, label, drawn):
+        def augment(image: Any, label: Any, drawn: Any) -> Any:
             arguments = [image, drawn["flip"], drawn["operation"], drawn["magnitude"]]
             image = on_host(self._resize_and_vary, arguments, tf.TensorSpec(shape, tf.uint8))
             return {"images": image, "labels": label, **{name: drawn[name] for name in _LATER}}
 
         @plain
-        def pairs(batch, step):
+        def pairs(batch: int, step: int) -> Any:
             """Each image of the batch with its partner and how to mix the two."""
             mixture = _from_numpy(tf, sampler.mixtures, step)
             mixture = tf.nest.map_structure(lambda x: tf.gather(x, sampler.own), mixture)
@@ -121,7 +123,7 @@ class TrainPipeline:
 
         # Image by image, so that the workers share the arithmetic.
         @plain
-        def finish(own, other=None, mixture=None):
+        def finish(own: Any, other: Any = None, mixture: Any = None) -> Any:
             arguments, labels = [own["images"], *(own[name] for name in _LATER)], {"own": own["labels"]}
             if other is not None:
                 arguments += [other["images"], *(other[name] for name in _LATER), mixture["blend"], mixture["box"]]
@@ -129,7 +131,7 @@ class TrainPipeline:
             return on_host(_finish, arguments, tf.TensorSpec(shape, tf.float32)), labels
 
         @plain
-        def soften(images, labels):
+        def soften(images: Tensor, labels: Tensor) -> Any:
             soft = tf.one_hot(labels["own"], self.num_classes)
             if policy.mixes:
                 soft = mix.share(soft, tf.one_hot(labels["other"], self.num_classes), labels)
@@ -152,21 +154,21 @@ class TrainPipeline:
         options.autotune.enabled = False
         return batches.with_options(options)
 
-    def _resize_and_vary(self, image, flip, operations, magnitudes):
-        def change(picture):
+    def _resize_and_vary(self, image: Any, flip: Any, operations: Any, magnitudes: Any) -> Any:
+        def change(picture: Any) -> Any:
             picture = image_ops.resize_and_flip(picture, self.resolution, flip)
             return image_ops.vary(picture, self.policy.operations, operations, magnitudes)
 
         return image_ops.by_pillow(image, change)
 
 
-def _finish(*arrays):
+def _finish(*arrays: Any) -> Any:
     """`image_ops.finish` of image, box and seed, and these of its partner with share and box of the mixture."""
     own, rest = arrays[:3], arrays[3:]
     return image_ops.finish(own, rest[:3], *rest[3:]) if rest else image_ops.finish(own)
 
 
-def _loader(tf, pipeline, crop):
+def _loader(tf: Any, pipeline: Any, crop: Any) -> Any:
     """From a slot of a batch, `Sampler.examples`, to a data set of one element: cropped image, label, and the slot."""
     from keras_robust.data.tf_functions import numpy_function
 
@@ -175,14 +177,14 @@ def _loader(tf, pipeline, crop):
     paths = tf.constant(source.paths) if isinstance(source, ImageFolder) else None
     plain = tf.autograph.experimental.do_not_convert
 
-    def read(index):
+    def read(index: Any) -> Any:
         if paths is not None:
             return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
         content, label = numpy_function(source.encoded_with_label, [index], (tf.string, tf.int64))
         return tf.ensure_shape(content, ()), tf.ensure_shape(label, ())
 
     @plain
-    def jpeg(slot):
+    def jpeg(slot: Any) -> Any:
         content, label = read(slot["index"])
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(content))
         exif = tf.strings.regex_full_match(tf.strings.substr(content, 0, HEADER_BYTES), rb"\C*Exif\x00\x00\C*")
@@ -193,13 +195,13 @@ def _loader(tf, pipeline, crop):
         return image, label, slot
 
     @plain
-    def anything(slot):
+    def anything(slot: Any) -> Any:
         inputs, types = [slot["index"], slot["crop"]], (tf.uint8, tf.int64)
         image, label = numpy_function(lambda *inputs: _crop(pipeline, *inputs), inputs, types, stateful=True)
         return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(label, ()), slot
 
     @plain
-    def load(slot):
+    def load(slot: Any) -> Any:
         slot = tf.data.Dataset.from_tensors(slot)
         if not isinstance(source, EncodedSource):
             return slot.map(anything)
@@ -209,7 +211,7 @@ def _loader(tf, pipeline, crop):
     return load
 
 
-def _crop(pipeline, index, numbers):
+def _crop(pipeline: Any, index: Any, numbers: Any) -> Any:
     """The random crop of an image of any kind, or of the next one that can be read, and its label."""
     source, policy = pipeline.source, pipeline.policy
     for tried in range(MAX_SKIPPED_IN_A_ROW):
@@ -222,13 +224,13 @@ def _crop(pipeline, index, numbers):
             pipeline.skipped[source.name(index)] = str(error)
             continue
         size = (np.float32(length) for length in image.shape[:2])
-        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.aspect_ratio, np)
+        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.aspect_ratio, np)  # type: ignore[call-arg]
         top, left, height, width = (int(edge) for edge in box)
         return np.ascontiguousarray(image[top : top + height, left : left + width]), np.int64(source.label(index))
     raise ValueError(f"{MAX_SKIPPED_IN_A_ROW} images in a row cannot be read, the last is {source.name(index)}.")
 
 
-def _from_numpy(tf, function, step):
+def _from_numpy(tf: Any, function: Any, step: int) -> Any:
     """A function from a step to a dict of arrays of fixed shapes, in a graph."""
     from keras_robust.data.tf_functions import numpy_function
 
@@ -238,7 +240,7 @@ def _from_numpy(tf, function, step):
     return {name: tf.ensure_shape(value, example[name].shape) for name, value in zip(example, values)}
 
 
-def _tensorflow():
+def _tensorflow() -> Any:
     try:
         import tensorflow as tf
 

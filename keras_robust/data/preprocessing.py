@@ -4,6 +4,7 @@ import io
 import math
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def resize_and_crop(
     return image[top : top + resolution, left : left + resolution]
 
 
-def _rgb(image):
+def _rgb(image: Any) -> np.ndarray:
     """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
     images, ops = pillow()
     image = ops.exif_transpose(image)
@@ -94,13 +95,13 @@ def _rgb(image):
     return np.array(image.convert("RGB"))
 
 
-def _check_uint8_rgb(image):
+def _check_uint8_rgb(image: list[list[int]] | np.ndarray | None) -> None:
     dtype, shape = getattr(image, "dtype", None), getattr(image, "shape", None)
-    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:  # type: ignore[arg-type, index, operator]
         raise ValueError(f"image must be uint8 of shape (height, width, 3); received {dtype} of shape {shape}.")
 
 
-def pillow():
+def pillow() -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:

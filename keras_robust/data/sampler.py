@@ -5,6 +5,7 @@ Draws come from Philox (Salmon et al. 2011), whose stream numpy guarantees from 
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,9 @@ class Sampler:
         partners: where among those the partner of each is.
     """
 
-    def __init__(self, count: int, batch_size: int, resolution: int, policy: Policy, seed: int, shard: tuple[int, int]):
+    def __init__(
+        self, count: int, batch_size: int, resolution: int, policy: Policy, seed: int, shard: tuple[int, int]
+    ) -> None:
         self.count, self.batch_size, self.resolution = count, batch_size, resolution
         self.policy, self.seed = policy, seed
         self.steps_per_epoch = count // batch_size
@@ -112,16 +115,16 @@ class Sampler:
         }
 
 
-def _words(seed, stream, epoch, index, count):
+def _words(seed: int, stream: Any, epoch: int, index: Any, count: Any) -> Any:
     return np.random.Philox(key=[seed, stream], counter=[0, index, epoch, 0]).random_raw(count)
 
 
-def _numbers(seed, stream, epoch, index, count):
+def _numbers(seed: int, stream: Any, epoch: int, index: Any, count: Any) -> Any:
     """`count` uniform numbers in [0, 1), float64 with 53 random bits."""
     return (_words(seed, stream, epoch, index, count) >> np.uint64(11)) * 2.0**-53
 
 
 @lru_cache(maxsize=4)
-def _order(count, seed, epoch):
+def _order(count: Any, seed: int, epoch: int) -> Any:
     """A random order of the examples. By sorting: numpy guarantees the raw words, not its own shuffle."""
     return np.argsort(_words(seed, _ORDER, epoch, 0, count), kind="stable")

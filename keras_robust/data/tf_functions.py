@@ -9,6 +9,7 @@ import atexit
 import functools
 import threading
 import time
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,22 +20,22 @@ REST_SECONDS, MOST_SECONDS = 0.5, 30.0
 class Calls:
     """Knows how many calls are under way, and when the last one began or ended."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._under_way, self._last = 0, float("-inf")
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._count(1)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self._count(-1)
 
-    def _count(self, change):
+    def _count(self, change: int) -> None:
         with self._lock:
             self._under_way += change
             self._last = time.monotonic()
 
-    def wait(self):
+    def wait(self) -> None:
         """Return when they have come to rest."""
         begun = time.monotonic()
         while time.monotonic() - begun < MOST_SECONDS:
@@ -47,11 +48,11 @@ _calls = Calls()
 atexit.register(_calls.wait)
 
 
-def numpy_function(function, inputs, types, stateful=False):
+def numpy_function(function: Any, inputs: Any, types: Any, stateful: bool = False) -> Any:
     """`tf.numpy_function`, for functions in data sets that may still be at work when the program ends."""
 
     @functools.wraps(function)
-    def counted(*arrays):
+    def counted(*arrays: Any) -> Any:
         with _calls:
             return function(*arrays)
 

@@ -2,12 +2,16 @@
 
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_robust.data.pipeline import TrainPipeline
 from keras_robust.data.preprocessing import resize_and_crop
 from keras_robust.data.sources import Source
+
+if TYPE_CHECKING:
+    pass
 
 
 def contact_sheet(
@@ -48,12 +52,12 @@ def contact_sheet(
     return Path(path)
 
 
-def _originals(source, per_class):
+def _originals(source: Source, per_class: int) -> list[list[np.ndarray]]:
     classes = range(len(source.class_names))
     return [[source.image(i) for i in np.flatnonzero(source.labels == label)[:per_class]] for label in classes]
 
 
-def _augmented(pipeline, per_class):
+def _augmented(pipeline: TrainPipeline, per_class: int) -> Any:
     """The first images of the pipeline's first epoch, by the class with the largest share in their labels."""
     rows: list[list[np.ndarray]] = [[] for _ in pipeline.source.class_names]
     for images, labels in pipeline.dataset().take(pipeline.steps_per_epoch):

@@ -200,7 +200,7 @@ def make_artefact(model: keras.Model, path: Path, job: ExportJob, reference: Ref
     metadata = job.metadata
     row = FORMATS[metadata.format]
     row.write(model, path, metadata, metadata.dtype)
-    if reference is None:
+    if reference is None or job.settings is None:
         return None
     documents = model_card.documents(metadata)
     try:

@@ -9,6 +9,8 @@ A file's size is read from its header before it is decoded. `tf.errors.InvalidAr
 PNG, has more than `MAX_PIXELS`, or is more than `MAX_ASPECT` times as long as wide (resizing would blow it up).
 """
 
+from typing import Any
+
 import PIL
 import tensorflow as tf
 
@@ -22,7 +24,7 @@ HEADER = 1 << 17  # bytes: the EXIF block, of at most 64 KiB, comes first or aft
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
-def decode_and_preprocess(files, resolution, crop_pct, interpolation):
+def decode_and_preprocess(files: Any, resolution: Any, crop_pct: Any, interpolation: Any) -> Any:
     """Encoded files, strings (batch,), to uint8 images (batch, resolution, resolution, 3)."""
     return tf.map_fn(
         lambda data: resize_and_crop(decode(data), resolution, crop_pct, interpolation),
@@ -32,7 +34,7 @@ def decode_and_preprocess(files, resolution, crop_pct, interpolation):
     )
 
 
-def decode(data):
+def decode(data: Any) -> Any:
     """One encoded file, a scalar string, to a uint8 RGB image (height, width, 3), upright."""
     is_jpeg = tf.strings.substr(data, 0, len(JPEG)) == JPEG
     is_png = tf.strings.substr(data, 0, len(PNG)) == PNG
@@ -63,7 +65,7 @@ def decode(data):
         )
 
 
-def resize_and_crop(image, resolution, crop_pct, interpolation):
+def resize_and_crop(image: Any, resolution: Any, crop_pct: Any, interpolation: Any) -> Any:
     """Shorter side to floor(resolution / crop_pct), then centre crop: uint8 (resolution, resolution, 3)."""
     size = tf.shape(image, tf.int64)[:2]
     target = int(resolution / crop_pct)
@@ -77,22 +79,24 @@ def resize_and_crop(image, resolution, crop_pct, interpolation):
     return tf.ensure_shape(image[top : top + resolution, left : left + resolution], (resolution, resolution, 3))
 
 
-def exif_orientation(data):
+def exif_orientation(data: Any) -> Any:
     """The EXIF orientation of a JPEG file, 1 to 8, or 1 where none is stated; int32."""
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, HEADER), tf.uint8), tf.int32)
     last = tf.size(header) - 1
 
-    def byte(index):
+    def byte(index: Any) -> Any:
         return tf.gather(header, tf.clip_by_value(index, 0, last))
 
-    def two(index, big_endian):
+    def two(index: Any, big_endian: Any) -> Any:
         first, second = byte(index), byte(index + 1)
         return tf.where(big_endian, 256 * first + second, 256 * second + first)
 
-    def is_exif(at):
+    def is_exif(at: Any) -> Any:
         return (byte(at + 1) == 0xE1) & tf.reduce_all(byte(at + 4 + tf.range(6)) == list(b"Exif\0\0"))
 
-    def before_exif(at):  # at the marker of a block of metadata (APP0 to APP15, or a comment) that is another
+    def before_exif(
+        at: Any,
+    ) -> Any:  # at the marker of a block of metadata (APP0 to APP15, or a comment) that is another
         marker = byte(at + 1)
         metadata = (byte(at) == 0xFF) & ((marker // 16 == 0xE) | (marker == 0xFE))
         return (at < last) & metadata & ~is_exif(at)
@@ -107,19 +111,19 @@ def exif_orientation(data):
     return tf.where(is_exif(at) & (stated >= 1) & (stated <= 8), stated, 1)
 
 
-def _upright(image, orientation):
+def _upright(image: Any, orientation: Any) -> Any:
     """Undo an EXIF orientation: transpose from 5 upwards, then mirror."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     image = tf.cond(tf.reduce_any(orientation == [2, 3, 6, 7]), lambda: tf.reverse(image, [1]), lambda: image)
     return tf.cond(tf.reduce_any(orientation == [3, 4, 7, 8]), lambda: tf.reverse(image, [0]), lambda: image)
 
 
-def _png_size(data):
+def _png_size(data: Any) -> Any:
     """Height and width from the first block of a PNG file."""
     fields = tf.io.decode_raw(tf.strings.substr(data + b"\0" * 24, 16, 8), tf.int32, little_endian=False)
     return tf.reverse(fields, [0])
 
 
-def _resize(image, height, width, interpolation):
+def _resize(image: Any, height: Any, width: Any, interpolation: Any) -> Any:
     resized = tf.image.resize(image[None], (height, width), interpolation, antialias=True)[0]
     return tf.saturate_cast(tf.floor(resized + 0.5), tf.uint8)  # halves upwards, as Pillow rounds

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class FreshProcess:
         RuntimeError: the process ended; with the end of what it wrote.
     """
 
-    def __init__(self, form, path):
+    def __init__(self, form: str, path: Path) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._errors = open(Path(self._folder.name) / "errors", "w+b")  # noqa: SIM115 (closed in __exit__)
         command = [sys.executable, runtimes.__file__, form, str(Path(path).resolve()), self._folder.name]
@@ -43,63 +44,63 @@ class FreshProcess:
         hello = self._read()
         self.load_seconds, self.documents = hello["load_seconds"], hello["documents"]
 
-    def logits(self, images, batch_size=100):
+    def logits(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
         """Logits of float images (n, height, width, 3)."""
         parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
         return np.concatenate([self._outputs("logits", part)["logits"] for part in parts])
 
-    def predict(self, images):
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All outputs of uint8 images (n, height, width, 3), by name."""
         return self._outputs("predict", images)
 
-    def predict_files(self, files):
+    def predict_files(self, files: Any) -> Any:
         """All outputs of encoded images, by name."""
         names = [f"{number}.image" for number in range(len(files))]
         for name, data in zip(names, files):
             (Path(self._folder.name) / name).write_bytes(data)
         return self._result(self._ask({"do": "files", "files": names, "out": "out.npz"}))
 
-    def seconds(self, images, repeats):
+    def seconds(self, images: np.ndarray, repeats: int) -> list[float]:
         """Seconds for the logits of the images, for each of so many repeats."""
         return self._ask({"do": "time", "images": self._save(images), "repeats": repeats})["seconds"]
 
-    def __enter__(self):
+    def __enter__(self) -> "FreshProcess":
         return self
 
-    def __exit__(self, *_):
-        self._process.stdin.close()
+    def __exit__(self, *_: Any) -> None:
+        self._process.stdin.close()  # type: ignore[union-attr]
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._process.stdout.close()  # type: ignore[union-attr]
         self._errors.close()
         self._folder.cleanup()
 
-    def _outputs(self, what, images):
+    def _outputs(self, what: str, images: np.ndarray) -> dict[str, np.ndarray]:
         return self._result(self._ask({"do": what, "images": self._save(images), "out": "out.npz"}))
 
-    def _result(self, answer):
+    def _result(self, answer: dict[str, dict[Any, Any]]) -> dict[str, np.ndarray]:
         with np.load(Path(self._folder.name) / "out.npz", allow_pickle=False) as arrays:
             return {**arrays, **{name: np.array(value) for name, value in answer["strings"].items()}}
 
-    def _save(self, images):
+    def _save(self, images: np.ndarray) -> str:
         np.save(Path(self._folder.name) / "images.npy", images, allow_pickle=False)
         return "images.npy"
 
-    def _ask(self, request):
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            self._process.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
             pass  # what it died of is in the standard error
         return self._read()
 
-    def _read(self):
+    def _read(self) -> dict[str, Any]:
         timer = threading.Timer(TIMEOUT, self._process.kill)
         timer.start()
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
         timer.cancel()
         if line:
             return json.loads(line)

@@ -45,7 +45,7 @@ def load_model(
         if row.suffix and path_of_model.suffix == row.suffix:
             raise ValueError(f"model: there is no file {model}")
     if model in models.presets():
-        return models.from_preset(model, path)
+        return models.from_preset(model, path)  # type: ignore[arg-type]
     if model in models.names():
         if path is None:
             raise ValueError(f"weights must be given for the architecture {model!r}: random ones tell nothing.")

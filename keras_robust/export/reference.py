@@ -1,8 +1,10 @@
 """What the original answers: images, logits and adversarial images, to compare an exported model with."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,7 +13,13 @@ from keras import ops
 from keras_robust import data
 from keras_robust.attacks import APGD
 from keras_robust.checks import check_count, check_number
+from keras_robust.data import Source
 from keras_robust.data.class_names import match_classes
+from keras_robust.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from keras_robust.export.metadata import InputMetadata
+
 
 BATCH = 50
 N_FILES = 12
@@ -35,7 +43,7 @@ class VerificationSettings:
     seconds: float = 4.0
     min_throughput: float = 0.95
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("n_examples", self.n_examples)
         check_count("n_iter", self.n_iter)
         check_number("seconds", self.seconds)
@@ -69,7 +77,15 @@ class Reference:
     robust: np.ndarray
 
     @classmethod
-    def of(cls, model, sizes, class_names, threat, settings, dataset=None):
+    def of(
+        cls,
+        model: keras.Model,
+        sizes: "InputMetadata",
+        class_names: Sequence[str],
+        threat: ThreatModel,
+        settings: "VerificationSettings",
+        dataset: Any = None,
+    ) -> "Reference":
         """Ask the original.
 
         Args:
@@ -105,7 +121,7 @@ class Reference:
             robust=predict(model, x_adv).argmax(1) == labels,
         )
 
-    def save(self, folder):
+    def save(self, folder: Any) -> None:
         """Write to a folder, without pickle."""
         folder = Path(folder)
         arrays = {name: getattr(self, name) for name in ARRAYS}
@@ -116,7 +132,7 @@ class Reference:
             (folder / f"{number}.image").write_bytes(file)
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Any) -> Any:
         """Read what `save` wrote."""
         folder = Path(folder)
         with np.load(folder / "reference.npz", allow_pickle=False) as arrays:
@@ -128,7 +144,7 @@ class Reference:
         return cls(files=files, **plain)
 
 
-def outputs_of(source, class_names):
+def outputs_of(source: Any, class_names: Sequence[str]) -> np.ndarray:
     """The model's output for each class of a data set: by name, or by place where the names are others.
 
     Raises:
@@ -138,33 +154,33 @@ def outputs_of(source, class_names):
     return match_classes(source.class_names, len(class_names), [(name,) for name in class_names] if known else None)
 
 
-def resolutions(resolution):
+def resolutions(resolution: int) -> tuple[int, int]:
     """The evaluation's resolution and a larger one, which models of patches of 16 pixels take too if they take it."""
     return resolution, resolution + max(16, resolution // 112 * 16)
 
 
-def predict(model, x):
+def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Logits of float images, in batches, as numpy."""
     parts = [model(ops.convert_to_tensor(x[i : i + BATCH]), **_inference(model)) for i in range(0, len(x), BATCH)]
     return np.concatenate([ops.convert_to_numpy(part) for part in parts])
 
 
-def attacked(model, threat, x, labels, n_iter):
+def attacked(model: keras.Model, threat: ThreatModel, x: np.ndarray, labels: np.ndarray, n_iter: int) -> np.ndarray:
     """Adversarial images for a model, by a short APGD on the cross-entropy."""
     attack = APGD(threat, n_iter=n_iter, returns="misclassified")
     return np.concatenate([attack(model, x[i : i + BATCH], labels[i : i + BATCH]) for i in range(0, len(x), BATCH)])
 
 
-def _inference(model):
+def _inference(model: keras.Model) -> dict[str, bool]:
     return {"training": False} if isinstance(model, keras.Layer) else {}
 
 
-def _arrays(source, side, crop_pct, interpolation):
+def _arrays(source: Source, side: int, crop_pct: float, interpolation: str) -> np.ndarray:
     images = (source.image(index) for index in range(len(source)))
     return np.stack([data.resize_and_crop(image, side, crop_pct, interpolation) for image in images])
 
 
-def _encode(image, form, orientation):
+def _encode(image: np.ndarray, form: str, orientation: int) -> bytes:
     from PIL import Image
 
     file, exif = io.BytesIO(), Image.Exif()
@@ -176,7 +192,7 @@ def _encode(image, form, orientation):
     return file.getvalue()
 
 
-def _decode(file):
+def _decode(file: bytes) -> np.ndarray:
     import tempfile
 
     with tempfile.NamedTemporaryFile() as named:

@@ -12,11 +12,14 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_robust.types import Tensor
 
-def threads():
+
+def threads() -> Any:
     """Threads for the runtimes that read no environment of their own; 0: all cores."""
     return int(os.environ.get("OMP_NUM_THREADS") or 0)
 
@@ -35,22 +38,22 @@ class Artefact:
     differentiable = False
 
     @classmethod
-    def is_at(cls, path):
+    def is_at(cls, path: Any) -> Any:
         """Whether there is an artefact of this format at `path`."""
         return path.is_file() and path.suffix == cls.suffix
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         self.path = Path(path)
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Any:
         """Logits (batch, classes) of float images (batch, height, width, 3) in [0, 1], both numpy."""
         raise NotImplementedError
 
-    def predict(self, images):
+    def predict(self, images: Tensor) -> Any:
         """All outputs of uint8 images (batch, height, width, 3), as a dict of arrays."""
         raise NotImplementedError
 
-    def documents(self):
+    def documents(self) -> Any:
         """The texts inside, by file name: metadata.json, class_names.txt, model_card.md."""
         with zipfile.ZipFile(self.path) as archive:
             names = [name for name in archive.namelist() if name.startswith(ZIP_FOLDER)]
@@ -66,31 +69,31 @@ class SavedModelArtefact(Artefact):
     suffix, runtime, differentiable = "", "tensorflow", True
 
     @classmethod
-    def is_at(cls, path):
+    def is_at(cls, path: Any) -> Any:
         return (path / "saved_model.pb").is_file()
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         super().__init__(path)
         import tensorflow as tf
 
         self._loaded = tf.saved_model.load(str(path))
         self._signatures, self._tf = self._loaded.signatures, tf
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Any:
         return self._signatures["logits"](images=self._tf.constant(images))["logits"].numpy()
 
-    def predict(self, images):
+    def predict(self, images: Tensor) -> Any:
         return self._outputs("serving_default", self._tf.constant(images))
 
-    def predict_files(self, files):
+    def predict_files(self, files: Any) -> Any:
         """All outputs of encoded images, a list of bytes, and the `images` that they are preprocessed to."""
         encoded = self._tf.constant(files)
         return {**self._outputs("jpeg", encoded), **self._outputs("preprocess", encoded)}
 
-    def _outputs(self, signature, images):
+    def _outputs(self, signature: Any, images: Tensor) -> Any:
         return {name: value.numpy() for name, value in self._signatures[signature](images=images).items()}
 
-    def documents(self):
+    def documents(self) -> Any:
         return {file.name: file.read_text(encoding="utf-8") for file in sorted((self.path / "assets").iterdir())}
 
 
@@ -99,7 +102,7 @@ class ONNXArtefact(Artefact):
 
     suffix, runtime = ".onnx", "onnxruntime"
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         super().__init__(path)
         import onnxruntime
 
@@ -107,14 +110,14 @@ class ONNXArtefact(Artefact):
         options.intra_op_num_threads = threads()
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Any:
         return self._session.run(["logits"], {"images": images})[0]
 
-    def predict(self, images):
+    def predict(self, images: Tensor) -> Any:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, {"images": images.astype(np.float32) / 255})))
 
-    def documents(self):
+    def documents(self) -> Any:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
@@ -123,7 +126,7 @@ class LiteRTArtefact(Artefact):
 
     suffix, runtime = ".tflite", "ai_edge_litert.interpreter"
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         super().__init__(path)
         from ai_edge_litert.interpreter import Interpreter
 
@@ -131,10 +134,10 @@ class LiteRTArtefact(Artefact):
         self._logits = interpreter.get_signature_runner("logits")
         self._serve = interpreter.get_signature_runner("serving_default")
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Any:
         return self._logits(images=images)["logits"]
 
-    def predict(self, images):
+    def predict(self, images: Tensor) -> Any:
         return self._serve(images=images)
 
 
@@ -143,7 +146,7 @@ class KerasArtefact(Artefact):
 
     suffix, runtime, differentiable = ".keras", "keras_robust", True
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         super().__init__(path)
         import keras
 
@@ -152,10 +155,10 @@ class KerasArtefact(Artefact):
         self._keras = keras
         self._model = keras.models.load_model(path, compile=False)
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Any:
         return self._keras.ops.convert_to_numpy(self._model.predict_on_batch(images))
 
-    def predict(self, images):
+    def predict(self, images: Tensor) -> Any:
         logits = self(images.astype(np.float32) / 255)
         return {"probabilities": self._keras.ops.convert_to_numpy(self._keras.ops.softmax(logits))}
 
@@ -168,7 +171,7 @@ ARTEFACTS = {
 }
 
 
-def load_artefact(path):
+def load_artefact(path: Any) -> Any:
     """The `Artefact` at a path, by what lies there.
 
     Raises:
@@ -185,14 +188,14 @@ def load_artefact(path):
 class _Without:
     """A finder of modules that does not find some packages, as if they were not installed."""
 
-    def __init__(self, finder, packages):
+    def __init__(self, finder: Any, packages: Any) -> None:
         self._finder, self._packages = finder, packages
 
-    def find_spec(self, name, *where):
+    def find_spec(self, name: str, *where: Any) -> Any:
         return None if name.split(".")[0] in self._packages else self._finder.find_spec(name, *where)
 
 
-def _answer(artefact, request, folder):
+def _answer(artefact: Any, request: Any, folder: Any) -> Any:
     if request["do"] == "files":
         outputs = artefact.predict_files([(folder / name).read_bytes() for name in request["files"]])
     else:
@@ -208,13 +211,13 @@ def _answer(artefact, request, folder):
     return {"strings": {name: value.tolist() for name, value in texts.items()}}
 
 
-def _seconds(artefact, images):
+def _seconds(artefact: Any, images: Tensor) -> Any:
     start = time.perf_counter()
     artefact(images)
     return time.perf_counter() - start
 
 
-def main(form, path, folder):
+def main(form: Any, path: Any, folder: Any) -> None:
     # Answers go to what was the standard output; libraries that print there print to the standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

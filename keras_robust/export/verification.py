@@ -3,14 +3,22 @@
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_robust.export.isolated_process import FreshProcess
 from keras_robust.export.model_card import CLASS_NAMES
-from keras_robust.export.reference import attacked, predict
+from keras_robust.export.reference import Reference, VerificationSettings, attacked, predict
+from keras_robust.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from keras_robust.export.formats import Format
+
 
 ROBUST_TOLERANCE = 0.01  # a point of accuracy
 # Of images resized inside the graph, which rounds halves otherwise than Pillow's integers do.
@@ -43,17 +51,17 @@ class Verification:
     measured: dict[str, float] = field(default_factory=dict)
 
     @property
-    def failed(self):
+    def failed(self) -> list[Any]:
         """Names of the checks that failed."""
         return [check.name for check in self.checks if not check.passed]
 
-    def at_most(self, name, value, bound):
+    def at_most(self, name: str, value: float, bound: float) -> None:
         self.checks.append(Check(name, float(value), f"<= {bound:g}", bool(value <= bound)))
 
-    def at_least(self, name, value, bound):
+    def at_least(self, name: str, value: Any, bound: Any) -> None:
         self.checks.append(Check(name, float(value), f">= {bound:g}", bool(value >= bound)))
 
-    def table(self):
+    def table(self) -> Any:
         """The checks and the measurements as text."""
         lines = [f"{'check':58}{'value':>10}  {'bound':10}"]
         for check in self.checks:
@@ -62,19 +70,29 @@ class Verification:
         lines += [f"{name.replace('_', ' '):58}{value:10.4g}" for name, value in self.measured.items()]
         return "\n".join(lines)
 
-    def json(self, **facts):
+    def json(self, **facts: Any) -> str:
         """The same as JSON, with further facts."""
         passed = not self.failed
         return json.dumps({"passed": passed, **facts, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def of_json(cls, text):
+    def of_json(cls, text: Any) -> Any:
         """What `json` wrote."""
         content = json.loads(text)
         return cls([Check(**check) for check in content["checks"]], content["measured"])
 
 
-def verify(path, name, row, dtype, model, threat, settings, reference, documents):
+def verify(
+    path: Path,
+    name: str,
+    row: "Format",
+    dtype: str,
+    model: keras.Model,
+    threat: ThreatModel,
+    settings: VerificationSettings,
+    reference: Reference,
+    documents: dict[str, str],
+) -> "Verification":
     """Compare what lies at `path` with the original, in a fresh process, and attack it.
 
     Args:
@@ -100,7 +118,7 @@ def verify(path, name, row, dtype, model, threat, settings, reference, documents
     return result
 
 
-def _compare(result, fresh, row, dtype, reference):
+def _compare(result: "Verification", fresh: FreshProcess, row: "Format", dtype: str, reference: Reference) -> None:
     tolerance = row.tolerances[dtype]
     for side, expected in reference.logits.items():
         pixels = reference.pixels[side]
@@ -145,7 +163,9 @@ def _compare(result, fresh, row, dtype, reference):
     result.measured["accuracy_on_adversarial_images_of_the_original"] = float(broken.mean())
 
 
-def _attack(result, path, threat, settings, reference):
+def _attack(
+    result: "Verification", path: Path, threat: ThreatModel, settings: VerificationSettings, reference: Reference
+) -> None:
     """White-box: the same attack through the artefact's own gradients."""
     side = next(iter(reference.pixels))
     x = reference.pixels[side].astype(np.float32) / 255
@@ -162,7 +182,7 @@ def _attack(result, path, threat, settings, reference):
     }
 
 
-def differentiable(path):
+def differentiable(path: Path) -> keras.Model:
     """A callable from pixels to logits that gradients flow through, of a SavedModel or a .keras file."""
     if path.is_file():
         return keras.models.load_model(path, compile=False)
@@ -172,16 +192,23 @@ def differentiable(path):
     return lambda x: loaded.signatures["logits"](images=x)["logits"]
 
 
-def _time(result, fresh, row, model, settings, reference):
+def _time(
+    result: "Verification",
+    fresh: FreshProcess,
+    row: "Format",
+    model: keras.Model,
+    settings: VerificationSettings,
+    reference: Reference,
+) -> None:
     """Latency and throughput in turns with the original's, so that what else the machine does falls on both."""
     x = next(iter(reference.pixels.values())).astype(np.float32) / 255
 
-    def original(images):
+    def original(images: np.ndarray) -> float:
         start = time.perf_counter()
         model.predict_on_batch(images)
         return time.perf_counter() - start
 
-    def times(batch, bound=None):
+    def times(batch: int, bound: Any = None) -> tuple[float, float]:
         images = x[np.arange(batch) % len(x)]
         return _in_turns(lambda: original(images), lambda: fresh.seconds(images, 1)[0], settings.seconds, bound)
 
@@ -197,11 +224,11 @@ def _time(result, fresh, row, model, settings, reference):
         result.at_least(name, here / there, bound)
 
 
-def _in_turns(first, second, seconds, bound):
+def _in_turns(first: Callable, second: Callable, seconds: float, bound: Any) -> tuple[float, float]:
     """Seconds of two pieces of work in turns; up to three times as often where the ratio misses its bound."""
     for _ in range(2):
         first(), second()
-    times, deadline, least = ([], []), time.monotonic() + seconds, ROUNDS[0]
+    times, deadline, least = ([], []), time.monotonic() + seconds, ROUNDS[0]  # type: ignore[var-annotated]
     for extension in range(3):
         while len(times[0]) < least or (time.monotonic() < deadline and len(times[0]) < (1 + extension) * ROUNDS[1]):
             times[0].append(first())
@@ -213,15 +240,15 @@ def _in_turns(first, second, seconds, bound):
     return here, there
 
 
-def _undisturbed(times):
+def _undisturbed(times: list[float]) -> float:
     """The median of the faster half: what else the machine does only ever makes a piece of work slower."""
     return statistics.median(sorted(times)[: (len(times) + 1) // 2])
 
 
-def _apart(logits, expected):
+def _apart(logits: np.ndarray, expected: np.ndarray) -> float:
     return np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     return exponentials / exponentials.sum(1, keepdims=True)

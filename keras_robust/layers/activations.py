@@ -3,10 +3,11 @@
 import keras
 
 from keras_robust.backend import kernels
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     """Gaussian error linear unit, exact: `x * Phi(x)` with `Phi` the normal distribution function.
 
     Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016. Registered, so that `Dense(..., activation=gelu)` and

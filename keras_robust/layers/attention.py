@@ -1,12 +1,15 @@
 """Attention among the tokens of an image."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.types import Tensor
 
 
-def softmax(x):
+def softmax(x: Tensor) -> Any:
     """Softmax over the last axis, computed in float32 (at least) whatever the precision policy; dtype of `x`."""
     return ops.cast(ops.softmax(ops.cast(x, keras.backend.result_type(x.dtype, "float32"))), x.dtype)
 
@@ -28,11 +31,11 @@ class Attention(keras.layers.Layer):
     >>> y = Attention(num_heads=6)(keras.random.normal((2, 197, 384)))
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         if channels % self.num_heads:
             raise ValueError(f"num_heads must divide the {channels} channels, received {self.num_heads}")
@@ -43,7 +46,7 @@ class Attention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.proj.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         _, tokens, channels = ops.shape(x)
         head_dim = channels // self.num_heads
         q, k, v = ops.unstack(ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head_dim)), axis=2)
@@ -52,8 +55,8 @@ class Attention(keras.layers.Layer):
         y = ops.einsum("bhqk,bkhd->bqhd", weights, v)
         return self.proj(ops.reshape(y, (-1, tokens, channels)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}

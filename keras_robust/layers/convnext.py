@@ -1,5 +1,7 @@
 """ConvNeXt's block and the step between its stages (Liu et al., "A ConvNet for the 2020s", 2022)."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.layers.convolution import PaddedConv2D
@@ -8,6 +10,7 @@ from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -25,7 +28,7 @@ class ConvNeXtBlock(keras.layers.Layer):
     >>> y = ConvNeXtBlock(layer_scale_init=1e-6)(keras.random.normal((2, 14, 14, 96)))
     """
 
-    def __init__(self, layer_scale_init=1e-6, drop_path_rate=0.0, **kwargs):
+    def __init__(self, layer_scale_init: float = 1e-6, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layer_scale_init = layer_scale_init
         self.drop_path_rate = drop_path_rate
@@ -36,22 +39,22 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.conv_dw, self.norm, self.mlp):
             layer.build(input_shape)
         if self.scale is not None:
             self.scale.build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         branch = self.mlp(self.norm(self.conv_dw(x)))
         if self.scale is not None:
             branch = self.scale(branch)
         return x + self.drop(branch, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"layer_scale_init": self.layer_scale_init, "drop_path_rate": self.drop_path_rate}
         return {**super().get_config(), **config}
 
@@ -70,7 +73,7 @@ class ConvNeXtDownsample(keras.layers.Layer):
     >>> y = ConvNeXtDownsample(192)(keras.random.normal((2, 56, 56, 96)))
     """
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
@@ -78,15 +81,15 @@ class ConvNeXtDownsample(keras.layers.Layer):
             channels, 2, strides=2, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, name="conv"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.norm.build(input_shape)
         self.conv.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         return self.conv(self.norm(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return self.conv.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}

@@ -1,7 +1,11 @@
 """Convolution with explicit padding."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -25,25 +29,25 @@ class PaddedConv2D(keras.layers.Conv2D):
     >>> y = PaddedConv2D(64, 7, strides=2, padding=3, use_bias=False)(images)
     """
 
-    def __init__(self, filters, kernel_size, strides=1, padding=0, **kwargs):
+    def __init__(self, filters: Any, kernel_size: Any, strides: int = 1, padding: int = 0, **kwargs: Any) -> None:
         super().__init__(filters, kernel_size, strides, data_format="channels_last", **kwargs)
         self.margin = self.remaining_margin = padding
         if self.strides == self.dilation_rate == (1, 1) and self.kernel_size == (2 * padding + 1,) * 2:
             # Here "same" pads the four sides alike, without a copy of the input.
             self.padding, self.remaining_margin = "same", 0
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         if self.remaining_margin:
             margin = (self.remaining_margin, self.remaining_margin)
             x = ops.pad(x, ((0, 0), margin, margin, (0, 0)))
         return super().call(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, channels = input_shape
         sizes = [size if size is None else size + 2 * self.remaining_margin for size in sizes]
         return super().compute_output_shape((batch, *sizes, channels))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "padding": self.margin}
         del config["data_format"]
         return config

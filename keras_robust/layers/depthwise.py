@@ -1,7 +1,11 @@
 """Depthwise convolution."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -26,25 +30,25 @@ class SameDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     >>> y = SameDepthwiseConv2D(7)(keras.random.normal((2, 8, 8, 96)))
     """
 
-    def __init__(self, kernel_size, **kwargs):
+    def __init__(self, kernel_size: Any, **kwargs: Any) -> None:
         super().__init__(kernel_size, padding="same", data_format="channels_last", **kwargs)
         if not all(size % 2 for size in self.kernel_size):
             raise ValueError(f"kernel_size must be odd, received {kernel_size!r}")
         if self.strides != (1, 1) or self.dilation_rate != (1, 1):
             raise ValueError(f"strides and dilation_rate must be 1, received {self.strides} and {self.dilation_rate}")
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         y = same_depthwise(inputs, ops.convert_to_tensor(self.kernel))
         y = y if self.bias is None else ops.add(y, self.bias)
         return y if self.activation is None else self.activation(y)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["padding"], config["data_format"]
         return config
 
 
-def same_depthwise(x, kernel):
+def same_depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Depthwise convolution, stride 1, zero padding, of `x` (batch, height, width, channels).
 
     `kernel`: (rows, columns, channels, multiplier), rows and columns odd.
@@ -53,7 +57,7 @@ def same_depthwise(x, kernel):
     return ops.depthwise_conv(x, kernel[met], strides=1, padding="same", data_format="channels_last")
 
 
-def _met(size, taps):
+def _met(size: int, taps: int) -> Any:
     """The taps of an odd kernel side that meet a map of this size (None: unknown), as a slice."""
     reach = taps // 2 if size is None else min(taps // 2, size - 1)
     return slice(taps // 2 - reach, taps // 2 + reach + 1)

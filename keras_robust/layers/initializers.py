@@ -8,9 +8,12 @@ import math
 import random
 from functools import cache
 from statistics import NormalDist
+from typing import Any
 
 import keras
 import numpy as np
+
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -25,16 +28,16 @@ class TruncatedNormal(keras.initializers.Initializer):
     >>> kernel = TruncatedNormal(0.02)((3, 3, 48, 96))
     """
 
-    def __init__(self, stddev=0.02):
+    def __init__(self, stddev: float = 0.02) -> None:
         self.stddev = stddev
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[Any, ...], dtype: str | None = None) -> Tensor:
         # Python's generator is the one that Keras seeds its own initializers from.
         generator = np.random.default_rng(random.getrandbits(64))
         values = _quantiles(self.stddev)[generator.integers(0, 2**16, size=shape, dtype="uint16")]
         return keras.ops.convert_to_tensor(values, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"stddev": self.stddev}
 
 
@@ -49,20 +52,20 @@ class FanOutNormal(keras.initializers.Initializer):
     >>> kernel = FanOutNormal()((3, 3, 64, 64))
     """
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Tensor:
         fan_out = math.prod(shape) // shape[-2]
         # The cut at two standard deviations takes 22.6 % of the variance.
         return TruncatedNormal(math.sqrt(2 / fan_out / 0.7737413))(shape, dtype)
 
 
 @cache
-def _quantiles(stddev):
+def _quantiles(stddev: float) -> np.ndarray:
     # Equally likely values: a draw is a table look-up, several times faster than a normal deviate with rejection.
     return np.float32(stddev) * _standard_quantiles()
 
 
 @cache
-def _standard_quantiles():
+def _standard_quantiles() -> np.ndarray:
     normal = NormalDist()
     low, high = normal.cdf(-2), normal.cdf(2)
     fractions = (np.arange(2**16) + 0.5) / 2**16

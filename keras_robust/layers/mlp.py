@@ -1,9 +1,12 @@
 """The two dense layers that mix channels."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -20,11 +23,11 @@ class Mlp(keras.layers.Layer):
     >>> y = Mlp(ratio=4)(keras.random.normal((2, 7, 7, 96)))
     """
 
-    def __init__(self, ratio=4, **kwargs):
+    def __init__(self, ratio: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ratio = ratio
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         hidden = self.ratio * channels
         common = {"dtype": self.dtype_policy}
@@ -33,11 +36,11 @@ class Mlp(keras.layers.Layer):
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], hidden))
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         return self.fc2(gelu(self.fc1(x)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ratio": self.ratio}

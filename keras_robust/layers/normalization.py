@@ -1,11 +1,13 @@
 """Layer normalisation over the channels."""
 
 from numbers import Real
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_robust.backend import kernels
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -28,7 +30,7 @@ class LayerNorm(keras.layers.Layer):
     >>> y = LayerNorm()(keras.random.normal((2, 8, 8, 96)))
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(epsilon, Real) or not epsilon > 0:
             raise ValueError(f"epsilon must be a positive number, received {epsilon!r}")
@@ -36,18 +38,18 @@ class LayerNorm(keras.layers.Layer):
         # The weights and the statistics stay in float32 under a 16-bit policy.
         self.autocast = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the last axis of the input must have a static size, received input_shape={input_shape}")
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones", autocast=False)
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros", autocast=False)
 
-    def call(self, x):
-        return ops.cast(kernels.layer_norm(x, self.gamma, self.beta, self.epsilon), self.compute_dtype)
+    def call(self, x: Tensor) -> Any:
+        return ops.cast(kernels.layer_norm(x, self.gamma, self.beta, self.epsilon), self.compute_dtype)  # type: ignore[has-type]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}  # type: ignore[has-type]

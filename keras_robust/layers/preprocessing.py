@@ -1,8 +1,12 @@
 """What happens to the pixels before the stem."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -27,7 +31,7 @@ class Normalize(keras.layers.Layer):
     >>> x = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))(pixels)
     """
 
-    def __init__(self, mean, std, dtype="float32", **kwargs):
+    def __init__(self, mean: Any, std: Any, dtype: str = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
         self.mean = _numbers("mean", mean)
         self.std = _numbers("std", std)
@@ -36,27 +40,27 @@ class Normalize(keras.layers.Layer):
         if not min(self.std) > 0:
             raise ValueError(f"std must be positive, received {std}")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if input_shape[-1] != len(self.mean):
             raise ValueError(f"mean and std are for {len(self.mean)} channels, received input_shape={input_shape}")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         mean, std = (ops.convert_to_tensor(values, dtype=self.compute_dtype) for values in (self.mean, self.std))
         return (x - mean) / std
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         store["mean"], store["std"] = np.array(self.mean), np.array(self.std)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         for name, own in (("mean", self.mean), ("std", self.std)):
             stored = np.array(store[name]).tolist() if name in set(store.keys()) else None
             if stored != list(own):
                 raise ValueError(f"the model normalises with {name}={own}, the weights belong to {stored}")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
@@ -82,21 +86,23 @@ class CheckResolution(keras.layers.Layer):
     >>> x = CheckResolution(minimum=32)(images)
     """
 
-    def __init__(self, minimum, multiple_of=1, architecture=None, dtype="float32", **kwargs):
+    def __init__(
+        self, minimum: Any, multiple_of: int = 1, architecture: Any = None, dtype: str = "float32", **kwargs: Any
+    ) -> None:
         super().__init__(dtype=dtype, **kwargs)
         self.minimum = minimum
         self.multiple_of = multiple_of
         self.architecture = architecture
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Any:
         self._check(images.shape)
         return images
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         self._check(input_shape)
         return input_shape
 
-    def _check(self, shape):
+    def _check(self, shape: Any) -> None:
         height, width = shape[1:3]
         if any(size is not None and (size < self.minimum or size % self.multiple_of) for size in (height, width)):
             rule = f" and multiples of {self.multiple_of}" if self.multiple_of > 1 else ""
@@ -105,12 +111,12 @@ class CheckResolution(keras.layers.Layer):
                 f"received height={height}, width={width}"
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("minimum", "multiple_of", "architecture")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def _numbers(name, values):
+def _numbers(name: str, values: Any) -> Any:
     array = np.asarray(values, dtype="float64") if not isinstance(values, str) else np.array(np.nan)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"{name} must be a sequence of finite numbers, one per channel, received {values!r}")

@@ -1,9 +1,12 @@
 """Per-channel scale and random drop of residual branches."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_robust import backend, random
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -20,21 +23,21 @@ class LayerScale(keras.layers.Layer):
     >>> branch = LayerScale(1e-6)(branch)
     """
 
-    def __init__(self, init, **kwargs):
+    def __init__(self, init: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.init = float(init)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         initializer = keras.initializers.Constant(self.init)
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         return x * self.gamma
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "init": self.init}
 
 
@@ -60,7 +63,7 @@ class StochasticDepth(keras.layers.Layer):
     >>> x = x + StochasticDepth(0.1)(branch, training=True)
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: Any, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"rate must lie in [0, 1), received {rate!r}")
@@ -69,17 +72,17 @@ class StochasticDepth(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0 else None
         self.built = True
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        seed = self.seed_generator.next()
+        seed = self.seed_generator.next()  # type: ignore[union-attr]
         keys = random.example_keys(seed[0], seed[1], backend.example_index(ops.shape(x)[0]))
         kept = random.uniform(keys, x[(slice(None),) + (slice(1),) * (len(x.shape) - 1)]) < keep
         return x * (ops.cast(kept, x.dtype) / keep)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

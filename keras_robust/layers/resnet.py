@@ -1,14 +1,17 @@
 """Parts of residual networks (He et al., 2016) and RobArch (Peng et al., "RobArch", 2023)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.initializers import FanOutNormal
 from keras_robust.layers.regularization import StochasticDepth
+from keras_robust.types import Tensor
 
 
-def batch_norm(**kwargs):
+def batch_norm(**kwargs: Any) -> Any:
     """Batch normalisation with PyTorch's constants: epsilon 1e-5, and 0.1 of each batch in the moving statistics."""
     return keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=1e-5, **kwargs)
 
@@ -29,7 +32,7 @@ class ResNetStem(keras.layers.Layer):
     >>> x = ResNetStem(64)(images)
     """
 
-    def __init__(self, channels, pool=True, **kwargs):
+    def __init__(self, channels: Any, pool: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.pool = pool
@@ -39,24 +42,24 @@ class ResNetStem(keras.layers.Layer):
         )
         self.norm = batch_norm(name="norm", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.conv.build(input_shape)
         self.norm.build(self.conv.compute_output_shape(input_shape))
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         x = ops.relu(self.norm(self.conv(x), training=training))
         if self.pool:
             # Zeros are as good a margin as minus infinity: after the ReLU nothing is smaller.
             x = ops.max_pool(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, strides=2, data_format="channels_last")
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, channels = self.conv.compute_output_shape(input_shape)
         if self.pool:
             sizes = [size if size is None else -(-size // 2) for size in sizes]
         return (batch, *sizes, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "pool": self.pool}
 
 
@@ -74,25 +77,25 @@ class SqueezeExcite(keras.layers.Layer):
     >>> y = SqueezeExcite(24)(keras.random.normal((2, 14, 14, 72)))
     """
 
-    def __init__(self, hidden, **kwargs):
+    def __init__(self, hidden: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hidden = hidden
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         common = {"kernel_initializer": FanOutNormal(), "dtype": self.dtype_policy}
         self.fc1 = keras.layers.Dense(self.hidden, activation="relu", name="fc1", **common)
         self.fc2 = keras.layers.Dense(input_shape[-1], activation="sigmoid", name="fc2", **common)
         self.fc1.build((input_shape[0], input_shape[-1]))
         self.fc2.build((input_shape[0], self.hidden))
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         gates = self.fc2(self.fc1(ops.mean(x, axis=(1, 2))))
         return x * gates[:, None, None, :]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden": self.hidden}
 
 
@@ -122,15 +125,15 @@ class Bottleneck(keras.layers.Layer):
 
     def __init__(
         self,
-        channels,
-        stride=1,
-        activation="relu",
-        groups=1,
-        first_norm=True,
-        squeeze_ratio=None,
-        drop_path_rate=0.0,
-        **kwargs,
-    ):
+        channels: Any,
+        stride: int = 1,
+        activation: str = "relu",
+        groups: int = 1,
+        first_norm: bool = True,
+        squeeze_ratio: Any = None,
+        drop_path_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
@@ -150,17 +153,17 @@ class Bottleneck(keras.layers.Layer):
         self.shortcut_conv = self.shortcut_norm = None
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
-    def _conv(self, channels, size, **kwargs):
+    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
         return PaddedConv2D(
             channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.stride != 1 or input_shape[-1] != self.channels:
             self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
             self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
-            self.shortcut_conv.build(input_shape)
-            self.shortcut_norm.build(self.compute_output_shape(input_shape))
+            self.shortcut_conv.build(input_shape)  # type: ignore[attr-defined]
+            self.shortcut_norm.build(self.compute_output_shape(input_shape))  # type: ignore[attr-defined]
         self.conv1.build(input_shape)
         shape = self.conv1.compute_output_shape(input_shape)
         if self.norm1 is not None:
@@ -170,12 +173,12 @@ class Bottleneck(keras.layers.Layer):
         self.norm2.build(shape)
         if self.squeeze_ratio is not None:
             hidden = round(self.squeeze_ratio * input_shape[-1])
-            self.squeeze = SqueezeExcite(hidden, dtype=self.dtype_policy, name="squeeze")
-            self.squeeze.build(shape)
+            self.squeeze = SqueezeExcite(hidden, dtype=self.dtype_policy, name="squeeze")  # type: ignore[assignment]
+            self.squeeze.build(shape)  # type: ignore[attr-defined]
         self.conv3.build(shape)
         self.norm3.build(self.compute_output_shape(input_shape))
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         branch = self.conv1(x)
         if self.norm1 is not None:
             branch = self.norm1(branch, training=training)
@@ -188,11 +191,11 @@ class Bottleneck(keras.layers.Layer):
             x = self.shortcut_norm(self.shortcut_conv(x), training=training)
         return self.activation(x + branch)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, _ = input_shape
         return (batch, *(n if n is None else -(-n // self.stride) for n in sizes), self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "channels": self.channels,
             "stride": self.stride,

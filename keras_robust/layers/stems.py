@@ -1,11 +1,14 @@
 """Stems: from pixels to the first feature map."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.normalization import LayerNorm
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -24,7 +27,7 @@ class PatchStem(keras.layers.Layer):
     >>> patches = PatchStem(384, stride=16)(images)
     """
 
-    def __init__(self, channels, stride, norm_epsilon=None, **kwargs):
+    def __init__(self, channels: Any, stride: Any, norm_epsilon: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
@@ -34,20 +37,20 @@ class PatchStem(keras.layers.Layer):
         if norm_epsilon is not None:
             self.norm = LayerNorm(norm_epsilon, dtype=self.dtype_policy, name="norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.proj.build(input_shape)
         if self.norm is not None:
             self.norm.build(self.proj.compute_output_shape(input_shape))
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         x = self.proj(x)
         return x if self.norm is None else self.norm(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return self.proj.compute_output_shape(input_shape)
 
-    def get_config(self):
-        epsilon = None if self.norm is None else self.norm.epsilon
+    def get_config(self) -> dict[str, Any]:
+        epsilon = None if self.norm is None else self.norm.epsilon  # type: ignore[has-type]
         config = {"channels": self.channels, "stride": self.stride, "norm_epsilon": epsilon}
         return {**super().get_config(), **config}
 
@@ -76,7 +79,7 @@ class ConvStem(keras.layers.Layer):
     >>> patches = ConvStem((48, 96, 192, 384), stride=16, out_channels=384)(images)
     """
 
-    def __init__(self, channels, stride, out_channels=None, **kwargs):
+    def __init__(self, channels: Any, stride: Any, out_channels: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = tuple(channels)
         self.stride = stride
@@ -91,10 +94,10 @@ class ConvStem(keras.layers.Layer):
             self.norms.append(LayerNorm(dtype=self.dtype_policy, name=f"norm_{i}"))
         self.proj = None if out_channels is None else self._conv(out_channels, 1, name="proj")
 
-    def _conv(self, channels, size, **kwargs):
+    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
         return PaddedConv2D(channels, size, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = input_shape
         for conv, norm in zip(self.convs, self.norms):
             conv.build(shape)
@@ -103,17 +106,17 @@ class ConvStem(keras.layers.Layer):
         if self.proj is not None:
             self.proj.build(shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         for conv, norm in zip(self.convs, self.norms):
             x = gelu(norm(conv(x)))
         return x if self.proj is None else self.proj(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         shape = input_shape
         for conv in self.convs:
             shape = conv.compute_output_shape(shape)
         return shape if self.proj is None else self.proj.compute_output_shape(shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"channels": self.channels, "stride": self.stride, "out_channels": self.out_channels}
         return {**super().get_config(), **config}

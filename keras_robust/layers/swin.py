@@ -1,5 +1,7 @@
 """Parts of the Swin transformer (Liu et al., "Swin Transformer", 2021), on feature maps of any size."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +11,7 @@ from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import StochasticDepth
+from keras_robust.types import Tensor
 
 EPSILON = 1e-5
 
@@ -34,13 +37,13 @@ class WindowAttention(keras.layers.Layer):
     >>> y = WindowAttention(num_heads=4)(keras.random.normal((2, 56, 56, 128)))
     """
 
-    def __init__(self, num_heads, window_size=7, shifted=False, **kwargs):
+    def __init__(self, num_heads: Any, window_size: int = 7, shifted: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.window_size = window_size
         self.shifted = shifted
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
         self.qkv = keras.layers.Dense(3 * channels, name="qkv", **common)
@@ -51,7 +54,7 @@ class WindowAttention(keras.layers.Layer):
             name="bias_table", shape=((2 * self.window_size - 1) ** 2, self.num_heads), initializer=TruncatedNormal()
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         _, rows, columns, channels = ops.shape(x)
         shifts = [self._shift(n) for n in (rows, columns)]
         x = _roll(x, [-shift for shift in shifts])
@@ -64,26 +67,26 @@ class WindowAttention(keras.layers.Layer):
             y = ops.reshape(y[:, :rows, :columns], (-1, rows, columns, channels))
         return _roll(y, shifts)
 
-    def _shift(self, n):
+    def _shift(self, n: Any) -> Any:
         if not self.shifted:
             return 0
         if isinstance(n, int):
             return 0 if n <= self.window_size else self.window_size // 2
         return ops.where(n <= self.window_size, 0, self.window_size // 2)
 
-    def _windows(self, x):
+    def _windows(self, x: Tensor) -> Any:
         _, rows, columns, channels = ops.shape(x)
         w = self.window_size
         x = ops.reshape(x, (-1, rows // w, w, columns // w, w, channels))
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, (rows // w) * (columns // w), w * w, channels))
 
-    def _merge(self, windows, size):
+    def _merge(self, windows: Any, size: Any) -> Any:
         rows, columns = size
         w, channels = self.window_size, windows.shape[-1]
         x = ops.reshape(windows, (-1, rows // w, columns // w, w, w, channels))
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, channels))
 
-    def _attend(self, windows, mask):
+    def _attend(self, windows: Any, mask: Any) -> Any:
         _, n_windows, area, channels = ops.shape(windows)
         head_dim = channels // self.num_heads
         qkv = ops.reshape(self.qkv(windows), (-1, n_windows, area, 3, self.num_heads, head_dim))
@@ -95,7 +98,7 @@ class WindowAttention(keras.layers.Layer):
         y = ops.einsum("bwhqk,bwkhd->bwqhd", softmax(scores), v)
         return self.proj(ops.reshape(y, (-1, n_windows, area, channels)))
 
-    def _mask(self, size, padded, shifts):
+    def _mask(self, size: Any, padded: Any, shifts: Any) -> Any:
         # Along each side, what lies from the border on does not attend to what lies before.
         borders = [self._border(n, p, shift) for n, p, shift in zip(size, padded, shifts)]
         if _all_zero([p - border for p, border in zip(padded, borders)]):
@@ -104,36 +107,36 @@ class WindowAttention(keras.layers.Layer):
         part = self._windows((2 * row_part[:, None] + column_part)[None, :, :, None])[0]
         return ops.where(part == ops.swapaxes(part, 1, 2), 0.0, -100.0)[:, None]
 
-    def _border(self, n, padded, shift):
+    def _border(self, n: Any, padded: Any, shift: Any) -> Any:
         if isinstance(n, int):
             return n if n < self.window_size else padded - shift
         return ops.where(n < self.window_size, n, padded - shift)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_heads": self.num_heads, "window_size": self.window_size, "shifted": self.shifted}
         return {**super().get_config(), **config}
 
 
-def _relative_positions(window_size):
+def _relative_positions(window_size: Any) -> Any:
     """Rows of the bias table, `(window_size**2, window_size**2)`, for each query and key of a window."""
     row, column = np.divmod(np.arange(window_size**2), window_size)
     down, right = (p[:, None] - p + window_size - 1 for p in (row, column))
     return down * (2 * window_size - 1) + right
 
 
-def _roll(x, shifts):
+def _roll(x: Tensor, shifts: Any) -> Any:
     # A shift of 0 is known beforehand or is a tensor; then it is rolled by.
     return x if _all_zero(shifts) else ops.roll(x, shifts, axis=(1, 2))
 
 
-def _pad(x, margins):
+def _pad(x: Tensor, margins: Any) -> Any:
     return x if _all_zero(margins) else ops.pad(x, ((0, 0), (0, margins[0]), (0, margins[1]), (0, 0)))
 
 
-def _all_zero(values):
+def _all_zero(values: Any) -> Any:
     return all(isinstance(value, int) and value == 0 for value in values)
 
 
@@ -152,7 +155,9 @@ class SwinBlock(keras.layers.Layer):
     >>> y = SwinBlock(num_heads=4, shifted=True)(keras.random.normal((2, 56, 56, 128)))
     """
 
-    def __init__(self, num_heads, window_size=7, shifted=False, drop_path_rate=0.0, **kwargs):
+    def __init__(
+        self, num_heads: Any, window_size: int = 7, shifted: bool = False, drop_path_rate: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.window_size = window_size
@@ -165,18 +170,18 @@ class SwinBlock(keras.layers.Layer):
         self.mlp = Mlp(ratio=4, name="mlp", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.norm1, self.attn, self.norm2, self.mlp):
             layer.build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         x = x + self.drop(self.attn(self.norm1(x)), training=training)
         return x + self.drop(self.mlp(self.norm2(x)), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "num_heads": self.num_heads,
             "window_size": self.window_size,
@@ -202,7 +207,7 @@ class PatchMerging(keras.layers.Layer):
     >>> y = PatchMerging(256)(keras.random.normal((2, 56, 56, 128)))
     """
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         common = {"dtype": self.dtype_policy}
@@ -211,12 +216,12 @@ class PatchMerging(keras.layers.Layer):
             channels, use_bias=False, kernel_initializer=TruncatedNormal(), name="proj", **common
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         joined = (*self.compute_output_shape(input_shape)[:3], 4 * input_shape[-1])
         self.norm.build(joined)
         self.proj.build(joined)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         x = _pad(x, [-n % 2 for n in ops.shape(x)[1:3]])
         _, rows, columns, channels = ops.shape(x)
         x = ops.reshape(x, (-1, rows // 2, 2, columns // 2, 2, channels))
@@ -224,9 +229,9 @@ class PatchMerging(keras.layers.Layer):
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 4, 2, 5)), (-1, rows // 2, columns // 2, 4 * channels))
         return self.proj(self.norm(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, _ = input_shape
         return (batch, *(n if n is None else -(-n // 2) for n in sizes), self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}

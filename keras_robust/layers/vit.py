@@ -1,5 +1,7 @@
 """Parts of the vision transformer (Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,6 +10,7 @@ from keras_robust.layers.initializers import TruncatedNormal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -28,24 +31,24 @@ class PositionEmbedding(keras.layers.Layer):
     >>> x = PositionEmbedding(grid=(14, 14))(patches)
     """
 
-    def __init__(self, grid, **kwargs):
+    def __init__(self, grid: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.grid = tuple(grid)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         # Not autocast: resized in float32 under 16-bit policies too.
         self.embedding = self.add_weight(
             name="embedding", shape=(*self.grid, input_shape[-1]), initializer=TruncatedNormal(), autocast=False
         )
 
-    def call(self, patches):
+    def call(self, patches: Any) -> Any:
         if tuple(patches.shape[1:3]) == self.grid:
             embedding = self.embedding
         else:
             embedding = self._resized(*ops.shape(patches)[1:3])
         return patches + ops.cast(embedding, self.compute_dtype)
 
-    def _resized(self, rows, columns):
+    def _resized(self, rows: Any, columns: Any) -> Any:
         # `rows` and `columns` are tensors where the size is known at run time only.
         native = ops.logical_and(ops.equal(rows, self.grid[0]), ops.equal(columns, self.grid[1]))
         by_row, by_column = (
@@ -56,14 +59,14 @@ class PositionEmbedding(keras.layers.Layer):
         x = ops.sum(by_row[:, :, None, None] * self.embedding, axis=1)
         return ops.sum(by_column[:, :, None] * x[:, None], axis=2)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "grid": self.grid}
 
 
-def bicubic_weights(g, n):
+def bicubic_weights(g: Any, n: Any) -> Any:
     """Matrix `(n, g)`, float32, that resizes `g` samples to `n` by cubic convolution (see `PositionEmbedding`).
 
     Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.75; samples beyond the
@@ -94,27 +97,27 @@ class ClassToken(keras.layers.Layer):
     >>> tokens = ClassToken()(patches)
     """
 
-    def __init__(self, position=False, **kwargs):
+    def __init__(self, position: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.position = position
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = (1, 1, input_shape[-1])
         self.token = self.add_weight(name="token", shape=shape, initializer=TruncatedNormal())
         if self.position:
             self.embedding = self.add_weight(name="embedding", shape=shape, initializer=TruncatedNormal())
 
-    def call(self, patches):
+    def call(self, patches: Any) -> Any:
         batch, rows, columns, channels = ops.shape(patches)
         token = self.token + self.embedding if self.position else self.token
         token = ops.broadcast_to(token, (batch, 1, channels))
         return ops.concatenate([token, ops.reshape(patches, (-1, rows * columns, channels))], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         batch, rows, columns, channels = input_shape
         return batch, None if None in (rows, columns) else 1 + rows * columns, channels
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "position": self.position}
 
 
@@ -130,11 +133,11 @@ class PatchMap(keras.layers.Layer):
     >>> feature_map = PatchMap()(tokens, patches)
     """
 
-    def call(self, tokens, patches):
+    def call(self, tokens: Any, patches: Any) -> Any:
         rows, columns = ops.shape(patches)[1:3]
         return ops.reshape(tokens[:, 1:], (-1, rows, columns, tokens.shape[-1]))
 
-    def compute_output_shape(self, tokens_shape, patches_shape):
+    def compute_output_shape(self, tokens_shape: Any, patches_shape: Any) -> Any:
         return (*patches_shape[:3], tokens_shape[-1])
 
 
@@ -154,7 +157,9 @@ class TransformerBlock(keras.layers.Layer):
     >>> y = TransformerBlock(num_heads=6)(keras.random.normal((2, 197, 384)))
     """
 
-    def __init__(self, num_heads, layer_scale_init=None, drop_path_rate=0.0, **kwargs):
+    def __init__(
+        self, num_heads: Any, layer_scale_init: Any = None, drop_path_rate: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.layer_scale_init = layer_scale_init
@@ -171,12 +176,12 @@ class TransformerBlock(keras.layers.Layer):
         self.drop1 = StochasticDepth(drop_path_rate, name="drop1", **common)
         self.drop2 = StochasticDepth(drop_path_rate, name="drop2", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.norm1, self.attn, self.norm2, self.mlp, self.scale1, self.scale2):
             if layer is not None:
                 layer.build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         branch = self.attn(self.norm1(x))
         if self.scale1 is not None:
             branch = self.scale1(branch)
@@ -186,10 +191,10 @@ class TransformerBlock(keras.layers.Layer):
             branch = self.scale2(branch)
         return x + self.drop2(branch, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "num_heads": self.num_heads,
             "layer_scale_init": self.layer_scale_init,

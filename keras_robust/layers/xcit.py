@@ -4,6 +4,7 @@ Blocks work on feature maps, `(batch, rows, columns, channels)`, until the class
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,6 +17,7 @@ from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
 from keras_robust.layers.resnet import batch_norm
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -32,7 +34,7 @@ class XCiTStem(keras.layers.Layer):
     >>> x = XCiTStem(384)(images)
     """
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         common = {"dtype": self.dtype_policy}
@@ -51,25 +53,25 @@ class XCiTStem(keras.layers.Layer):
             self.convs.append(conv)
             self.norms.append(batch_norm(name=f"norm_{i}", **common))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = input_shape
         for conv, norm in zip(self.convs, self.norms):
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
             x = norm(conv(gelu(x) if i > 0 else x), training=training)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         shape = input_shape
         for conv in self.convs:
             shape = conv.compute_output_shape(shape)
         return shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}
 
 
@@ -87,24 +89,24 @@ class FourierPosition(keras.layers.Layer):
     >>> x = FourierPosition()(patches)
     """
 
-    def __init__(self, num_frequencies=32, **kwargs):
+    def __init__(self, num_frequencies: int = 32, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_frequencies = num_frequencies
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.proj = keras.layers.Dense(
             input_shape[-1], kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, name="proj"
         )
         self.proj.build((*input_shape[1:3], 2 * self.num_frequencies))
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         rows, columns = ops.shape(x)[1:3]
         shape = (rows, columns, self.num_frequencies)
         row_code = ops.broadcast_to(self._code(rows)[:, None], shape)
         column_code = ops.broadcast_to(self._code(columns), shape)
         return x + self.proj(ops.concatenate([row_code, column_code], axis=-1))
 
-    def _code(self, n):
+    def _code(self, n: Any) -> Any:
         # Positions 1..n on the circle; pairs of channels share a frequency, the first has the sine.
         angle = 2 * math.pi * ops.cast(ops.arange(1, n + 1), "float32") / (ops.cast(n, "float32") + 1e-6)
         channel = ops.arange(self.num_frequencies)
@@ -112,10 +114,10 @@ class FourierPosition(keras.layers.Layer):
         angles = angle[:, None] * frequency
         return ops.where(channel % 2 == 0, ops.sin(angles), ops.cos(angles))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_frequencies": self.num_frequencies}
 
 
@@ -136,11 +138,11 @@ class CrossCovarianceAttention(keras.layers.Layer):
     >>> y = CrossCovarianceAttention(num_heads=8)(keras.random.normal((2, 14, 14, 384)))
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
         common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
         self.qkv = keras.layers.Dense(3 * channels, name="qkv", **common)
@@ -149,7 +151,7 @@ class CrossCovarianceAttention(keras.layers.Layer):
         self.proj.build(input_shape)
         self.temperature = self.add_weight(name="temperature", shape=(self.num_heads,), initializer="ones")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         _, rows, columns, channels = ops.shape(x)
         qkv = ops.reshape(self.qkv(x), (-1, rows * columns, 3, self.num_heads, channels // self.num_heads))
         q, k, v = ops.unstack(qkv, axis=2)
@@ -157,14 +159,14 @@ class CrossCovarianceAttention(keras.layers.Layer):
         y = ops.einsum("bhde,bnhe->bnhd", softmax(scores), v)
         return self.proj(ops.reshape(y, (-1, rows, columns, channels)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
 
 
-def _unit_length(x):
+def _unit_length(x: Tensor) -> Any:
     # Sums over thousands of positions, in float32 (at least).
     exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     return ops.cast(exact * ops.rsqrt(ops.maximum(ops.sum(exact * exact, axis=1, keepdims=True), 1e-24)), x.dtype)
@@ -181,21 +183,21 @@ class LocalPatchInteraction(keras.layers.Layer):
     >>> y = LocalPatchInteraction()(keras.random.normal((2, 14, 14, 384)))
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         common = {"padding": "same", "data_format": "channels_last", "dtype": self.dtype_policy}
         self.conv1 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=TruncatedNormal(), name="conv1", **common)
         self.norm = batch_norm(dtype=self.dtype_policy, name="norm")
         self.conv2 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=TruncatedNormal(), name="conv2", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.conv1, self.norm, self.conv2):
             layer.build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         return self.conv2(self.norm(gelu(self.conv1(x)), training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
 
@@ -215,7 +217,9 @@ class XCiTBlock(keras.layers.Layer):
     >>> y = XCiTBlock(num_heads=8)(keras.random.normal((2, 14, 14, 384)))
     """
 
-    def __init__(self, num_heads, layer_scale_init=1.0, drop_path_rate=0.0, **kwargs):
+    def __init__(
+        self, num_heads: Any, layer_scale_init: float = 1.0, drop_path_rate: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.layer_scale_init = layer_scale_init
@@ -233,21 +237,21 @@ class XCiTBlock(keras.layers.Layer):
         self.scale2 = LayerScale(layer_scale_init, name="scale2", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.norm1, self.attn, self.scale1, self.norm3, self.local, self.scale3):
             layer.build(input_shape)
         for layer in (self.norm2, self.mlp, self.scale2):
             layer.build(input_shape)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Any:
         x = x + self.drop(self.scale1(self.attn(self.norm1(x))), training=training)
         x = x + self.drop(self.scale3(self.local(self.norm3(x), training=training)), training=training)
         return x + self.drop(self.scale2(self.mlp(self.norm2(x))), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "num_heads": self.num_heads,
             "layer_scale_init": self.layer_scale_init,
@@ -270,11 +274,11 @@ class ClassAttention(keras.layers.Layer):
     >>> y = ClassAttention(num_heads=8)(keras.random.normal((2, 197, 384)))
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
         self.q, self.k, self.v, self.proj = (
             keras.layers.Dense(input_shape[-1], name=name, **common) for name in ("q", "k", "v", "proj")
@@ -282,7 +286,7 @@ class ClassAttention(keras.layers.Layer):
         for layer in (self.q, self.k, self.v, self.proj):
             layer.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         channels = x.shape[-1]
         head_dim = channels // self.num_heads
         q = ops.reshape(self.q(x[:, :1]), (-1, 1, self.num_heads, head_dim))
@@ -290,10 +294,10 @@ class ClassAttention(keras.layers.Layer):
         weights = softmax(ops.einsum("bqhd,bkhd->bhqk", q * head_dim**-0.5, k))
         return self.proj(ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weights, v), (-1, 1, channels)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0], 1, input_shape[2]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
 
 
@@ -312,7 +316,7 @@ class ClassAttentionBlock(keras.layers.Layer):
     >>> y = ClassAttentionBlock(num_heads=8)(keras.random.normal((2, 197, 384)))
     """
 
-    def __init__(self, num_heads, layer_scale_init=1.0, **kwargs):
+    def __init__(self, num_heads: Any, layer_scale_init: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.layer_scale_init = layer_scale_init
@@ -324,11 +328,11 @@ class ClassAttentionBlock(keras.layers.Layer):
         self.mlp = Mlp(ratio=4, name="mlp", **common)
         self.scale2 = LayerScale(layer_scale_init, name="scale2", **common)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for layer in (self.norm1, self.attn, self.scale1, self.norm2, self.mlp, self.scale2):
             layer.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Any:
         normed = self.norm1(x)
         # In the published models the branch holds the patches' normalised vectors where they do not attend, and the
         # second one the patches themselves: hence the sum of all tokens here, and the factor 2 below.
@@ -336,8 +340,8 @@ class ClassAttentionBlock(keras.layers.Layer):
         class_token, patches = x[:, :1], x[:, 1:]
         return ops.concatenate([class_token + self.scale2(self.mlp(class_token)), 2 * patches], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads, "layer_scale_init": self.layer_scale_init}

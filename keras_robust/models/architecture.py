@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_robust.layers import ConvStem, LayerNorm, PatchStem
 from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Architecture(ABC):
     layer_scale_init: float | None = None
 
     @abstractmethod
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         """Put the graph together.
 
         Args:
@@ -49,36 +51,36 @@ class Architecture(ABC):
 
     @property
     @abstractmethod
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         """Dict from stride to the name of the layer that ends the stage of that stride, in the order of the graph."""
 
-    def feature_maps(self, model):
+    def feature_maps(self, model: Any) -> Any:
         """Dict from stride to the symbolic feature map `(batch, rows, columns, channels)` of a `model` of this row."""
         return {stride: model.get_layer(name).output for stride, name in self.feature_layers.items()}
 
 
-def drop_path_rates(last, depth):
+def drop_path_rates(last: Any, depth: Any) -> Any:
     """Drop probability of each of `depth` blocks: rising linearly from 0 to `last`."""
     return np.linspace(0, last, depth).tolist()
 
 
-def patches_of_16(x, channels, conv_stem):
+def patches_of_16(x: Tensor, channels: Any, conv_stem: Any) -> Any:
     """Stem of total stride 16: a PatchStem, or a ConvStem whose 3x3 convolutions have `conv_stem` channels."""
     if conv_stem is None:
         return PatchStem(channels, stride=16, name="stem")(x)
     return ConvStem(conv_stem, stride=16, out_channels=channels, name="stem")(x)
 
 
-def pool(x):
+def pool(x: Tensor) -> Any:
     """Global average of a feature map: `(batch, channels)`, float32."""
     return keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="pool")(x)
 
 
-def norm_and_classify(x, num_classes):
+def norm_and_classify(x: Tensor, num_classes: Any) -> Any:
     """LayerNorm, then `classify`."""
     return classify(LayerNorm(dtype="float32", name="norm")(x), num_classes)
 
 
-def classify(x, num_classes):
+def classify(x: Tensor, num_classes: Any) -> Any:
     """Logits `(batch, num_classes)` of feature vectors `(batch, channels)`; float32 whatever the precision policy."""
     return keras.layers.Dense(num_classes, kernel_initializer=TruncatedNormal(), dtype="float32", name="head")(x)

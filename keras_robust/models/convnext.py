@@ -1,9 +1,11 @@
 """ConvNeXt (Liu et al., "A ConvNet for the 2020s", 2022), in stages and isotropic."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_robust.layers import ConvNeXtBlock, ConvNeXtDownsample, ConvStem, PatchStem
 from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify, patches_of_16, pool
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class ConvNeXt(Architecture):
     scales_decay = True
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         if self.conv_stem is None:
             x = PatchStem(self.dims[0], stride=4, norm_epsilon=1e-6, name="stem")(x)
         else:
@@ -61,11 +63,11 @@ class IsotropicConvNeXt(Architecture):
     scales_decay = True
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {16: f"blocks_{self.depth - 1}"}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         x = patches_of_16(x, self.dim, self.conv_stem)
         for j, rate in enumerate(drop_path_rates(options.drop_path_rate, self.depth)):
-            x = ConvNeXtBlock(None, rate, name=f"blocks_{j}")(x)
+            x = ConvNeXtBlock(None, rate, name=f"blocks_{j}")(x)  # type: ignore[arg-type]
         return norm_and_classify(pool(x), options.num_classes)

@@ -1,13 +1,16 @@
 """Cost of a model: its parameters and multiply-adds, counted on its graph."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_robust.backend import keras_private
+from keras_robust.types import Tensor
 
 
-def parameters(model):
+def parameters(model: keras.Model) -> int:
     """Number of trainable weights, as the literature counts them (batch norm's moving statistics left out).
 
     Example:
@@ -18,7 +21,7 @@ def parameters(model):
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def multiply_adds(model, input_size=224):
+def multiply_adds(model: keras.Model, input_size: int | tuple[int, int] = 224) -> int:
     """Multiply-adds of one forward pass on one image: what the literature calls FLOPs.
 
     Counts convolutions, dense layers and the two products of each attention; additions of biases, norms, activations
@@ -42,8 +45,8 @@ def multiply_adds(model, input_size=224):
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     total = 0
 
-    def count(operation):
-        def run(*args, **kwargs):
+    def count(operation: keras.Layer) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Tensor:
             nonlocal total
             outputs = operation.compute_output_spec(*args, **kwargs)
             if hasattr(operation, "kernel"):
@@ -58,16 +61,16 @@ def multiply_adds(model, input_size=224):
 
         return run
 
-    def walk(graph, inputs):
+    def walk(graph: keras.Model, inputs: Any) -> None:
         keras_private.run_through_graph(graph, inputs, count)
 
     walk(model, [keras.KerasTensor((1, height, width, model.input_shape[-1]))])
     return total
 
 
-def _index_space(subscripts, operands):
+def _index_space(subscripts: Any, operands: Any) -> Any:
     """Product of the sizes of all indices of an einsum."""
-    sizes = {}
+    sizes: dict[Any, Any] = {}
     for indices, operand in zip(subscripts.split("->")[0].split(","), operands):
         sizes.update(zip(indices, operand.shape))
     return math.prod(sizes.values())

@@ -1,11 +1,13 @@
 """Feature pyramids of classifiers, for downstream tasks."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.models.registry import architecture_of
 
 
-def features(model, levels=None):
+def features(model: keras.Model, levels: Any = None) -> Any:
     """A model that gives the feature maps of a classifier instead of its logits, sharing its layers and weights.
 
     Args:

@@ -1,12 +1,14 @@
 """Models with published weights."""
 
+from typing import Any
+
 from keras_robust import weights as weight_files
 from keras_robust.checks import check_choice
-from keras_robust.models.presets import PRESETS
+from keras_robust.models.presets import PRESETS, Preset
 from keras_robust.models.registry import create
 
 
-def presets():
+def presets() -> dict[str, Preset]:
     """The published checkpoints: a dict from name to `keras_robust.models.presets.Preset`.
 
     Example:
@@ -17,7 +19,7 @@ def presets():
     return dict(PRESETS)
 
 
-def preset(name):
+def preset(name: str) -> Preset:
     """The published checkpoint called `name`, a `keras_robust.models.presets.Preset`.
 
     Raises:
@@ -26,7 +28,7 @@ def preset(name):
     return PRESETS[check_choice("name", name, PRESETS)]
 
 
-def from_preset(name, weights=None):
+def from_preset(name: str, weights: str | None = None) -> Any:
     """Build the model of a published checkpoint and load its weights.
 
     Nothing is downloaded: get the file yourself from the preset's `source` and mind its licence.

@@ -55,12 +55,12 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def names():
+def names() -> list[str]:
     """The names of all models that `create` can build, as a list of strings."""
     return list(ARCHITECTURES)
 
 
-def architecture(name):
+def architecture(name: str) -> Any:
     """The row of the model table called `name`.
 
     Raises:
@@ -109,7 +109,14 @@ def register(name: str, row: Architecture) -> None:
     ARCHITECTURES[name] = row
 
 
-def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normalization=None, layer_scale_init=None):
+def create(
+    name: str,
+    num_classes: float = 1000,
+    input_size: Any = 224,
+    drop_path_rate: float | str = 0.0,
+    normalization: str | tuple[Any, ...] | None = None,
+    layer_scale_init: float | None = None,
+) -> Any:
     """Build a classifier with random weights.
 
     The model takes images `(batch, height, width, 3)`, float, pixels in [0, 1], of any height and width its family
@@ -153,19 +160,19 @@ def create(name, num_classes=1000, input_size=224, drop_path_rate=0.0, normaliza
     return keras.Model(inputs, row.build(x, options), name=name)
 
 
-def _positive_int(name, value):
+def _positive_int(name: str, value: float) -> int:
     if not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a positive int, received {value!r}")
     return int(value)
 
 
-def _rate(drop_path_rate):
+def _rate(drop_path_rate: float | str) -> float:
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must lie in [0, 1), received {drop_path_rate!r}")
     return float(drop_path_rate)
 
 
-def _layer_scale_init(row, name, value):
+def _layer_scale_init(row: Any, name: str, value: float | None) -> float | None:
     if value is None:
         return row.layer_scale_init
     if row.layer_scale_init is None:
@@ -175,14 +182,14 @@ def _layer_scale_init(row, name, value):
     return float(value)
 
 
-def _height_and_width(input_size):
+def _height_and_width(input_size: Any) -> tuple[int, int]:
     size = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
-    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 and n % 16 == 0 for n in size):
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 and n % 16 == 0 for n in size):  # type: ignore[operator]
         raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
-    return tuple(int(n) for n in size)
+    return tuple(int(n) for n in size)  # type: ignore[return-value]
 
 
-def _mean_and_std(normalization):
+def _mean_and_std(normalization: Any) -> Any:
     if not isinstance(normalization, (tuple, list)) or len(normalization) != 2:
         raise ValueError(f"normalization must be None or a pair (mean, std), received {normalization!r}")
     return normalization

@@ -1,9 +1,11 @@
 """Residual networks: ResNet-50 (He et al., 2016) and RobArch (Peng et al., "RobArch", 2023)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_robust.layers import Bottleneck, ResNetStem
 from keras_robust.models.architecture import Architecture, classify, drop_path_rates, pool
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class ResNet(Architecture):
     scales_decay = True
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         x = ResNetStem(self.stem_channels, self.stem_pool, name="stem")(x)
         rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):

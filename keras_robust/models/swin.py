@@ -1,10 +1,12 @@
 """Swin transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", 2021)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_robust.layers import LayerNorm, PatchMerging, PatchStem, SwinBlock
 from keras_robust.layers.swin import EPSILON
 from keras_robust.models.architecture import Architecture, classify, drop_path_rates, pool
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class Swin(Architecture):
     window_size: int = 7
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         x = PatchStem(self.dim, stride=4, norm_epsilon=EPSILON, name="stem")(x)
         rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
         for i, (depth, heads) in enumerate(zip(self.depths, self.num_heads)):

@@ -1,9 +1,11 @@
 """Vision transformers: DeiT / ViT-S and -B (Touvron et al., 2021), ViT-M of DeiT III (Touvron et al., 2022)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_robust.layers import ClassToken, PatchMap, PositionEmbedding, TransformerBlock
 from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify, patches_of_16
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class ViT(Architecture):
     multiple_of = 16
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {16: f"blocks_{self.depth - 1}"}
 
-    def feature_maps(self, model):
+    def feature_maps(self, model: Any) -> Any:
         tokens, patches = model.get_layer(self.feature_layers[16]).output, model.get_layer("position").output
         return {16: PatchMap(name="patch_map")(tokens, patches)}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         x = patches_of_16(x, self.dim, self.conv_stem)
         x = PositionEmbedding([size // 16 for size in options.input_size], name="position")(x)
         x = ClassToken(position=self.class_position, name="class_token")(x)

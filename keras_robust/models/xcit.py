@@ -1,9 +1,11 @@
 """XCiT (El-Nouby et al., "XCiT: Cross-Covariance Image Transformers", 2021)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from keras_robust.layers import ClassAttentionBlock, ClassToken, FourierPosition, XCiTBlock, XCiTStem
 from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify
+from keras_robust.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ class XCiT(Architecture):
     layer_scale_init = 1.0
 
     @property
-    def feature_layers(self):
+    def feature_layers(self) -> Any:
         return {16: f"blocks_{self.depth - 1}"}
 
-    def build(self, x, options):
+    def build(self, x: Tensor, options: Any) -> Any:
         x = XCiTStem(self.dim, name="stem")(x)
         x = FourierPosition(name="position")(x)
         for j, rate in enumerate(drop_path_rates(options.drop_path_rate, self.depth)):

@@ -105,7 +105,7 @@ def build_trainer(
     """The compiled `AdversarialModel` of a recipe whose epochs have `micro_batches` steps."""
     part = recipe.training
     updates = micro_batches // part.accumulate
-    objective = OBJECTIVES[part.objective](**({} if part.beta is None else {"beta": part.beta}))
+    objective = OBJECTIVES[part.objective](**({} if part.beta is None else {"beta": part.beta}))  # type: ignore[arg-type]
     trainer = AdversarialModel(
         model,
         build_attacks(recipe) or None,

@@ -34,7 +34,7 @@ class ModelConfig:
     drop_path_rate: float = 0.0
     layer_scale_init: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("model.name", self.name, names())
 
 
@@ -54,7 +54,7 @@ class StartConfig:
     new: tuple[str, ...] = ()
     train_only: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for part in self.new:
             check_choice("start.new", part, PARTS)
         if self.train_only is not None:
@@ -92,7 +92,7 @@ class DataConfig:
     on_device: bool = False
     skip_corrupt: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("data.resolution", self.resolution)
         check_count("data.batch_size", self.batch_size)
         for pair in self.schedule:
@@ -103,7 +103,7 @@ class DataConfig:
         if list(self.schedule) != sorted(self.schedule):
             raise ValueError(f"data.schedule must be in the order of the epochs; received {self.schedule!r}.")
 
-    def resolution_at(self, epoch):
+    def resolution_at(self, epoch: int) -> int:
         """Height and width of the training images in an epoch, counted from 0."""
         return next((side for first, side in reversed(self.schedule) if first <= epoch), self.resolution)
 
@@ -140,7 +140,7 @@ class TrainingConfig:
     precision: str = "mixed_bfloat16"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("training.epochs", self.epochs)
         check_count("training.accumulate", self.accumulate)
         check_count("training.seed", self.seed, least=0)
@@ -177,7 +177,7 @@ class AttackConfig:
     n_iter: int = 2
     eps_warmup_epochs: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("attack.kind", self.kind, ATTACKS)
         check_count("attack.n_iter", self.n_iter)
         check_number("attack.eps_warmup_epochs", self.eps_warmup_epochs)
@@ -206,7 +206,7 @@ class EvaluationConfig:
     resolution: int | None = None
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n_examples", "n_iter", "every"):
             check_count(f"evaluation.{name}", getattr(self, name))
         for name in ("resolution", "batch_size"):
@@ -230,7 +230,7 @@ class CheckpointConfig:
     keep_last: int = 2
     keep_best: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.every_steps is not None:
             check_count("checkpoints.every_steps", self.every_steps)
         check_number("checkpoints.every_minutes", self.every_minutes)
@@ -254,7 +254,7 @@ class GuardConfig:
     collapse: float = 0.5
     rollbacks: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("guard.action", self.action, ("stop", "rollback", "off"))
         check_count("guard.rollbacks", self.rollbacks, least=0)
         if not 0.0 < self.collapse < 1.0:
@@ -284,12 +284,12 @@ class Recipe:
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for part in fields(self)[1:]:
             wanted = part.default_factory
-            if not isinstance(getattr(self, part.name), wanted):
+            if not isinstance(getattr(self, part.name), wanted):  # type: ignore[arg-type]
                 received = getattr(self, part.name)
-                raise ValueError(f"{part.name} must be a {wanted.__name__}; received {received!r}.")
+                raise ValueError(f"{part.name} must be a {wanted.__name__}; received {received!r}.")  # type: ignore[union-attr]
         warm = self.training.warmup_epochs
         if warm is not None and warm > self.training.epochs:
             raise ValueError(f"training.warmup_epochs must be at most training.epochs; received {warm!r}.")
@@ -343,7 +343,7 @@ class Recipe:
         return found
 
     @property
-    def warns(self):
+    def warns(self) -> list[Any]:
         """What in the recipe is known to go wrong, as sentences."""
         adversarial = self.attack.kind != "none"
         if adversarial and self.start.weights is None and self.data.policy == "heavy":

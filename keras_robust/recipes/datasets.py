@@ -1,5 +1,7 @@
 """Images for a run: batches of training from any step on, and batches of validation."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -18,10 +20,13 @@ class TrainFeed:
         steps_per_epoch: micro-batches in one pass through the data.
     """
 
-    def __init__(self, recipe, source, resolution, num_classes, seed, shard=(1, 1)):
+    def __init__(
+        self, recipe: Any, source: Any, resolution: Any, num_classes: Any, seed: int, shard: Any = (1, 1)
+    ) -> None:
         part = recipe.data
         options = {"batch_size": part.batch_size, "num_classes": num_classes, "seed": seed, "shard": shard}
-        self.augmentation = None
+        self.augmentation: data.DeviceAugmentation | None = None
+        self.pipeline: ArrayBatches | data.TrainPipeline
         if part.on_device:
             self.pipeline = ArrayBatches(source, round(resolution * MARGIN), **options)
             self.augmentation = data.DeviceAugmentation(part.policy, resolution, num_classes)
@@ -31,7 +36,7 @@ class TrainFeed:
             )
         self.steps_per_epoch = self.pipeline.steps_per_epoch
 
-    def batches(self, start_step):
+    def batches(self, start_step: Any) -> Any:
         """An endless stream of batches (images, soft labels) from one step of the run on, for `fit`."""
         return self.pipeline.dataset(start_step)
 
@@ -45,7 +50,9 @@ class ArrayBatches:
         batch_size, num_classes, seed, shard: as of `kr.data.TrainPipeline`.
     """
 
-    def __init__(self, source, resolution, batch_size, num_classes, seed=0, shard=(1, 1)):
+    def __init__(
+        self, source: Any, resolution: Any, batch_size: Any, num_classes: Any, seed: int = 0, shard: Any = (1, 1)
+    ) -> None:
         if batch_size > len(source):
             raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
         if batch_size % shard[1]:
@@ -55,11 +62,11 @@ class ArrayBatches:
         self.batch_size, self.seed, self.shard = batch_size, seed, shard
         self.steps_per_epoch = len(source) // batch_size
 
-    def dataset(self, start_step=0):
+    def dataset(self, start_step: int = 0) -> Any:
         """Batches (uint8 images, one-hot labels) from global step `start_step` on, endlessly."""
         return _Stream(self, start_step)
 
-    def batch(self, step):
+    def batch(self, step: int) -> Any:
         """Batch number `step` of the run: this shard's part."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
@@ -69,15 +76,15 @@ class ArrayBatches:
 
 
 class _Stream(keras.utils.PyDataset):
-    def __init__(self, batches, start_step):
+    def __init__(self, batches: Any, start_step: Any) -> None:
         super().__init__()
         self._batches, self._start_step = batches, start_step
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> Any:
         return None  # endless
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return self._batches.batch(self._start_step + index)
 
 
@@ -88,7 +95,9 @@ class ValidationFeed(keras.utils.PyDataset):
     Each process has its part of every batch.
     """
 
-    def __init__(self, source, n_examples, resolution, batch_size, num_classes, distribution):
+    def __init__(
+        self, source: Any, n_examples: Any, resolution: Any, batch_size: Any, num_classes: Any, distribution: Any
+    ) -> None:
         super().__init__()
         self.batch_size, self.shard = min(batch_size, n_examples, len(source)), distribution.shard
         if distribution.processes > 1 and self.batch_size % distribution.devices:
@@ -102,14 +111,14 @@ class ValidationFeed(keras.utils.PyDataset):
         self.images, labels = self.images[:count], labels[:count]
         self.labels = np.eye(num_classes, dtype="float32")[labels]
 
-    def __len__(self):
+    def __len__(self) -> Any:
         return len(self.images) // self.batch_size
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         rows = rows[shard_slice(self.shard, self.batch_size)]
         return self.images[rows].astype("float32") / 255, self.labels[rows]
 
-    def first(self, count):
+    def first(self, count: Any) -> Any:
         """A few images, float in [0, 1], and their class indices."""
         return self.images[:count].astype("float32") / 255, self.labels[:count].argmax(1)

@@ -13,11 +13,11 @@ class Preempted(SystemExit):
     75 is EX_TEMPFAIL of sysexits.h: try again later.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(75)
 
 
-def check_finite(logs, step):
+def check_finite(logs: dict[str, float], step: int) -> None:
     """Raises `TrainingBroken` where the loss in the logs of a step is not finite."""
     loss = logs.get("loss", 0.0)
     if not math.isfinite(loss):
@@ -28,7 +28,7 @@ def check_finite(logs, step):
         )
 
 
-def check_overfitting(history, share, n_examples):
+def check_overfitting(history: list[dict[str, float]], share: float, n_examples: int) -> None:
     """Raises `TrainingBroken` on catastrophic overfitting (Wong et al. 2020; Andriushchenko & Flammarion 2020).
 
     That is: robust accuracy under the multi-step attack of validation, in inference mode, has fallen below `share` of

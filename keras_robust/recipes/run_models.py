@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,13 +14,13 @@ from keras_robust.recipes.build import build_model, build_trainer
 from keras_robust.recipes.config import Recipe
 
 
-def save_model(model, path):
+def save_model(model: Any, path: Any) -> None:
     """Saves a .keras file, whole or not at all."""
     with written_aside(path) as aside:
         model.save(aside)
 
 
-def best_weights(trainer, checkpoint):
+def best_weights(trainer: Any, checkpoint: Any) -> Any:
     """The context in which a trainer restored from a scored checkpoint has the better of raw and averaged weights."""
     entry = checkpoint.info["history"][-1]
     name = "robust_accuracy" if trainer.attacks else "accuracy"
@@ -29,7 +30,7 @@ def best_weights(trainer, checkpoint):
     return nullcontext()
 
 
-def load_run(folder, which="best"):
+def load_run(folder: Any, which: str = "best") -> Any:
     """The model of a training run, finished or not, from its checkpoints.
 
     Args:

@@ -234,7 +234,7 @@ class TrainingRun:
             return
         start = self.step
         feed = self._feed(self.recipe.data.resolution_at(epoch))
-        if feed.augmentation is not None and feed.augmentation.resolution != self.trainer.augmentation.resolution:
+        if feed.augmentation is not None and feed.augmentation.resolution != self.trainer.augmentation.resolution:  # type: ignore[union-attr]
             self.trainer.augmentation = feed.augmentation
             self.trainer.make_train_function(force=True)
         self.progress.restart(start)
@@ -280,14 +280,14 @@ class TrainingRun:
         entry = self.history[-1]
         found: dict[str, float] = {}
         stop_training = self.trainer.stop_training
-        options = {"verbose": 0, "return_dict": True, "callbacks": [ValidationStop(self.stop)]}
+        options: Any = {"verbose": 0, "return_dict": True, "callbacks": [ValidationStop(self.stop)]}
         batches = self.distribution.batches(self.validation)
         for name, context in (("val", nullcontext), ("ema", self.trainer.averaged_weights)):
             if name == "ema" and not self.trainer.weight_averages:
                 continue
             with context():
                 logs = self.trainer.evaluate(batches, steps=len(self.validation), **options)
-            found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}
+            found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}  # type: ignore[union-attr]
             if self.stop.received:  # half a validation is none: it is done again when the run goes on
                 self.save_now(self.step)
                 raise Preempted

@@ -1,6 +1,8 @@
 """AdversarialModel: a Keras model that attacks every batch before it trains on it."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,6 +18,10 @@ from keras_robust.training.input_checks import accepted, check_arrays, check_los
 from keras_robust.training.objectives import AdversarialCrossEntropy
 from keras_robust.training.optimizer import of_any_backend
 from keras_robust.training.schedules import PerUpdate
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    pass
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -66,17 +72,17 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def __init__(
         self,
-        model,
-        attack,
-        validation_attack=None,
-        eps_warmup_steps=0,
-        objective=None,
-        augmentation=None,
-        ema_decay=None,
-        diagnostics=False,
-        seed=0,
-        **options,
-    ):
+        model: Callable | keras.Model,
+        attack: Any,
+        validation_attack: "Attack | None" = None,
+        eps_warmup_steps: int = 0,
+        objective: Any = None,
+        augmentation: Callable | str | None = None,
+        ema_decay: float | None = None,
+        diagnostics: bool = False,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         if not isinstance(model, keras.Model) or not model.built:
             raise ValueError(f"model must be a built keras.Model; received {model!r}.")
         attacks = tuple(attack) if isinstance(attack, (list, tuple)) else () if attack is None else (attack,)
@@ -101,7 +107,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.model = model
         self.attack = attack
         self.attacks = attacks
-        self.validation_attack = validation_attack
+        self.validation_attack: Attack = validation_attack  # type: ignore[assignment]
         self.eps_warmup_steps = check_count("eps_warmup_steps", eps_warmup_steps, least=0)
         self.objective = objective
         self.augmentation = augmentation
@@ -114,29 +120,43 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self.bad_images = keras.metrics.Sum(name="bad_images")
         self.bad_labels = keras.metrics.Sum(name="bad_labels")
-        self.attack_gain = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
-        self.zero_gradients = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
+        self.attack_gain: Any = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
+        self.zero_gradients: Any = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
         self.built = True
 
-    def _state(self, name, shape, dtype):
+    def _state(self, name: str, shape: Any, dtype: str) -> keras.Variable:
         return self.add_weight(shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name)
 
-    def call(self, x, training=None):
+    def call(self, x: Any, training: bool | None = None) -> Any:
         if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
             return tuple(self.model(each, training=training) for each in x)
         return self.model(x, training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Tensor | None = None,
+        y_pred: Any = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         if not isinstance(y_pred, (list, tuple)):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = self.objective(y, tuple(y_pred), sample_weight)
         return sum((keras_private.additional_loss(self, extra) for extra in self.losses), start=loss)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Tensor, y_pred: Any, sample_weight: Tensor | None = None) -> dict[str, Tensor]:
         adversarial = y_pred[0] if isinstance(y_pred, (list, tuple)) else y_pred
         return super().compute_metrics(x, y, adversarial, sample_weight)
 
-    def compile(self, optimizer="adamw", loss=None, *, steps_per_execution=1, **options):
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "adamw",
+        loss: Any = None,
+        *,
+        steps_per_execution: int = 1,
+        **options: Any,
+    ) -> None:
         """Configures training as `keras.Model.compile` does; `loss` must take logits.
 
         Raises:
@@ -171,11 +191,20 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             logits = keras.KerasTensor((1, self.model.output_shape[-1]))
             keras_private.build_loss_and_metrics(self, logits, logits)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(of_any_backend(config)))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options):
+    def fit(
+        self,
+        x: Any = None,
+        y: np.ndarray | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: list[Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Trains as `keras.Model.fit` does.
 
         Raises:
@@ -186,21 +215,29 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         callbacks = with_input_check(callbacks, self)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
-    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", callbacks=None, **options):
+    def evaluate(
+        self,
+        x: list[np.ndarray] | np.ndarray | None = None,
+        y: np.ndarray | None = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **options: Any,
+    ) -> dict[str, float] | list[float]:
         """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
         self._check_arrays(x, y, options.get("sample_weight"))
         callbacks = with_input_check(callbacks, self)
         return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
 
-    def train_on_batch(self, x, y=None, *arguments, **options):
+    def train_on_batch(self, x: np.ndarray, y: np.ndarray | None = None, *arguments: Any, **options: Any) -> float:
         self._check_arrays(x, y)
         return super().train_on_batch(x, y, *arguments, **options)
 
-    def test_on_batch(self, x, y=None, *arguments, **options):
+    def test_on_batch(self, x: np.ndarray, y: np.ndarray | None = None, *arguments: Any, **options: Any) -> Any:
         self._check_arrays(x, y)
         return super().test_on_batch(x, y, *arguments, **options)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable:
         # The step looks at the optimizer's moving averages before it is first applied.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
@@ -209,7 +246,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 average.assign(ops.convert_to_numpy(weight))
         return super().make_train_function(force)
 
-    def _attack_batch(self, frozen, counter, data):
+    def _attack_batch(self, frozen: Callable, counter: Tensor, data: tuple[Any, ...]) -> tuple[Any, ...]:
         """The adversarial batch of one training step; `frozen` is the model with constant weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         per_update = self._micro_batches()
@@ -226,8 +263,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             warm = ops.minimum((ops.cast(update, "float32") + 1.0) / self.eps_warmup_steps, 1.0)
         labels = self.objective.attack_labels(frozen, x, labels)
 
-        def attacked(attack):
-            first = []
+        def attacked(attack: Any) -> tuple[Any, ...]:
+            first: list[Tensor] = []
             x_adv, loss = attack.perturb(
                 frozen,
                 x,
@@ -253,17 +290,17 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             self._diagnose(*seen)
         return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
 
-    def _update_averages(self):
+    def _update_averages(self) -> None:
         """Moves the averages towards the weights, after an update."""
         if not self.weight_averages:
             return
         updated = ops.equal(self.counter % self._micro_batches(), 0)
-        rate = ops.where(updated, 1.0 - self.ema_decay, 0.0) if self._micro_batches() > 1 else 1.0 - self.ema_decay
+        rate = ops.where(updated, 1.0 - self.ema_decay, 0.0) if self._micro_batches() > 1 else 1.0 - self.ema_decay  # type: ignore[operator]
         for weight, average in zip(self.averaged, self.weight_averages):
             average.assign_add(ops.cast(rate, average.dtype) * ops.subtract(weight, average))
 
     @contextmanager
-    def averaged_weights(self):
+    def averaged_weights(self) -> Iterator[Any]:
         """Inside this context the model has the averages for weights.
 
         Raises:
@@ -284,13 +321,13 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             for weight, value in zip(self.averaged, raw):
                 weight.assign(value)
 
-    def _measure(self, frozen, data):
+    def _measure(self, frozen: Callable, data: tuple[Any, ...]) -> None:
         """Adds the batch to the robust accuracy under the validation attack."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, y, labels = self._accepted(x, y)
         attack = self.validation_attack
         keys = random.example_keys(attack.seed, 0, backend.example_index(ops.shape(x)[0]))
-        first = []
+        first: list[Tensor] = []
         x_adv, _ = attack.perturb(
             frozen,
             x,
@@ -306,15 +343,15 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             gain = losses.cross_entropy(adversarial, labels) - losses.cross_entropy(clean, labels)
             self._diagnose(gain, _is_zero(first[0]))
 
-    def _diagnose(self, gain, zero):
+    def _diagnose(self, gain: Tensor, zero: Tensor) -> None:
         self.attack_gain.update_state(gain)
         self.zero_gradients.update_state(zero)
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Tensor]:
         hidden = (self.bad_images.name, self.bad_labels.name)
         return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
 
-    def _training_logs(self, logs):
+    def _training_logs(self, logs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without what only validation measures, or nobody."""
         hidden = {self.robust_accuracy.name}
         if not self.attacks:
@@ -323,7 +360,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             hidden.add("attack_gain")
         return {name: value for name, value in logs.items() if name not in hidden}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -339,36 +376,36 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "AdversarialModel":
         config = dict(config)
         for name in ("model", "attack", "validation_attack", "objective", "augmentation"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def _inner_optimizer(self):
+    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
         return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 
-    def _micro_batches(self):
+    def _micro_batches(self) -> int:
         return self._inner_optimizer().gradient_accumulation_steps or 1
 
-    def _accepted(self, x, y):
+    def _accepted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images in [0, 1], the labels for Keras and those for the attack; what was out of range is counted."""
         x, y, labels, bad_images, bad_labels = accepted(x, y, self.model.output_shape[-1])
         self.bad_images.update_state(ops.cast(bad_images, "float32"))
         self.bad_labels.update_state(ops.cast(bad_labels, "float32"))
         return x, y, labels
 
-    def _check_arrays(self, x, y, sample_weight=None):
+    def _check_arrays(self, x: Any, y: np.ndarray | None, sample_weight: np.ndarray | None = None) -> None:
         if isinstance(x, (np.ndarray, list, tuple, dict)) or ops.is_tensor(x):
             check_arrays(x, y, sample_weight, self.model.output_shape[-1])  # streams are checked as they pass
 
 
-def _default_validation(attacks):
+def _default_validation(attacks: tuple[Any, ...]) -> APGD | None:
     if not attacks or not isinstance(attacks[0], Attack):
         return None
     return APGD(attacks[0].threat, n_iter=10, returns="misclassified")
 
 
-def _is_zero(gradient):
+def _is_zero(gradient: Tensor) -> Tensor:
     """Whether each example's gradient is zero in all entries: 1.0 or 0.0, shape (batch,)."""
     return ops.cast(ops.all(ops.equal(gradient, 0.0), axis=tuple(range(1, len(gradient.shape)))), "float32")

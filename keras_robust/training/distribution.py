@@ -1,5 +1,7 @@
 """Which devices and processes a training runs on."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.backend import distribution as backend
@@ -8,7 +10,7 @@ from keras_robust.checks import check_choice
 KINDS = ("auto", "single", "mirrored", "multi_worker", "tpu", "data_parallel")
 
 
-def start(distribution="auto", verbose=True):
+def start(distribution: str = "auto", verbose: bool = True) -> Any:
     """Prepares this process to train on one or several devices, alone or together with other processes.
 
     Call it before anything is computed; create, compile and train the model inside `scope()`; on the way out of the
@@ -53,7 +55,7 @@ def start(distribution="auto", verbose=True):
     return chosen
 
 
-def describe(distribution):
+def describe(distribution: Any) -> Any:
     """One line for people: kind, devices and processes."""
     devices = f"{distribution.devices} {distribution.hardware}{'s' if distribution.devices > 1 else ''}"
     line = f"distribution: {distribution.kind}, {devices}"

@@ -1,25 +1,33 @@
 """What a training step takes: images and labels checked before it or, where it is compiled, counted and then raised."""
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_robust.batch_checks import check_images, check_labels
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_robust.training.adversarial_model import AdversarialModel
 
 
-def check_arrays(x, y, sample_weight, classes):
+def check_arrays(
+    x: list[np.ndarray] | np.ndarray, y: np.ndarray | None, sample_weight: np.ndarray | None, classes: int
+) -> None:
     """Raises a ValueError for images, labels or weights that are not as `AdversarialModel.fit` takes them."""
     x = check_images(x)
     if y is None:
         raise ValueError("y must be given: an attack needs labels; received None.")
     labels = ops.convert_to_numpy(y)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    check_labels(labels, x.shape[0], classes)
+    check_labels(labels, x.shape[0], classes)  # type: ignore[union-attr]
     if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
         raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
 
 
-def accepted(x, y, classes):
+def accepted(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, ...]:
     """One batch inside the step, every value brought into its range.
 
     Returns:
@@ -56,11 +64,11 @@ def accepted(x, y, classes):
 class InputCheck(keras.callbacks.Callback):
     """Raises after the first batch and after every epoch what the `trainer` counted."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: "AdversarialModel") -> None:
         super().__init__()
         self.trainer = trainer
 
-    def _check(self):
+    def _check(self) -> None:
         if keras.backend.backend() == "jax":
             self.trainer.jax_state_sync()
         images, labels = (float(metric.result()) for metric in (self.trainer.bad_images, self.trainer.bad_labels))
@@ -71,22 +79,22 @@ class InputCheck(keras.callbacks.Callback):
             accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1"
             raise ValueError(f"y must be {accepted}; {labels:.0f} labels are not.")
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if batch == self.trainer.steps_per_execution - 1:
             self._check()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._check()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[Any, Any] | None = None) -> None:
         # Validation resets the counts of the epoch that it follows.
         self._check()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         self._check()
 
 
-def with_input_check(callbacks, trainer):
+def with_input_check(callbacks: Any, trainer: "AdversarialModel") -> Any:
     """The callbacks, with an `InputCheck` among them."""
     check = InputCheck(trainer)
     if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -97,14 +105,14 @@ def with_input_check(callbacks, trainer):
     return [check, *(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else [])]
 
 
-def check_loss(loss):
+def check_loss(loss: Any) -> None:
     """Refuses losses that would take the model's logits for probabilities and train wrongly without a word."""
     for each in keras.tree.flatten(loss):
         each = keras.losses.get(each) if isinstance(each, str) else each
         name = getattr(each, "__name__", type(each).__name__)
         from_keras = str(getattr(each, "__module__", "")).startswith("keras.")
         probabilities = any(part in name.lower() for part in ("cross", "divergence", "poisson"))
-        from_logits = getattr(each, "get_config", dict)().get("from_logits")
+        from_logits = getattr(each, "get_config", dict)().get("from_logits")  # type: ignore[call-overload]
         if from_logits is False or (from_logits is None and from_keras and probabilities):
             raise ValueError(
                 "loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True); "

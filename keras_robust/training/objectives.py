@@ -1,10 +1,17 @@
 """What a training step minimises: the loss on adversarial images, alone or beside that on clean ones."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import keras
 from keras import ops
 
 from keras_robust import losses
 from keras_robust.checks import check_number
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_robust.attacks.pgd import PGD
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -21,14 +28,14 @@ class AdversarialCrossEntropy(keras.losses.Loss):
 
     paired = False
 
-    def __init__(self, reduction="sum_over_batch_size", name=None):
+    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
         super().__init__(name=name or type(self).__name__.lower(), reduction=reduction)
 
-    def attack_labels(self, model, x, labels):
+    def attack_labels(self, model: Callable, x: Tensor, labels: Tensor) -> Tensor:
         """The labels that the attack moves the images away from; `model` is in inference mode."""
         return labels
 
-    def check_attack(self, attack):
+    def check_attack(self, attack: Any) -> None:
         """Raises a ValueError for an attack that cannot serve this objective."""
 
 
@@ -53,25 +60,25 @@ class TRADES(AdversarialCrossEntropy):
 
     paired = True
 
-    def __init__(self, beta=6.0, **options):
+    def __init__(self, beta: float = 6.0, **options: Any) -> None:
         super().__init__(**options)
         self.beta = check_number("beta", beta)
 
-    def attack_labels(self, model, x, labels):
+    def attack_labels(self, model: Callable | keras.Model, x: Tensor, labels: Tensor | None) -> Tensor:
         return ops.softmax(ops.cast(model(x), "float32"), axis=-1)
 
-    def check_attack(self, attack):
+    def check_attack(self, attack: "PGD") -> None:
         if not attack.random_start:
             raise ValueError(
                 "attack must have random_start=True with TRADES: at the image itself the divergence has no gradient, "
                 f"and the attack would do nothing; received {attack!r}."
             )
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: tuple[Tensor, Tensor]) -> Tensor:
         adversarial, clean = y_pred
         return losses.cross_entropy(clean, y_true) + self.beta * divergence(clean, adversarial)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta}
 
 
@@ -92,11 +99,11 @@ class MART(AdversarialCrossEntropy):
 
     paired = True
 
-    def __init__(self, beta=5.0, **options):
+    def __init__(self, beta: float = 5.0, **options: Any) -> None:
         super().__init__(**options)
         self.beta = check_number("beta", beta)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: tuple[Tensor, Tensor]) -> Tensor:
         adversarial, clean = (ops.cast(logits, "float32") for logits in y_pred)
         classes = ops.arange(adversarial.shape[-1], dtype="int32")[None]
         own = ops.equal(classes, losses.class_of(y_true)[:, None])
@@ -109,11 +116,11 @@ class MART(AdversarialCrossEntropy):
         doubt = 1.0 - ops.sum(label * ops.softmax(clean, axis=-1), axis=-1)
         return boosted + self.beta * divergence(clean, adversarial) * doubt
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self.beta}
 
 
-def divergence(first, second):
+def divergence(first: Tensor, second: Tensor) -> Tensor:
     """Kullback-Leibler divergence KL(softmax(first) || softmax(second)) of logits, float32 (batch,)."""
     log_p, log_q = (ops.log_softmax(ops.cast(logits, "float32"), axis=-1) for logits in (first, second))
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)

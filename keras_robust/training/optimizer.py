@@ -1,11 +1,13 @@
 """AdamW with the weight-decay groups of the published training."""
 
+from typing import Any
+
 import keras
 
 from keras_robust.models import architecture_of
 
 
-def undecayed(model):
+def undecayed(model: keras.Model) -> list[keras.Variable]:
     """The trainable weights of a model that take no weight decay.
 
     The published rule (Singh et al. 2023) goes by PyTorch's names for ConvNeXt and ResNet: biases and batch norms are
@@ -35,11 +37,18 @@ def undecayed(model):
     ]
 
 
-def _layer(weight):
+def _layer(weight: Any) -> Any:
     return weight.path.rsplit("/", 1)[0]
 
 
-def adamw(model, learning_rate, weight_decay=0.05, betas=(0.9, 0.95), epsilon=1e-8, accumulate=1):
+def adamw(
+    model: keras.Model,
+    learning_rate: float,
+    weight_decay: float = 0.05,
+    betas: Any = (0.9, 0.95),
+    epsilon: float = 1e-8,
+    accumulate: int = 1,
+) -> keras.optimizers.Optimizer:
     """AdamW for a model, with its weight-decay groups.
 
     Keras adds epsilon to the square root of the second moment before the bias correction, PyTorch after it: at update
@@ -70,7 +79,7 @@ def adamw(model, learning_rate, weight_decay=0.05, betas=(0.9, 0.95), epsilon=1e
     return optimizer
 
 
-def of_any_backend(config):
+def of_any_backend(config: Any) -> Any:
     """A saved `compile` configuration whose optimizers are Keras' public classes.
 
     On PyTorch, Keras 3.15 saves the classes of that backend, which on another backend load and then fail in `fit`.

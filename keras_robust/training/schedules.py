@@ -1,10 +1,13 @@
 """Learning-rate schedules, counted in updates of the weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_robust.checks import check_count, check_number
+from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -37,7 +40,15 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         (0.0005000500008463860, 0.0010000000474974513)
     """
 
-    def __init__(self, peak, epochs, steps_per_epoch, warmup_epochs=None, start=None, final=5e-6):
+    def __init__(
+        self,
+        peak: float,
+        epochs: int,
+        steps_per_epoch: int,
+        warmup_epochs: int | None = None,
+        start: float | None = None,
+        final: float = 5e-6,
+    ) -> None:
         super().__init__()
         self.peak = check_number("peak", peak)
         self.epochs = check_count("epochs", epochs)
@@ -50,25 +61,25 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.final = check_number("final", final)
         self.rates = np.array([self._rate(epoch) for epoch in range(self.epochs + 1)], "float32")
 
-    def _rate(self, epoch):
+    def _rate(self, epoch: int) -> float:
         warm, cosine = self.warmup_epochs, self.epochs - self.warmup_epochs
         if epoch < warm or cosine == 0:
             return self.start + (self.peak - self.start) * epoch / warm
         return self.final + 0.5 * (self.peak - self.final) * (1.0 + np.cos(np.pi * (epoch - warm) / cosine))
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Tensor:
         step = ops.minimum(ops.cast(step, "int32"), self.epochs * self.steps_per_epoch)
         rates = ops.convert_to_tensor(self.rates)
         epoch = ops.minimum(step // self.steps_per_epoch, self.epochs - 1)
         share = ops.cast(step - epoch * self.steps_per_epoch, "float32") / float(self.steps_per_epoch)
         return ops.take(rates, epoch) * (1.0 - share) + ops.take(rates, epoch + 1) * share
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("peak", "epochs", "steps_per_epoch", "warmup_epochs", "start", "final")
         return {name: getattr(self, name) for name in names}
 
 
-def default_warmup(epochs):
+def default_warmup(epochs: int) -> int:
     """Epochs of warm-up in the published scheme, shortened where a run is short."""
     return min(20 if epochs > 100 else 10, epochs // 5)
 
@@ -77,17 +88,17 @@ def default_warmup(epochs):
 class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule that counts updates where Keras counts the micro-batches of gradient accumulation."""
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: Any, steps: int) -> None:
         super().__init__()
         self.schedule = schedule
         self.steps = steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | keras.Variable) -> Tensor:
         return self.schedule(step // self.steps)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
 
     @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+    def from_config(cls, config: dict[str, dict[str, Any] | int]) -> "PerUpdate":
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])  # type: ignore[arg-type]

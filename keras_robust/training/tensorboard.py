@@ -46,7 +46,7 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
         images: np.ndarray | None = None,
         labels: np.ndarray | None = None,
         enlarge: int = 4,
-    ):
+    ) -> None:
         super().__init__()
         given = {"attack": attack, "images": images, "labels": labels}
         missing = [name for name, value in given.items() if value is None]

@@ -30,7 +30,7 @@ TIMM_ATTO = replace(
 )
 
 
-def _original_block(block, name):
+def _original_block(block: str, name: str) -> dict[str, str]:
     return {
         f"{block}/scale/weight": f"{name}.gamma",
         f"{block}/conv_dw/*": f"{name}.dwconv.*",

@@ -3,6 +3,7 @@
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ NAMINGS = (*convnext.NAMINGS, *vit.NAMINGS, *resnet.NAMINGS, *swin.NAMINGS, *xci
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 
 
-def load(model, path, head=None, stem=None, entry=None):
+def load(model: Any, path: Any, head: Any = None, stem: Any = None, entry: Any = None) -> None:
     """Load weights from a file into a model.
 
     Reads PyTorch state dicts: timm's ConvNeXt, ViT, DeiT, ResNet-50, Swin and XCiT, those of the original
@@ -68,20 +69,20 @@ def load(model, path, head=None, stem=None, entry=None):
             variable.assign(values[variable.path])
 
 
-def _skipped(head, stem):
+def _skipped(head: Any, stem: Any) -> Any:
     for name, value in (("head", head), ("stem", stem)):
         if value not in (None, "skip"):
             raise ValueError(f'{name} must be None or "skip", received {value!r}')
     return [name for name, value in (("head", head), ("stem", stem)) if value == "skip"]
 
 
-def _wanted(model, skipped):
+def _wanted(model: Any, skipped: Any) -> Any:
     """Shapes of the model's weights by path, without the skipped parts."""
     weights = {variable.path: tuple(variable.shape) for variable in model.weights}
     return {path: shape for path, shape in weights.items() if path.split("/")[0] not in skipped}
 
 
-def _from_torch_file(model, path, skipped, entry):
+def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any) -> Any:
     file = reading.read(path, entry)
     _check_normalization(model, file.normalization, path)
     wanted = _wanted(model, skipped)
@@ -110,7 +111,7 @@ def _from_torch_file(model, path, skipped, entry):
     return values
 
 
-def _recognise(wanted, tensors, model, path):
+def _recognise(wanted: Any, tensors: Any, model: Any, path: Any) -> Any:
     """The naming with the most names in common with the file, and its names of the weights by their Keras paths."""
     best, most = None, 0
     for naming in NAMINGS:
@@ -126,7 +127,7 @@ def _recognise(wanted, tensors, model, path):
     return best
 
 
-def _from_keras_file(model, path, skipped):
+def _from_keras_file(model: Any, path: Any, skipped: Any) -> Any:
     try:
         source = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
@@ -155,7 +156,7 @@ def _from_keras_file(model, path, skipped):
     return arrays
 
 
-def _from_h5_file(model, path, skipped):
+def _from_h5_file(model: Any, path: Any, skipped: Any) -> Any:
     if skipped:
         raise ValueError(
             f'{" and ".join(skipped)}="skip" cannot be had from {path}: it knows no names of parts; use a .keras file'
@@ -179,13 +180,13 @@ def _from_h5_file(model, path, skipped):
     return values
 
 
-def _look_into_h5(path):
+def _look_into_h5(path: Any) -> Any:
     """Number of weights in a .weights.h5 file, and its normalisation: `(mean, std)` or None."""
     import h5py
 
     count, normalization = 0, {}
 
-    def visit(name, item):
+    def visit(name: str, item: Any) -> None:
         nonlocal count
         if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
             leaf = name.rpartition("/")[2]
@@ -202,14 +203,14 @@ def _look_into_h5(path):
     return count, (normalization["mean"], normalization["std"]) if len(normalization) == 2 else None
 
 
-def normalization_of(model):
+def normalization_of(model: Any) -> Any:
     for layer in model.layers:
         if isinstance(layer, Normalize):
             return layer.mean, layer.std
     return None
 
 
-def _check_normalization(model, of_file, path):
+def _check_normalization(model: Any, of_file: Any, path: Any) -> None:
     of_model = normalization_of(model)
     if of_file is reading.UNKNOWN:
         return
@@ -224,11 +225,19 @@ def _check_normalization(model, of_file, path):
         )
 
 
-def _infinite(arrays):
+def _infinite(arrays: Any) -> Any:
     return [name for name, array in arrays.items() if not np.isfinite(array).all()]
 
 
-def _refuse_misfits(model, path, missing=(), surplus=(), misshapen=(), infinite=(), parts=None):
+def _refuse_misfits(
+    model: Any,
+    path: Any,
+    missing: Any = (),
+    surplus: Any = (),
+    misshapen: Any = (),
+    infinite: Any = (),
+    parts: Any = None,
+) -> None:
     lists = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not finite": infinite}
     misfits = [item for items in lists.values() for item in items]
     if not misfits:

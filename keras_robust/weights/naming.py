@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ LEAVES = {
 }
 
 
-def _unchanged(tensors, shapes=None):
+def _unchanged(tensors: Any, shapes: Any = None) -> Any:
     return tensors
 
 
@@ -47,7 +48,7 @@ class Naming:
     pack: Callable = _unchanged
     suits: Callable = lambda shapes: True
 
-    def name(self, path):
+    def name(self, path: Any) -> Any:
         """Tensor name of the Keras variable at `path`; None when the family has no such variable."""
         path = _with_torch_leaf(path)
         for pattern, target in self.names.items():
@@ -58,7 +59,7 @@ class Naming:
                 return re.sub(r"[#*]", "{}", target).format(*parts)
         return None
 
-    def to_torch(self, path, value):
+    def to_torch(self, path: Any, value: Any) -> Any:
         """The value of the Keras variable at `path` in PyTorch's layout."""
         value = np.transpose(value, _axes(path, value.shape))
         if any(re.fullmatch(_regex(pattern), _with_torch_leaf(path)) for pattern in self.unit_axes):
@@ -66,7 +67,7 @@ class Naming:
         return value
 
 
-def conv_stem(prefix):
+def conv_stem(prefix: str) -> dict[str, Callable]:
     """Rules for the 3x3 convolutions of a ConvStem, a sequence of convolution, norm, GELU, convolution, ..."""
     return {
         "stem/conv_#/*": lambda i, rest: f"{prefix}.{3 * i}.{rest}",
@@ -74,7 +75,7 @@ def conv_stem(prefix):
     }
 
 
-def from_torch(path, tensor, shape):
+def from_torch(path: Any, tensor: Any, shape: Any) -> Any:
     """`tensor`, in PyTorch's layout, as a value of the Keras variable of this path and shape.
 
     Returns None if it does not fit. A dense layer may come as a 1x1 convolution.
@@ -86,12 +87,12 @@ def from_torch(path, tensor, shape):
     return np.transpose(tensor.reshape(wanted), np.argsort(axes))
 
 
-def torch_shape(path, shape):
+def torch_shape(path: Any, shape: Any) -> Any:
     """Shape in PyTorch's layout of a Keras variable."""
     return tuple(shape[axis] for axis in _axes(path, shape))
 
 
-def _axes(path, shape):
+def _axes(path: Any, shape: Any) -> Any:
     """Order of the Keras variable's axes in PyTorch's tensor."""
     if not path.endswith("/kernel"):
         return tuple(range(len(shape)))
@@ -101,10 +102,10 @@ def _axes(path, shape):
     return (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
 
 
-def _with_torch_leaf(path):
+def _with_torch_leaf(path: Any) -> Any:
     layer, slash, leaf = path.rpartition("/")
     return layer + slash + LEAVES.get(leaf, leaf)
 
 
-def _regex(pattern):
+def _regex(pattern: Any) -> Any:
     return re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")

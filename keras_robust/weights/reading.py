@@ -3,9 +3,10 @@
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class StateDict:
 UNKNOWN = object()
 
 
-def read(path, entry=None):
+def read(path: Any, entry: Any = None) -> Any:
     """The `StateDict` in a .safetensors, .pt, .pth or .tar file.
 
     Args:
@@ -54,7 +55,7 @@ def read(path, entry=None):
     return _unwrap(tensors, declared, path)
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: Any) -> Any:
     import safetensors
 
     try:
@@ -67,7 +68,7 @@ def _read_safetensors(path):
     return tensors, _declared(metadata.get(METADATA_KEY), path)
 
 
-def _declared(text, path):
+def _declared(text: Any, path: Any) -> Any:
     """The normalisation in the metadata of a file."""
     if text is None:
         return UNKNOWN
@@ -78,7 +79,7 @@ def _declared(text, path):
         raise ValueError(f"{path} declares an unreadable normalisation: {text[:100]!r}") from error
 
 
-def _read_torch(path, entry):
+def _read_torch(path: Any, entry: Any) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -101,17 +102,17 @@ def _read_torch(path, entry):
     return {name: _as_array(tensor.detach()) for name, tensor in tensors.items()}
 
 
-def _choose(content, path, entry, tensor_type):
+def _choose(content: Any, path: Any, entry: Any, tensor_type: Any) -> Any:
     """The state dict in what `torch.load` returned."""
 
-    def is_state_dict(value):
+    def is_state_dict(value: Any) -> Any:
         return (
             isinstance(value, Mapping)
             and len(value) > 0
             and all(isinstance(name, str) and isinstance(item, tensor_type) for name, item in value.items())
         )
 
-    def state_dicts(content, prefix=""):
+    def state_dicts(content: Any, prefix: str = "") -> Iterator[Any]:
         """The state dicts in nested dicts, by the names that lead to them, joined by dots."""
         for name, value in content.items() if isinstance(content, Mapping) else ():
             if is_state_dict(value):
@@ -133,7 +134,7 @@ def _choose(content, path, entry, tensor_type):
     return next(iter(entries.values()))
 
 
-def _as_array(tensor):
+def _as_array(tensor: Any) -> Any:
     """Floating-point tensors as float32 arrays, others as they are."""
     if not isinstance(tensor, np.ndarray):
         tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -141,8 +142,9 @@ def _as_array(tensor):
     return tensor.astype("float32", copy=False) if tensor.dtype.kind in "fV" else tensor
 
 
-def _unwrap(tensors, declared, path):
-    plain, normalization = {}, {}
+def _unwrap(tensors: Any, declared: Any, path: Any) -> Any:
+    plain: dict[str, Any] = {}
+    normalization: dict[str, Any] = {}
     for name, tensor in tensors.items():
         name = name.removeprefix(match[0]) if (match := WRAPPERS.match(name)) else name
         if DERIVED.fullmatch(name):

@@ -1,5 +1,7 @@
 """Names of ResNet-50's and RobArch's weights."""
 
+from typing import Any
+
 from keras_robust.weights.naming import Naming
 
 RESNET = Naming(
@@ -29,7 +31,7 @@ ROBARCH_LAYERS = {
 }
 
 
-def _robarch_block(i, j, rest):
+def _robarch_block(i: Any, j: Any, rest: Any) -> Any:
     layer, _, leaf = rest.rpartition(".")
     if layer not in ROBARCH_LAYERS:
         return None

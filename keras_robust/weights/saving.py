@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras_robust.weights.loading import NAMINGS, normalization_of
 from keras_robust.weights.reading import METADATA_KEY
 
 
-def save(model, path, format="timm"):
+def save(model: Any, path: Any, format: str = "timm") -> None:
     """Save a model's weights for PyTorch.
 
     `load` and PyTorch's `load_state_dict` get the same numbers back, bit by bit. The file is written aside and then

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from keras_robust.layers.vit import bicubic_weights
 from keras_robust.weights.naming import Naming, conv_stem
 
 
-def resize(embedding, grid):
+def resize(embedding: Any, grid: Any) -> Any:
     """Position embedding `(rows, columns, channels)` for another grid, by the rule of `PositionEmbedding`."""
     if embedding.shape[:2] == tuple(grid):
         return embedding
@@ -18,7 +19,7 @@ def resize(embedding, grid):
     return np.einsum("ir,jc,rcd->ijd", by_row, by_column, embedding, optimize=True)
 
 
-def _unpack(tensors, shapes):
+def _unpack(tensors: Any, shapes: Any) -> Any:
     """Cut "pos_embed" into the class token's row and a grid of patches, resized to the model's if need be."""
     embedding, grid = tensors.get("pos_embed"), shapes["pos_embed.patches"][:2]
     if embedding is None or embedding.ndim != 3:
@@ -35,7 +36,7 @@ def _unpack(tensors, shapes):
     return {**parts, "pos_embed.patches": embedding}
 
 
-def _pack(tensors):
+def _pack(tensors: Any) -> Any:
     parts = {name: tensor for name, tensor in tensors.items() if not name.startswith("pos_embed.")}
     patches = tensors["pos_embed.patches"]
     rows = [patches.reshape(1, -1, patches.shape[-1])]

@@ -1,13 +1,14 @@
 """Names of XCiT's weights."""
 
 import re
+from typing import Any
 
 import numpy as np
 
 from keras_robust.weights.naming import Naming
 
 
-def _unpack(tensors, shapes):
+def _unpack(tensors: Any, shapes: Any) -> Any:
     """From the names of github.com/facebookresearch/xcit to timm's, where they differ."""
     parts = {}
     for name, tensor in tensors.items():

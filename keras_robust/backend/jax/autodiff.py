@@ -1,16 +1,18 @@
 """JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
 
 import weakref
+from typing import Any
 
 import jax
 import keras
 import numpy as np
 
 from keras_robust.backend.seeds import calls_with_fresh_draws
+from keras_robust.types import Tensor
 
 
-def input_gradient(function, x):
-    def total(x):
+def input_gradient(function: Any, x: Tensor) -> Any:
+    def total(x: Tensor) -> Any:
         losses, aux = function(x)
         return losses.sum(), (losses, aux)
 
@@ -18,7 +20,7 @@ def input_gradient(function, x):
     return losses, aux, gradient
 
 
-def frozen_call(layer, trainable, non_trainable):
+def frozen_call(layer: Any, trainable: Any, non_trainable: Any) -> Any:
     states = calls_with_fresh_draws(layer, non_trainable)
     return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
 
@@ -26,36 +28,36 @@ def frozen_call(layer, trainable, non_trainable):
 COMPILES_EACH_SHAPE = True
 
 
-def compile(function, model, trace=False):
+def compile(function: Any, model: Any, trace: bool = False) -> Any:
     if not isinstance(model, keras.Layer):
         run = lambda *tensors: function(model, *tensors)  # noqa: E731
         return jax.jit(run) if trace else run
     owner = weakref.ref(model)
 
     @jax.jit
-    def traced(trainable, non_trainable, *tensors):
+    def traced(trainable: Any, non_trainable: Any, *tensors: Any) -> Any:
         return function(frozen_call(owner(), trainable, non_trainable), *tensors)
 
-    def run(*tensors):
+    def run(*tensors: Any) -> Any:  # type: ignore[no-redef]
         layer = owner()
-        trainable = [variable.value for variable in layer.trainable_variables]
-        return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)
+        trainable = [variable.value for variable in layer.trainable_variables]  # type: ignore[union-attr]
+        return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)  # type: ignore[union-attr]
 
     return run
 
 
-def concurrent_calls():
+def concurrent_calls() -> Any:
     return 1
 
 
-def divide_cores(most_calls):
+def divide_cores(most_calls: Any) -> None:
     pass
 
 
-def concrete(x):
+def concrete(x: Tensor) -> Any:
     return not isinstance(x, jax.core.Tracer)
 
 
-def on_host(function, x, width):
+def on_host(function: Any, x: Tensor, width: Any) -> Any:
     result = jax.ShapeDtypeStruct((x.shape[0], width), "float32")
     return jax.pure_callback(lambda x: function(np.asarray(x)), result, x)

@@ -14,12 +14,12 @@ from keras_robust.backend.distribution import Distribution
 KINDS = ("single", "data_parallel")
 
 
-def detect():
+def detect() -> Any:
     _join()
     return "data_parallel" if jax.device_count() > 1 else "single"
 
 
-def start(kind):
+def start(kind: Any) -> Any:
     if kind == "single":
         return Distribution(hardware=_hardware())
     _join()
@@ -36,23 +36,23 @@ class DataParallel(Distribution):
 
     parallel: Any = None
 
-    def scope(self):
+    def scope(self) -> Any:
         return self.parallel.scope()
 
-    def gather(self, number):
+    def gather(self, number: Any) -> Any:
         if self.processes == 1:
             return super().gather(number)
         from jax.experimental import multihost_utils
 
         return multihost_utils.process_allgather(np.float32(number)).tolist()
 
-    def stop(self):
+    def stop(self) -> None:
         # Without it the processes wait for one another at the end, some of them for ever.
         if self.processes > 1:
             jax.distributed.shutdown()
 
 
-def _join():
+def _join() -> None:
     """Joins the other processes, if there are any and it has not been done."""
     if jax.distributed.is_initialized():
         return
@@ -66,5 +66,5 @@ def _join():
         jax.distributed.initialize()  # a TPU VM knows its neighbours; documented, never run
 
 
-def _hardware():
+def _hardware() -> Any:
     return jax.devices()[0].platform.upper()

@@ -1,5 +1,8 @@
 """JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import jax
 import keras
 import numpy as np
@@ -8,13 +11,19 @@ from keras_robust.backend import keras_private
 from keras_robust.backend.jax.autodiff import frozen_call
 
 
-def example_index(count):
+def example_index(count: Any) -> Any:
     # Traced code sees the global batch, whatever the number of devices and processes.
     return jax.numpy.arange(count, dtype="int32")
 
 
-class TrainStep:
-    def train_step(self, state, data):
+if TYPE_CHECKING:
+    from keras import Model as Base  # what the class is mixed into
+else:
+    Base = object
+
+
+class TrainStep(Base):
+    def train_step(self, state: Any, data: Any) -> Any:
         trainable, non_trainable, optimizer, metrics = state
         position = _position(self.counter, self.non_trainable_variables)
         counter = non_trainable[position]
@@ -26,7 +35,7 @@ class TrainStep:
         non_trainable = self._with_averages(trainable, non_trainable)
         return self._training_logs(logs), (trainable, non_trainable, optimizer, metrics)
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> Any:
         distribution = keras.distribution.distribution()
         if iterator is not None and distribution is not None:
             # Keras looks at the first batch alone, fails at one of another size and does not transfer ahead.
@@ -35,30 +44,30 @@ class TrainStep:
             )
         return super()._symbolic_build(iterator, data_batch)
 
-    def test_step(self, state, data):
+    def test_step(self, state: Any, data: Any) -> Any:
         trainable, non_trainable, metrics = state
         frozen = frozen_call(self, trainable, non_trainable)
         _, metrics = self._with_metrics(metrics, lambda: self._measure(frozen, data))
         return super().test_step((trainable, non_trainable, metrics), data)
 
-    def _with_metrics(self, values, function):
+    def _with_metrics(self, values: Any, function: Any) -> Any:
         """What `function()` returns, and the values of the metrics after it."""
         with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, values))) as scope:
             result = function()
         return result, [scope.get_current_value(variable) for variable in self.metrics_variables]
 
-    def _with_averages(self, trainable, non_trainable):
+    def _with_averages(self, trainable: Any, non_trainable: Any) -> Any:
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *non_trainable]))) as scope:
             self._update_averages()
         return [scope.get_current_value(variable) for variable in self.non_trainable_variables]
 
 
-def _position(variable, variables):
+def _position(variable: Any, variables: Any) -> Any:
     return next(i for i, candidate in enumerate(variables) if candidate is variable)
 
 
-def _placed(batch, distribution):
+def _placed(batch: int, distribution: Any) -> Any:
     """The batch of this process on its devices: divided among them or, where they are too many, whole on each."""
     mesh = distribution.device_mesh.backend_mesh
     counts = {len(part) for part in jax.tree.leaves(batch)}
@@ -73,7 +82,7 @@ def _placed(batch, distribution):
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch)
 
 
-def _ahead(batches):
+def _ahead(batches: Any) -> Iterator[Any]:
     """The same, one further begun: transfers to the devices run beside the step."""
     waiting = next(batches, None)
     while waiting is not None:

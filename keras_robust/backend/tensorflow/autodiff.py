@@ -3,12 +3,16 @@
 import contextlib
 import os
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_robust.types import Tensor
 
-def input_gradient(function, x):
+
+def input_gradient(function: Callable, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = tf.convert_to_tensor(x)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -24,11 +28,11 @@ COMPILES_EACH_SHAPE = False
 THREADS = "TF_NUM_INTEROP_THREADS"  # which TensorFlow reads
 
 
-def compile(function, model, trace=False):
+def compile(function: Callable, model: Callable | keras.Layer, trace: bool = False) -> Callable:
     if isinstance(model, keras.Layer):
         if model not in _forward:
             owner = weakref.ref(model)
-            _forward[model] = tf.function(lambda x: owner()(x, training=False), autograph=False)
+            _forward[model] = tf.function(lambda x: owner()(x, training=False), autograph=False)  # type: ignore[misc]
         frozen = _forward[model]
     elif trace:
         frozen = model
@@ -37,7 +41,7 @@ def compile(function, model, trace=False):
     compiled = tf.function(lambda *tensors: function(frozen, *tensors), autograph=False)
     open_shape = getattr(model, "input_shape", None)
 
-    def run(images, *tensors):
+    def run(images: Tensor, *tensors: Any) -> Any:
         # What the model leaves open, batch, height or width, stays open in the graph, which then serves every batch
         # and every resolution.
         sizes = tuple(images.shape)
@@ -46,7 +50,7 @@ def compile(function, model, trace=False):
         )
         opened = [None if free is None else known for free, known in zip(model_shape, sizes)]
 
-        def spec(tensor):
+        def spec(tensor: Tensor) -> Tensor:
             shape = list(tensor.shape)
             if shape == list(sizes):
                 shape = opened
@@ -59,37 +63,37 @@ def compile(function, model, trace=False):
     return run
 
 
-def concurrent_calls():
+def concurrent_calls() -> int:
     """The cores of a CPU: small operations gain nothing from being divided among them."""
     return 1 if len(tf.config.list_logical_devices()) > 1 else min(_cores(), _threads())
 
 
-def divide_cores(most_calls):
+def divide_cores(most_calls: int) -> None:
     calls = min(most_calls, _cores(), _threads())
     if calls > 1 and len(tf.config.list_physical_devices()) == 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         with contextlib.suppress(RuntimeError):  # TensorFlow has started
             tf.config.threading.set_intra_op_parallelism_threads(_cores() // calls)
 
 
-def _cores():
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _threads():
+def _threads() -> int:
     """How many functions TensorFlow runs at a time: as its user has said, else as many as there are cores."""
     set_by_code, set_by_user = tf.config.threading.get_inter_op_parallelism_threads(), os.environ.get(THREADS, "")
     return set_by_code or (int(set_by_user) if set_by_user.isdecimal() else 0) or _cores()
 
 
-def concrete(x):
+def concrete(x: Tensor) -> bool:
     return not tf.is_tensor(x) or hasattr(x, "numpy")
 
 
-def on_host(function, x, width):
+def on_host(function: Any, x: Tensor, width: Any) -> Any:
     return tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), (x.shape[0], width))
 
 
-def saved_function_is_differentiable(function, logits):
+def saved_function_is_differentiable(function: Any, logits: Tensor) -> Any:
     """Whether the logits of a function of a SavedModel, from images to logits, have a gradient in the images.
 
     Where another output of the function has one, TensorFlow gives zeros instead of none for the logits: an attack's
@@ -109,7 +113,7 @@ def saved_function_is_differentiable(function, logits):
         raise ValueError("it has no signature that takes images.")
 
     @tf.function(autograph=False)
-    def gradient(x):
+    def gradient(x: Tensor) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = logits(function(x))

@@ -15,7 +15,7 @@ from keras_robust.backend.distribution import Distribution
 KINDS = ("single", "mirrored", "multi_worker", "tpu")
 
 
-def detect():
+def detect() -> Any:
     processes = _cluster()
     if processes is not None and len(processes.addresses) > 1:
         return "multi_worker"
@@ -24,7 +24,7 @@ def detect():
     return "mirrored" if len(_devices()) > 1 else "single"
 
 
-def start(kind):
+def start(kind: Any) -> Any:
     if kind == "multi_worker":
         return _multi_worker()
     if kind == "tpu":
@@ -40,7 +40,7 @@ def start(kind):
     return Strategy(kind, len(devices), hardware=hardware, strategy=strategy)
 
 
-def _multi_worker():
+def _multi_worker() -> Any:
     processes = _cluster()
     if processes is None:
         raise ValueError(
@@ -72,28 +72,28 @@ class Strategy(Distribution):
 
     strategy: Any = None
 
-    def scope(self):
+    def scope(self) -> Any:
         return self.strategy.scope()
 
-    def batches(self, dataset):
+    def batches(self, dataset: Any) -> Any:
         if self.processes == 1:
             return dataset  # Keras divides it among the devices
         dataset = dataset if isinstance(dataset, tf.data.Dataset) else _from_sequence(dataset)
         parts = self.devices // self.processes
 
-        def part(batch, i):
+        def part(batch: int, i: Any) -> Any:
             count = tf.cast(tf.shape(keras.tree.flatten(batch)[0])[0], tf.int64)
             first, last = i * count // parts, (i + 1) * count // parts
             return keras.tree.map_structure(lambda tensor: tensor[first:last], batch)
 
-        def split(*batch):
-            return tf.data.Dataset.range(parts).map(lambda i: part(batch, i))
+        def split(*batch: Any) -> Any:
+            return tf.data.Dataset.range(parts).map(lambda i: part(batch, i))  # type: ignore[arg-type]
 
         return self.strategy.distribute_datasets_from_function(
             lambda context: dataset.flat_map(split) if parts > 1 else dataset
         )
 
-    def gather(self, number):
+    def gather(self, number: Any) -> Any:
         if self.processes == 1:
             return super().gather(number)
         parts = self.devices // self.processes
@@ -102,7 +102,7 @@ class Strategy(Distribution):
         return [total / parts for total in self.strategy.reduce("SUM", places, axis=None).numpy().tolist()]
 
 
-def _from_sequence(batches):
+def _from_sequence(batches: Any) -> Any:
     """A PyDataset as a `tf.data.Dataset`."""
     count = batches.num_batches
     spec = keras.tree.map_structure(
@@ -113,10 +113,10 @@ def _from_sequence(batches):
     return data if count is None else data.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def _cluster():
+def _cluster() -> Any:
     return cluster.from_tf_config() or cluster.from_slurm()
 
 
-def _devices():
+def _devices() -> Any:
     """The GPUs of this process or, without any, its CPU: one device, or as many as it has been divided into."""
     return tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")

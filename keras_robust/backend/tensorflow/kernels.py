@@ -8,14 +8,18 @@ attack) cost nothing inside `tf.function`, which drops ops without a consumer.
 import contextlib
 import contextvars
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
+
+from keras_robust.types import Tensor
 
 _usual_form = contextvars.ContextVar("usual_form", default=False)
 
 
 @contextlib.contextmanager
-def usual_forms():
+def usual_forms() -> Iterator[Any]:
     """While active, `gelu` is traced in the form by which converters to other formats know it: LiteRT has no erf."""
     token = _usual_form.set(True)
     try:
@@ -24,7 +28,7 @@ def usual_forms():
         _usual_form.reset(token)
 
 
-def layer_norm(x, gamma, beta, epsilon):
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """Normalise the last axis; statistics in float32 (at least), result in the dtype of `x`.
 
     `x`: (..., channels). `gamma`, `beta`: (channels,).
@@ -38,12 +42,12 @@ def layer_norm(x, gamma, beta, epsilon):
 
 
 @tf.custom_gradient
-def _layer_norm(x, gamma, beta, epsilon):
+def _layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor) -> tuple[Tensor, Callable]:
     centred = x - _mean(x)
     scale = tf.math.rsqrt(_mean(tf.square(centred)) + epsilon)
     normed = centred * scale
 
-    def gradient(upstream):
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         by_normed = upstream * gamma
         by_x = by_normed - _mean(by_normed) - normed * _mean(by_normed * normed)
         rows = list(range(upstream.shape.rank - 1))
@@ -52,11 +56,11 @@ def _layer_norm(x, gamma, beta, epsilon):
     return normed * gamma + beta, gradient
 
 
-def _mean(x):
+def _mean(x: Tensor) -> Tensor:
     return tf.reduce_mean(x, axis=-1, keepdims=True)
 
 
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     """`x * Phi(x)`, computed in float32 (at least); result in the dtype of `x`."""
     dtype = x.dtype
     if dtype.size < 4:
@@ -65,12 +69,12 @@ def gelu(x):
 
 
 @tf.custom_gradient
-def _gelu(x):
+def _gelu(x: Tensor) -> tuple[Tensor, Callable]:
     scaled = x * math.sqrt(0.5)
     # Not erfc, the more accurate one far below zero: TensorFlow takes twice the time for it, and PyTorch has erf too.
     phi = 0.5 * (1.0 + tf.math.erf(scaled))
 
-    def gradient(upstream):
+    def gradient(upstream: Tensor) -> Tensor:
         # Square, negate and exponentiate run as one pass, scaling beforehand would be another.
         density = tf.exp(-tf.square(scaled)) * scaled * (1.0 / math.sqrt(math.pi))
         return upstream * (phi + density)

@@ -1,14 +1,16 @@
 """PyTorch: autograd.grad on the images, eager, weights detached while the model is attacked."""
 
 import weakref
+from typing import Any
 
 import keras
 import torch
 
 from keras_robust.backend.seeds import calls_with_fresh_draws
+from keras_robust.types import Tensor
 
 
-def input_gradient(function, x):
+def input_gradient(function: Any, x: Tensor) -> Any:
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         losses, aux = function(x)
@@ -18,7 +20,7 @@ def input_gradient(function, x):
     return losses.detach(), aux.detach(), gradient
 
 
-def frozen_call(layer):
+def frozen_call(layer: Any) -> Any:
     """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
     trainable = [variable.value.detach() for variable in layer.trainable_variables]
     non_trainable = [variable.value for variable in layer.non_trainable_variables]
@@ -29,29 +31,29 @@ def frozen_call(layer):
 COMPILES_EACH_SHAPE = False
 
 
-def compile(function, model, trace=False):
+def compile(function: Any, model: Any, trace: bool = False) -> Any:
     if not isinstance(model, keras.Layer):
         return torch.no_grad()(lambda *tensors: function(model, *tensors))
     owner = weakref.ref(model)  # what is kept by model must not keep it
 
-    def run(*tensors):
+    def run(*tensors: Any) -> Any:
         with torch.no_grad():
             return function(frozen_call(owner()), *tensors)
 
     return run
 
 
-def concurrent_calls():
+def concurrent_calls() -> Any:
     return 1
 
 
-def divide_cores(most_calls):
+def divide_cores(most_calls: Any) -> None:
     pass
 
 
-def concrete(x):
+def concrete(x: Tensor) -> Any:
     return not torch.compiler.is_compiling()
 
 
-def on_host(function, x, width):
+def on_host(function: Any, x: Tensor, width: Any) -> Any:
     return torch.from_numpy(function(x.detach().cpu().numpy())).to(x.device)

@@ -4,6 +4,9 @@ Here rather than in TensorFlow because TensorFlow has no bicubic warp, and takes
 operation where these stay in place. Both release Python's lock while they work, so that threads share the cores.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from keras_robust.data.augmentation.randaugment import FUNCTIONS
@@ -12,14 +15,14 @@ from keras_robust.data.preprocessing import pillow
 ALIGNMENT = 64  # bytes; TensorFlow takes over an array that begins at a multiple of it, and copies any other
 
 
-def resize_and_flip(picture, resolution, flip):
+def resize_and_flip(picture: Any, resolution: int, flip: bool) -> Any:
     """A crop, as a Pillow image, at the resolution, by the filter of evaluation preprocessing; mirrored if `flip`."""
     images, _ = pillow()
     picture = picture.resize((int(resolution),) * 2, images.Resampling.BICUBIC)
     return picture.transpose(images.Transpose.FLIP_LEFT_RIGHT) if flip else picture
 
 
-def vary(picture, names, operations, magnitudes):
+def vary(picture: Any, names: tuple[str, ...], operations: np.ndarray, magnitudes: np.ndarray) -> Any:
     """RandAugment on a Pillow image: the operations at these positions in `names`, -1 for none."""
     for operation, magnitude in zip(operations, magnitudes):
         if operation >= 0:
@@ -27,12 +30,12 @@ def vary(picture, names, operations, magnitudes):
     return picture
 
 
-def by_pillow(image, function):
+def by_pillow(image: np.ndarray, function: Callable) -> np.ndarray:
     """`function` of an image, uint8 (height, width, 3), as Pillow's."""
     return np.asarray(function(pillow()[0].fromarray(image)))
 
 
-def erase(image, box, seed):
+def erase(image: np.ndarray, box: np.ndarray, seed: np.ndarray) -> np.ndarray:
     """An image as float32 in units of [0, 1] with standard normal noise in the box (top, left, height, width).
 
     The noise is not clipped: that is left to the end, after mixing. It is fixed by the seed for one release of numpy,
@@ -47,7 +50,7 @@ def erase(image, box, seed):
     return pixels
 
 
-def mix(pixels, other, share, box):
+def mix(pixels: np.ndarray, other: np.ndarray, share: float, box: np.ndarray) -> np.ndarray:
     """The mixture of two float images, in the memory of the first.
 
     Args:
@@ -63,7 +66,12 @@ def mix(pixels, other, share, box):
     return pixels
 
 
-def finish(own, other=None, share=1.0, box=(0, 0, 0, 0)):
+def finish(
+    own: tuple[np.ndarray, np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    share: float = 1.0,
+    box: Any = (0, 0, 0, 0),
+) -> np.ndarray:
     """An image and its partner, each as `erase` takes it, erased, mixed and clipped to [0, 1]."""
     pixels = erase(*own)
     if other is not None:
@@ -71,7 +79,7 @@ def finish(own, other=None, share=1.0, box=(0, 0, 0, 0)):
     return np.clip(pixels, 0.0, 1.0, out=pixels)
 
 
-def _empty(shape):
+def _empty(shape: tuple[int, int, int]) -> np.ndarray:
     count = int(np.prod(shape))
     memory = np.empty(count + ALIGNMENT // 4, np.float32)
     first = -memory.ctypes.data % ALIGNMENT // 4

@@ -9,6 +9,7 @@ The only module that imports keras_cv, which works in TensorFlow whatever Keras'
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 import keras_cv
 import numpy as np
@@ -17,6 +18,7 @@ import tensorflow as tf
 from keras_robust.data.augmentation import image_ops, parameters
 from keras_robust.data.augmentation.policy import HEAVY, Policy
 from keras_robust.data.tf_functions import numpy_function
+from keras_robust.types import Tensor
 
 # What `draws` asks for by numpy's names. (tensorflow.experimental.numpy cannot round in a graph.)
 NUMPY_NAMES = SimpleNamespace(
@@ -47,33 +49,33 @@ class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
 
     numbers = 0
 
-    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed=seed, dtype="float32", **kwargs)
         self.policy = policy
 
-    def draw(self, numbers):
+    def draw(self, numbers: Any) -> Any:
         """From `numbers` in [0, 1), shape (self.numbers,), to what `augment_image` takes."""
         raise NotImplementedError(f"{type(self).__name__} has no draw()")
 
-    def get_random_transformation(self, seed=None, **kwargs):
+    def get_random_transformation(self, seed: int | None = None, **kwargs: Any) -> Any:
         if seed is None:
             seed = self._random_generator.uniform_full_int([2], dtype=tf.int32)
         return self.draw(tf.random.stateless_uniform([self.numbers], seed, alg="philox"))
 
-    def output_spec(self, images):
+    def output_spec(self, images: Tensor) -> Any:
         """Type and shape of an output image."""
         return tf.TensorSpec(images.shape[-3:], images.dtype)
 
-    def _ensure_inputs_are_compute_dtype(self, inputs):
+    def _ensure_inputs_are_compute_dtype(self, inputs: Any) -> Any:
         return inputs  # 8 bits stay 8 bits
 
-    def _augment(self, inputs):
+    def _augment(self, inputs: Any) -> Any:
         drawn = inputs.get("transformations")
         if drawn is None:
             drawn = self.get_random_transformation(seed=inputs.get("seeds"))
         return {**inputs, "images": self.augment_image(inputs["images"], drawn)}
 
-    def _batch_augment(self, inputs):
+    def _batch_augment(self, inputs: Any) -> Any:
         specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), inputs)
         specs["images"] = self.output_spec(inputs["images"])
         return tf.map_fn(self._augment, inputs, fn_output_signature=specs)
@@ -90,24 +92,24 @@ class RandomResizedCrop(StatelessLayer):
 
     numbers = parameters.CROP + 1
 
-    def __init__(self, resolution: int, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+    def __init__(self, resolution: int, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(policy, seed, **kwargs)
         self.resolution = resolution
 
-    def draw(self, numbers):
+    def draw(self, numbers: Any) -> Any:
         return {"crop": numbers[:-1], "flip": numbers[-1] < self.policy.flip_probability}
 
-    def box(self, numbers, height, width):
+    def box(self, numbers: Any, height: Any, width: Any) -> Any:
         """top, left, height and width of the crop, int32 (4,), in an image of that size."""
         size = (tf.cast(length, tf.float32) for length in (height, width))
         return tf.cast(
             tf.stack(
-                parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.aspect_ratio, NUMPY_NAMES)
+                parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.aspect_ratio, NUMPY_NAMES)  # type: ignore[call-arg]
             ),
             tf.int32,
         )
 
-    def augment_image(self, image, transformation, **kwargs):
+    def augment_image(self, image: Any, transformation: Any, **kwargs: Any) -> Any:
         shape = tf.shape(image)
         top, left, height, width = tf.unstack(self.box(transformation["crop"], shape[0], shape[1]))
         spec = self.output_spec(image)
@@ -115,7 +117,7 @@ class RandomResizedCrop(StatelessLayer):
             _resize, [image[top : top + height, left : left + width], spec.shape[0], transformation["flip"]], spec
         )
 
-    def output_spec(self, images):
+    def output_spec(self, images: Tensor) -> Any:
         return tf.TensorSpec((self.resolution, self.resolution, 3), tf.uint8)
 
 
@@ -123,11 +125,11 @@ class RandAugment(StatelessLayer):
     """`policy.n_operations` operations, drawn with replacement, each applied at random: `operations.py`."""
 
     @property
-    def numbers(self):
+    def numbers(self) -> Any:  # type: ignore[override]
         return parameters.OPERATION * self.policy.n_operations
 
-    def draw(self, numbers):
-        def choose(numbers):
+    def draw(self, numbers: Any) -> Any:
+        def choose(numbers: Any) -> Any:
             which, magnitude, sign = parameters.operations(numbers, self.policy)
             return which, (sign * magnitude).astype("float32")
 
@@ -137,8 +139,8 @@ class RandAugment(StatelessLayer):
         )
         return {"operation": tf.ensure_shape(which, shape), "magnitude": tf.ensure_shape(magnitude, shape)}
 
-    def augment_image(self, image, transformation, **kwargs):
-        def vary(image, *drawn):
+    def augment_image(self, image: Any, transformation: Any, **kwargs: Any) -> Any:
+        def vary(image: Any, *drawn: Any) -> Any:
             return image_ops.by_pillow(image, lambda picture: image_ops.vary(picture, self.policy.operations, *drawn))
 
         return on_host(vary, [image, transformation["operation"], transformation["magnitude"]], self.output_spec(image))
@@ -153,10 +155,10 @@ class RandomErasing(StatelessLayer):
 
     numbers = parameters.ERASE + 2
 
-    def draw(self, numbers):
+    def draw(self, numbers: Any) -> Any:
         return {"erase": numbers[:-2], "noise": tf.cast(numbers[-2:] * 2.0**31, tf.int32)}
 
-    def augment_image(self, image, transformation, **kwargs):
+    def augment_image(self, image: Any, transformation: Any, **kwargs: Any) -> Any:
         box = transformation["erase"]
         if box.dtype != tf.int32:
             policy = self.policy
@@ -171,7 +173,7 @@ class RandomErasing(StatelessLayer):
             box = tf.cast(tf.stack(box), tf.int32)
         return on_host(image_ops.erase, [image, box, transformation["noise"]], self.output_spec(image))
 
-    def output_spec(self, images):
+    def output_spec(self, images: Tensor) -> Any:
         return tf.TensorSpec(images.shape[-3:], tf.float32)
 
 
@@ -185,19 +187,19 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
     group, and the layer draws from its own generator.
     """
 
-    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs):
+    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed=seed, dtype="float32", **kwargs)
         self.policy = policy
 
-    def get_random_transformation_batch(self, batch_size, images=None, **kwargs):
+    def get_random_transformation_batch(self, batch_size: Any, images: Tensor | None = None, **kwargs: Any) -> Any:
         size = self.policy.group_size
         groups = -(-batch_size // size)
         numbers = self._random_generator.uniform([groups, parameters.MIX])
         numbers = tf.repeat(numbers, size, axis=0)[:batch_size]
-        share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)
+        share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)  # type: ignore[union-attr]
         return {"lambda": share, "blend": blend, "box": tf.cast(tf.stack(box, axis=-1), tf.int32)}
 
-    def _batch_augment(self, inputs):
+    def _batch_augment(self, inputs: Any) -> Any:
         images, labels, drawn = inputs["images"], inputs["labels"], inputs.get("transformations")
         count = tf.shape(images)[0]
         if drawn is None:
@@ -211,28 +213,28 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
             "labels": self.augment_labels(labels, {**drawn, "partners": partners}),
         }
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: Tensor, transformations: Any, **kwargs: Any) -> Any:
         others = tf.gather(images, transformations["partners"])
         numbers = (transformations[name] for name in ("blend", "box"))
         return on_host(_mix, [images, others, *numbers], tf.TensorSpec(images.shape, tf.float32))
 
-    def augment_labels(self, labels, transformations, **kwargs):
+    def augment_labels(self, labels: Tensor, transformations: Any, **kwargs: Any) -> Any:
         return self.share(labels, tf.gather(labels, transformations["partners"]), transformations)
 
-    def share(self, labels, others, mixture):
+    def share(self, labels: Tensor, others: Any, mixture: Any) -> Any:
         """Soft labels mixed by `"lambda"`."""
         share = mixture["lambda"][..., None]
         return share * labels + (1.0 - share) * others
 
 
-def on_host(function, inputs, spec):
+def on_host(function: Any, inputs: Any, spec: Any) -> Any:
     """`function` from numpy arrays to one of this type and shape, in a graph."""
     return tf.ensure_shape(numpy_function(function, inputs, spec.dtype), spec.shape)
 
 
-def _resize(image, resolution, flip):
+def _resize(image: Any, resolution: Any, flip: Any) -> Any:
     return image_ops.by_pillow(image, lambda picture: image_ops.resize_and_flip(picture, resolution, flip))
 
 
-def _mix(images, *others):
+def _mix(images: Tensor, *others: Any) -> Any:
     return np.stack([image_ops.mix(image.copy(), *each) for image, *each in zip(images, *others)])

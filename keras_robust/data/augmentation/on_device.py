@@ -10,6 +10,7 @@ from keras_robust import random
 from keras_robust.checks import check_count
 from keras_robust.data.augmentation import parameters
 from keras_robust.data.augmentation.policy import Policy, find_policy
+from keras_robust.types import Tensor
 
 _NUMBERS = parameters.CROP + 1 + parameters.ERASE + parameters.MIX
 # Of draws that belong to the same examples as others do.
@@ -38,7 +39,7 @@ class DeviceAugmentation:
         >>> images, labels = augment(images_uint8[:80], classes[:80], keys)   # (80, 32, 32, 3), (80, 10)
     """
 
-    def __init__(self, policy: str | Policy, resolution: int, num_classes: int | None = None):
+    def __init__(self, policy: str | Policy, resolution: int, num_classes: int | None = None) -> None:
         self.policy = find_policy(policy)
         if self.policy.operations:
             raise ValueError(
@@ -71,7 +72,7 @@ class DeviceAugmentation:
             images, labels = self.mix(images, labels, mix)
         return ops.clip(images, 0.0, 1.0), labels
 
-    def crop(self, images, numbers, flip):
+    def crop(self, images: Tensor, numbers: Tensor, flip: Tensor) -> Tensor:
         """RandomResizedCrop, bicubic with antialiasing, mirrored where `flip` (batch,) holds; unclipped in the end.
 
         Along each axis it is a product with a matrix, whose rows are the filter of one pixel of the result.
@@ -80,14 +81,14 @@ class DeviceAugmentation:
         pixels = ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
         height, width = images.shape[1:3]
         sizes = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
-        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.aspect_ratio, ops)
+        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.aspect_ratio, ops)  # type: ignore[call-arg]
         across = self._filters(left, w, width)
         across = ops.where(flip[:, None, None], ops.flip(across, axis=1), across)
         # Pillow's order: rows first, clipped in between.
         rows = ops.clip(ops.einsum("bsw,bhwc->bhsc", across, pixels), 0.0, 1.0)
         return ops.clip(ops.einsum("brh,bhsc->brsc", self._filters(top, h, height), rows), 0.0, 1.0)
 
-    def erase(self, images, numbers, noise):
+    def erase(self, images: Tensor, numbers: Tensor, noise: Tensor) -> Tensor:
         """Noise in one box of some images."""
         policy, side = self.policy, float(self.resolution)
         top, left, height, width = parameters.erase_box(
@@ -95,7 +96,7 @@ class DeviceAugmentation:
         )
         return ops.where(self._inside(top, top + height, left, left + width), noise, images)
 
-    def mix(self, images, labels, numbers):
+    def mix(self, images: Tensor, labels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Mixup or cutmix, one for each group of images; all use the numbers of the first in their group."""
         count, size = ops.shape(images)[0], self.policy.group_size
         index = ops.arange(count, dtype="int32")
@@ -108,7 +109,7 @@ class DeviceAugmentation:
         mixed_labels = share * labels + (1.0 - share) * ops.take(labels, partners, axis=0)
         return ops.where(self._inside(*box), others, mixed), mixed_labels
 
-    def _soft(self, labels):
+    def _soft(self, labels: Tensor) -> Tensor:
         if len(labels.shape) == 1:
             if self.num_classes is None:
                 raise ValueError("num_classes must be given where labels are class indices; received None.")
@@ -118,7 +119,7 @@ class DeviceAugmentation:
         smoothing = self.policy.label_smoothing
         return (1.0 - smoothing) * ops.cast(labels, "float32") + smoothing / labels.shape[1]
 
-    def _filters(self, start, length, size):
+    def _filters(self, start: Tensor, length: Tensor, size: int) -> Tensor:
         """Matrices (batch, resolution, size): Keys' cubic filter with a = -0.5, widened where the crop is shrunk."""
         start, length = start[:, None, None], length[:, None, None]
         place = ops.array(np.arange(self.resolution, dtype="float32") + 0.5)[None, :, None]
@@ -131,7 +132,7 @@ class DeviceAugmentation:
         weights = ops.where((pixel >= start) & (pixel < start + length), weights, 0.0)
         return weights / ops.sum(weights, axis=-1, keepdims=True)
 
-    def _inside(self, top, bottom, left, right):
+    def _inside(self, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Booleans (batch, resolution, resolution, 1)."""
         place = ops.array(np.arange(self.resolution, dtype="float32"))[None]
         rows = (place >= top[:, None]) & (place < bottom[:, None])

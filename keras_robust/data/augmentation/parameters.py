@@ -7,8 +7,15 @@ leading axes.
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from keras_robust.types import Tensor
+
+if TYPE_CHECKING:
+    from keras_robust.data.augmentation.policy import Policy
+
 
 # As in the published pipelines, a box that does not fit is drawn again, up to ten times in all.
 ATTEMPTS = 10
@@ -16,7 +23,7 @@ ATTEMPTS = 10
 CROP, ERASE, OPERATION, MIX = 2 * ATTEMPTS + 2, 2 * ATTEMPTS + 3, 5, 4
 
 
-def crop_box(numbers, height, width, scale, ratio, xp):
+def crop_box(numbers: Tensor, height: Any, width: Any, scale: Any, ratio: Any, xp: Any) -> tuple[Any, ...]:
     """The box of RandomResizedCrop: area uniform, ratio log-uniform, position uniform.
 
     Where no attempt fits, the largest centred box whose ratio is in the range.
@@ -43,7 +50,9 @@ def crop_box(numbers, height, width, scale, ratio, xp):
     return top, left, h, w
 
 
-def erase_box(numbers, side, probability, area, ratio, xp):
+def erase_box(
+    numbers: Tensor, side: float, probability: float, area: tuple[float, float], ratio: tuple[float, float], xp: Any
+) -> tuple[Any, ...]:
     """The box of random erasing in a square image of `side` pixels, of height and width 0 where nothing is erased.
 
     Args:
@@ -62,7 +71,7 @@ def erase_box(numbers, side, probability, area, ratio, xp):
     return _position(numbers[..., -3], side - h, xp), _position(numbers[..., -2], side - w, xp), h, w
 
 
-def mixture(numbers, side, policy, xp):
+def mixture(numbers: Tensor, side: float, policy: "Policy", xp: Any) -> tuple[Any, ...]:
     """How the images of a group are mixed: mixup's share, or cutmix's box and the share that it leaves.
 
     The box has a side of `side * sqrt(1 - lambda)` and a uniform centre; what sticks out is cut off, and lambda
@@ -91,7 +100,7 @@ def mixture(numbers, side, policy, xp):
     return xp.where(cut, left_over, lam), xp.where(cut, xp.ones_like(lam), lam), tuple(edges)
 
 
-def symmetric_beta(numbers, alpha, xp):
+def symmetric_beta(numbers: Tensor, alpha: float, xp: Any) -> Tensor:
     """Draws from Beta(alpha, alpha) by inverting its distribution function: one number, one draw.
 
     The inverse is a table, linear between its entries. Below 1/2 it holds lambda^alpha, in which the distribution
@@ -108,14 +117,14 @@ def symmetric_beta(numbers, alpha, xp):
 
 
 @lru_cache
-def _beta_table(alpha, size=1025, fine=200_001):
+def _beta_table(alpha: float, size: int = 1025, fine: int = 200_001) -> np.ndarray:
     power = np.linspace(0.0, 0.5**alpha, fine)
     density = (1.0 - power ** (1.0 / alpha)) ** (alpha - 1.0)
     distribution = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     return np.interp(np.linspace(0.0, 1.0, size), distribution / distribution[-1], power).astype("float32")
 
 
-def operations(numbers, policy):
+def operations(numbers: np.ndarray, policy: "Policy") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """RandAugment's choices, in numpy: positions in `policy.operations`, -1 for none, magnitudes in [0, 10], signs.
 
     Args:
@@ -129,17 +138,17 @@ def operations(numbers, policy):
     return which, magnitude, np.where(numbers[..., 4] < 0.5, -1.0, 1.0)
 
 
-def partner(index, count, group_size, xp):
+def partner(index: Tensor, count: int, group_size: int, xp: Any) -> Tensor:
     """The position of each image's partner: the mirror image in its group of the batch of `count`."""
     first = index // group_size * group_size
     return first + xp.minimum(first + group_size, xp.full_like(first, count)) - 1 - index
 
 
-def _between(numbers, low, high):
+def _between(numbers: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * numbers
 
 
-def _first(fits, heights, widths, xp):
+def _first(fits: Tensor, heights: Tensor, widths: Tensor, xp: Any) -> tuple[Any, ...]:
     """Whether any of the attempts on the last axis fits, and height and width of the first that does."""
     order = xp.where(fits, xp.array(np.arange(ATTEMPTS, 0, -1, dtype="float32")), xp.zeros_like(heights))
     best = xp.max(order, axis=-1)
@@ -147,6 +156,6 @@ def _first(fits, heights, widths, xp):
     return best > 0.0, xp.sum(heights * is_first, axis=-1), xp.sum(widths * is_first, axis=-1)
 
 
-def _position(number, room, xp):
+def _position(number: Tensor, room: Any, xp: Any) -> Any:
     """A whole number in [0, room], uniform. A float32 number just below 1 times room + 1 may round up to room + 1."""
     return xp.minimum(xp.floor(number * (room + 1.0)), room)

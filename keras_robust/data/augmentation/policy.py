@@ -70,7 +70,7 @@ class Policy:
     group_size: int = 80
     label_smoothing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             if isinstance(getattr(self, field.name), list):  # as JSON and command lines give them
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
@@ -94,7 +94,7 @@ class Policy:
         check_count("n_operations", self.n_operations)
         check_count("group_size", self.group_size, least=2)
 
-    def _check_range(self, name, most):
+    def _check_range(self, name: str, most: int | None) -> None:
         value = getattr(self, name)
         if not isinstance(value, tuple) or len(value) != 2:
             raise ValueError(f"{name} must be a pair of numbers; received {value!r}.")

@@ -2,6 +2,7 @@
 
 import zipfile
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ArrayFile(Source):
             not as above.
     """
 
-    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0):
+    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0) -> None:
         self.path = path
         images, labels, names, drawn = _read(path, split)
         if (
@@ -60,21 +61,21 @@ class ArrayFile(Source):
         self._images = images if images.ndim == 4 else images[..., None]
         self.labels = labels
 
-    def name(self, index):
+    def name(self, index: Any) -> Any:
         return f"{self.path}: image {index}"
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         image = self._images[index]
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
-    def _drawn(self, labels, label, split, seed):
+    def _drawn(self, labels: np.ndarray, label: int, split: str | None, seed: int) -> np.ndarray:
         members = np.flatnonzero(labels == label)
         if len(members) == 1:
             raise ValueError(f"{self.path} must hold at least 2 images of class {label}, to draw a validation split.")
-        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members
+        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members  # type: ignore[arg-type]
 
 
-def _read(path, split):
+def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
     """Images, labels, class names or None, and whether the split is still to be drawn."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -98,7 +99,7 @@ def _read(path, split):
     return images, labels, names, split is not None and not suffixed
 
 
-def _first(arrays, names):
+def _first(arrays: Any, names: tuple[str, str]) -> np.ndarray:
     for name in names:
         if name in arrays:
             return arrays[name]

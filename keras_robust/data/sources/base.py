@@ -1,6 +1,7 @@
 """What every source of labelled images is."""
 
 import random
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Source:
         """The label of the image at `index`, for sources that would have to read everything to know `labels`."""
         return int(self.labels[index])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
     def summary(self) -> str:
@@ -77,7 +78,7 @@ class EncodedSource(Source):
         """The content of the image's file."""
         raise NotImplementedError(f"{type(self).__name__} has no encoded()")
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return decode(self.encoded(index), self.name(index))
 
     def encoded_with_label(self, index: int) -> tuple[bytes, int]:
@@ -86,19 +87,19 @@ class EncodedSource(Source):
 
 
 class _Subset(Source):
-    def __init__(self, source, indices):
+    def __init__(self, source: "Source", indices: list[int]) -> None:
         self._source = source
         self._indices = np.asarray(indices)
         self.class_names = source.class_names
         self.labels = source.labels[self._indices]
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return self._source.image(self._indices[index])
 
-    def name(self, index):
+    def name(self, index: Any) -> Any:
         return self._source.name(self._indices[index])
 
 
 class _EncodedSubset(_Subset, EncodedSource):
-    def encoded(self, index):
-        return self._source.encoded(self._indices[index])
+    def encoded(self, index: Any) -> Any:
+        return self._source.encoded(self._indices[index])  # type: ignore[attr-defined]

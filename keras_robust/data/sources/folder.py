@@ -1,8 +1,10 @@
 """Images in one folder per class."""
 
 import os
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,7 @@ class ImageFolder(EncodedSource):
             file that is no readable image.
     """
 
-    def __init__(self, root: str | PathLike, split: str | None, seed: int = 0):
+    def __init__(self, root: str | PathLike, split: str | None, seed: int = 0) -> None:
         if not Path(root).is_dir():
             raise ValueError(f"root must be a folder; received {str(root)!r}.")
         files = files_by_class(str(root), _names(os.fspath(root)), split, seed)
@@ -38,15 +40,15 @@ class ImageFolder(EncodedSource):
         self.paths = [os.path.join(root, name) for names in files.values() for name in names]
         self.labels = np.repeat(np.arange(len(files)), [len(names) for names in files.values()])
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.paths[index]
 
-    def encoded(self, index):
+    def encoded(self, index: int) -> bytes:
         with open(self.paths[index], "rb") as file:
             return file.read()
 
 
-def _names(root):
+def _names(root: str) -> Iterator[Any]:
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         place = Path(os.path.relpath(folder, root)).as_posix()

@@ -2,8 +2,10 @@
 
 import importlib.util
 import random
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class PhotoCrops(Source):
     SIDES = (48, 96)
     TRAIN_SHARE = 0.6
 
-    def __init__(self, split: str, per_class: int | None = None, seed: int = 0):
+    def __init__(self, split: str, per_class: int | None = None, seed: int = 0) -> None:
         check_choice("split", split, SPLITS)
         per_class = self.PER_CLASS[split] if per_class is None else check_count("per_class", per_class)
         self.class_names = tuple(PHOTOS)
@@ -62,7 +64,7 @@ class PhotoCrops(Source):
         self.boxes = np.array([box for name in PHOTOS for box in self._boxes(name, split, per_class, seed)])
         self._folder = _scikit_image_folder()
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         left, top, right, bottom = self.boxes[index]
         return self._photos[self.labels[index]][top:bottom, left:right]
 
@@ -71,10 +73,10 @@ class PhotoCrops(Source):
         return self._photos[label]
 
     @cached_property
-    def _photos(self):
+    def _photos(self) -> list[np.ndarray]:
         return [self._read(*photo) for photo in PHOTOS.values()]
 
-    def _read(self, name, size):
+    def _read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         path = self._folder / name
         if not path.is_file():
             raise FileNotFoundError(f"{path}: this release of scikit-image does not bundle the photograph; 0.26 does")
@@ -83,7 +85,7 @@ class PhotoCrops(Source):
             raise ValueError(f"{path} must be of (width, height) {size}; received {photo.shape[1::-1]}.")
         return photo
 
-    def _boxes(self, name, split, n, seed):
+    def _boxes(self, name: str, split: str, n: int, seed: int) -> Iterator[Any]:
         width, height = PHOTOS[name][1]
         border = int(width * self.TRAIN_SHARE)
         start, stop = (0, border) if split == "train" else (border, width)
@@ -109,9 +111,9 @@ def photo_crops(split: str, per_class: int | None = None, seed: int = 0) -> Phot
     return PhotoCrops(split, per_class, seed)
 
 
-def _scikit_image_folder():
+def _scikit_image_folder() -> Path:
     # Found without importing it: scikit-image loads slowly, and its own readers may want to download.
     spec = importlib.util.find_spec("skimage")
     if spec is None:
         raise ImportError("The photographs come with scikit-image: pip install 'keras-robust[quickstart]'")
-    return Path(spec.submodule_search_locations[0]) / "data"
+    return Path(spec.submodule_search_locations[0]) / "data"  # type: ignore[index]

@@ -1,7 +1,8 @@
 """From a list of file names to classes and splits: alike for a folder and for an archive of one."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from keras_robust.checks import check_choice
 
@@ -59,13 +60,13 @@ def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
     return sorted(order[:n_val] if split == "val" else order[n_val:])
 
 
-def _drawn(where, name, members, split, seed):
+def _drawn(where: str, name: str, members: list[str], split: str, seed: int) -> list[str]:
     if len(members) < 2:
         raise ValueError(f"{where} must hold at least 2 images, to draw a validation split; it holds one.")
     return [members[i] for i in drawn_split(name, len(members), split, seed)]
 
 
-def _classes(where, names, prefix=""):
+def _classes(where: str, names: Iterator[Any] | list[Any], prefix: str = "") -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for name in names:
         folder, slash, rest = name.partition("/")

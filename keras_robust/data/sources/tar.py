@@ -5,6 +5,7 @@ import tarfile
 import weakref
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class TarArchive(EncodedSource):
             files, files or contents larger than the limits; else as `ImageFolder`. The message names the file.
     """
 
-    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0):
+    def __init__(self, path: str | PathLike, split: str | None, seed: int = 0) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
@@ -54,10 +55,10 @@ class TarArchive(EncodedSource):
             self._descriptor = os.open(self.path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._descriptor)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"{self.path}:{self.names[index]}"
 
-    def encoded(self, index):
+    def encoded(self, index: int) -> bytes:
         offset, size = (int(number) for number in self._places[index])
         if self._memory is not None:
             return bytes(self._memory[offset : offset + size])
@@ -65,7 +66,7 @@ class TarArchive(EncodedSource):
         return os.pread(self._descriptor, size, offset)
 
 
-def _index(path):
+def _index(path: Path) -> tuple[Any, ...]:
     """From each member's name to (offset, size), in the file or, where it is compressed, in the bytes returned."""
     members: dict[str, tuple[int, int]] = {}
     with path.open("rb") as file:
@@ -76,7 +77,7 @@ def _index(path):
         with tarfile.open(fileobj=file, mode="r|*" if compressed else "r:") as archive:
             while (member := archive.next()) is not None:
                 # TarFile keeps every header that it has read, a kilobyte each.
-                archive.members.clear()
+                archive.members.clear()  # type: ignore[attr-defined]
                 name = member.name.removeprefix("./")
                 if name.startswith("/") or ".." in name.split("/"):
                     raise ValueError(f"{path} must hold names inside of it; received {member.name!r}.")
@@ -102,7 +103,7 @@ def _index(path):
                             f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: "
                             "store it as an uncompressed .tar, which is read image by image."
                         )
-                    memory += archive.extractfile(member).read()
+                    memory += archive.extractfile(member).read()  # type: ignore[union-attr]
                     if len(memory) - offset != member.size:
                         raise tarfile.ReadError(f"it ends within {member.name!r}")
                 members[name] = (offset, member.size)
@@ -111,7 +112,7 @@ def _index(path):
     return members, memory
 
 
-def _without_common_folder(members):
+def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str]:
     """From names without a folder that holds everything but no images to the names of the members."""
     names = {name: name for name in members}
     while True:

@@ -4,10 +4,13 @@ import os
 import struct
 import weakref
 from functools import cached_property
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
+from keras_robust.types import Tensor
 
 # What other data sets call the validation split.
 ALIASES = {"val": ("val", "validation")}
@@ -36,7 +39,9 @@ class DataSet(EncodedSource):
         ImportError: TFDS is not installed.
     """
 
-    def __init__(self, name: str, split: str | None, data_dir=None, download: bool = False):
+    def __init__(
+        self, name: str, split: str | None, data_dir: str | PathLike | None = None, download: bool = False
+    ) -> None:
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
@@ -65,27 +70,27 @@ class DataSet(EncodedSource):
                 "they are incomplete, prepare it anew."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._count
 
     @cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:  # type: ignore[override]
         return np.array([self.label(index) for index in range(len(self))], np.int64)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"tfds:{self._name}/{self._split}: example {index}"
 
-    def encoded(self, index):
+    def encoded(self, index: int) -> bytes:
         return self._example(index)[self._image].bytes_list.value[0]
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         return int(self._example(index)[self._label].int64_list.value[0])
 
-    def encoded_with_label(self, index):
+    def encoded_with_label(self, index: Any) -> Any:
         example = self._example(index)
         return example[self._image].bytes_list.value[0], int(example[self._label].int64_list.value[0])
 
-    def _example(self, index):
+    def _example(self, index: int) -> Any:
         from tensorflow.train import Example
 
         return Example.FromString(self._records[int(index)]).features.feature
@@ -94,10 +99,10 @@ class DataSet(EncodedSource):
 class _TFRecords:
     """Random access to TFRecord files: each record is its length in 8 bytes, 4 of checksum, the data, 4 of checksum."""
 
-    def __init__(self, paths):
+    def __init__(self, paths: list[str]) -> None:
         places = []
         self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
-        weakref.finalize(self, lambda descriptors: [os.close(each) for each in descriptors], self._descriptors)
+        weakref.finalize(self, lambda descriptors: [os.close(each) for each in descriptors], self._descriptors)  # type: ignore[func-returns-value]
         for number, (path, descriptor) in enumerate(zip(paths, self._descriptors)):
             offset, end = 0, os.fstat(descriptor).st_size
             while offset < end:
@@ -109,15 +114,15 @@ class _TFRecords:
                 offset += 16 + size
         self._places = np.array(places, np.int64).reshape(-1, 3)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> bytes:
         number, offset, size = (int(value) for value in self._places[index])
         return os.pread(self._descriptors[number], size, offset)
 
 
-def _records(paths, file_format):
+def _records(paths: list[Any], file_format: str) -> Any:
     paths = [os.fspath(path) for path in paths]
     if file_format == "tfrecord":
         return _TFRecords(paths)
@@ -128,14 +133,16 @@ def _records(paths, file_format):
     raise ValueError(f"files must be in the format tfrecord or array_record; received {file_format!r}.")
 
 
-def _split(name, split, splits):
-    for candidate in ALIASES.get(split, (split,)):
+def _split(name: str, split: str | None, splits: Any) -> str:
+    for candidate in ALIASES.get(split, (split,)):  # type: ignore[arg-type]
         if candidate in splits:
             return candidate
     raise ValueError(f"split must be one that {name!r} has, {', '.join(map(repr, splits))}; received {split!r}.")
 
 
-def _features(name, features, supervised_keys):
+def _features(
+    name: str, features: Tensor, supervised_keys: tuple[str, str]
+) -> tuple[str, str, tuple[str, str, str, str]]:
     """The names of image and label, and those of the classes."""
     if supervised_keys is not None and len(supervised_keys) == 2:
         image, label = supervised_keys
