@@ -1,4 +1,4 @@
-"""How sure a measured accuracy is, and whether two of them differ."""
+"""Statistics of accuracies: intervals, and tests of whether two of them differ."""
 
 import math
 from dataclasses import dataclass

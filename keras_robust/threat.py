@@ -17,7 +17,7 @@ from keras_robust.norms import LARGEST_RADIUS, NORMS
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What an adversary may do to an image: move it by at most `eps` in a norm, inside the pixel range [0, 1].
+    """A threat model: an adversary may move an image by at most `eps` in a norm, inside the pixel range [0, 1].
 
     Args:
         norm: "Linf", "L2" or "L1".

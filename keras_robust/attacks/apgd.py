@@ -45,7 +45,7 @@ def even_checkpoints(n_iter: int) -> list[int]:
 
 
 class Plan:
-    """What happens at each evaluation of a run: n_iter steps in stages, each of which evaluates its own start.
+    """Schedule of the evaluations of a run: n_iter steps in stages, each of which evaluates its own start.
 
     Attributes (numpy arrays, one entry per evaluation):
         first: a stage begins here.

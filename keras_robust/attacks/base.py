@@ -1,4 +1,4 @@
-"""What all attacks share: checks before and after, restarts, and the choice among the runs."""
+"""Base of all attacks: checks before and after, restarts, and the choice among the runs."""
 
 import weakref
 from collections.abc import Callable

@@ -203,7 +203,7 @@ class SlotRunner:
 
 
 class _Slots:
-    """Which run each slot holds: the place of its image in the call (-1: none), its number, evaluations done."""
+    """The run that each slot holds: the place of its image in the call (-1: none), its number, evaluations done."""
 
     def __init__(self, width: int) -> None:
         self.image, self.number, self.done = np.full(width, -1), np.zeros(width, int), np.zeros(width, int)
@@ -242,7 +242,7 @@ def _interleaved(x: np.ndarray, rows: list[Any], parts: "list[Outcomes]") -> "Ou
 
 
 class _Program:
-    """What is compiled of an attack on a model: the beginning of runs, and a chunk of their evaluations."""
+    """The compiled parts of an attack on a model: the beginning of runs, and a chunk of their evaluations."""
 
     def __init__(self, attack: Any, model: Callable | keras.Layer, stream: int, trace: bool) -> None:
         self._attack, self._stream = attack, stream

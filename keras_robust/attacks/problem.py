@@ -1,4 +1,4 @@
-"""What an attack works on, one batch of images and a frozen model, and what it finds there."""
+"""The problem that an attack works on, one batch of images and a frozen model, and what it finds there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

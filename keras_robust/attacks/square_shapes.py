@@ -1,4 +1,4 @@
-"""Where the Square Attack changes an image, and the shape of the change under L2 and L1.
+"""Shapes of the Square Attack: windows in an image, and the change inside of them under L2 and L1.
 
 A window is the product of two intervals, so all of this is worked out along one axis at a time: arrays (..., height)
 and (..., width) for many queries at once instead of (..., height, width) for each.

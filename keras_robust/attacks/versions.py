@@ -1,4 +1,4 @@
-"""Which attacks make up each version of AutoAttack, and their settings: one table of data.
+"""Versions of AutoAttack: the attacks of each and their settings, one table of data.
 
 Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
 section 5; for L1, Croce & Hein 2021, "Mind the box", section 5.

@@ -1,4 +1,4 @@
-"""What keras.ops does not offer: differentiate with respect to images, compile, and hook into Keras' training step.
+"""Backends: what keras.ops does not offer, gradients in the images, compilation, and hooks into Keras' training step.
 
 There is a folder for each framework, all with the same modules: `autodiff`, `trainer`, `distribution`, `kernels`; that
 of the active Keras backend is the only one that is imported. `protocol` says what they offer.

@@ -1,4 +1,4 @@
-"""Which processes train together, read from the variables that TensorFlow, Keras and SLURM launchers set."""
+"""Cluster of processes that train together, from the variables that TensorFlow, Keras and SLURM launchers set."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How each backend spreads a training over devices and processes.
+"""Distribution of a training over devices and processes, by backend.
 
 The module of the active backend defines:
 

@@ -41,7 +41,7 @@ class Autodiff(Protocol):
 
 
 class AdversarialTrainer(Protocol):
-    """What the mixin `TrainStep` of a backend, in its module `trainer`, calls of the model that it is mixed into.
+    """The model that the mixin `TrainStep` of a backend, in its module `trainer`, is mixed into: what it calls of it.
 
     `TrainStep` stands before `keras.Model` and has the backend's `train_step` and `test_step`. Beside it the module has
     `example_index(count)`: the positions in the global batch of the `count` examples at hand, int32 (count,), for on

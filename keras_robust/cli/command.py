@@ -1,4 +1,4 @@
-"""What the commands share: a parser that says what was wrong in one line, and errors in the user's words."""
+"""Common ground of the commands: a parser that says what was wrong in one line, and errors in the user's words."""
 
 import argparse
 import os

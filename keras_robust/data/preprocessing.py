@@ -1,4 +1,4 @@
-"""From an image file to the pixels that a model sees, with numpy and Pillow: the same on every backend."""
+"""Preprocessing of image files to the pixels that a model sees, with numpy and Pillow: the same on every backend."""
 
 import io
 import math

@@ -82,7 +82,7 @@ class CellBatch:
 
 @dataclass
 class BatchResult:
-    """What is known of one batch of images at one resolution.
+    """The results of one batch of images at one resolution.
 
     Attributes:
         prediction: the model's answers, int32 (n,), -1 where they are NaN.
@@ -148,7 +148,7 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class Images:
-    """Which images an evaluation used: all that a report says of them.
+    """The images of an evaluation: all that a report says of them.
 
     Attributes:
         index: their places in the dataset, int64 (n,).

@@ -152,7 +152,7 @@ def export(
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What is to be written, and how it is verified.
+    """An artefact that is to be written, and its verification.
 
     Attributes:
         threat: under which verification attacks.

@@ -1,4 +1,4 @@
-"""From encoded image files to the pixels that a model sees, as TensorFlow ops inside a SavedModel.
+"""Preprocessing of encoded image files to the pixels that a model sees, as TensorFlow ops inside a SavedModel.
 
 The same as `kr.data.decode` and `kr.data.resize_and_crop`, which evaluation uses and which run on Pillow: accurate
 inverse DCT, EXIF orientation, bicubic (a = -0.5) or bilinear, widened when shrinking, in two passes, each rounded to

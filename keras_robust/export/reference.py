@@ -1,4 +1,4 @@
-"""What the original answers: images, logits and adversarial images, to compare an exported model with."""
+"""Reference for an exported model: images, and the original's logits and adversarial images."""
 
 import io
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ ENCODINGS = (("JPEG", 1), ("PNG", 1), ("JPEG", 6), ("JPEG", 3))  # format and EX
 
 @dataclass(frozen=True)
 class VerificationSettings:
-    """How an exported model is verified.
+    """Settings of the verification of an exported model.
 
     Attributes:
         n_examples: images. Of 100, one is a point of accuracy.

@@ -39,7 +39,7 @@ class Check:
 
 @dataclass
 class Verification:
-    """What was checked and measured.
+    """The checks and measurements of an exported model.
 
     Attributes:
         checks: comparisons, each with its bound.

@@ -1,4 +1,4 @@
-"""What happens to the pixels before the stem."""
+"""Layers before the stem."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the families of models have in common."""
+"""Base of the families of models."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from keras_robust.types import Tensor
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chooses about a model, whatever its architecture (see `keras_robust.models.create`)."""
+    """Choices of a user about a model, whatever its architecture (see `keras_robust.models.create`)."""
 
     num_classes: int
     input_size: tuple[int, int]

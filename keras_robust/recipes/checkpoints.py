@@ -37,7 +37,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file says of itself.
+    """A checkpoint file by what it says of itself.
 
     Attributes:
         path: the file.

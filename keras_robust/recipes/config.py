@@ -18,7 +18,7 @@ PARTS = ("stem", "head")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What `kr.models.create` gets.
+    """Arguments of `kr.models.create`.
 
     Attributes:
         name: one of `kr.models.names()`.
@@ -40,7 +40,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class StartConfig:
-    """Where the weights come from.
+    """Source of the weights.
 
     Attributes:
         weights: None for random ones; a run's folder (its best averaged weights are taken) or a file that
@@ -216,7 +216,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When to write checkpoints, besides after every validation, and which to keep.
+    """Times at which checkpoints are written, besides after every validation, and how many are kept.
 
     Attributes:
         every_steps: None, or micro-batches between two checkpoints.
@@ -240,7 +240,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """What happens when training breaks: a loss that is not finite, or catastrophic overfitting.
+    """Reaction to a training that breaks: a loss that is not finite, or catastrophic overfitting.
 
     Attributes:
         action: "stop", or "rollback": go on from the last good checkpoint with half the learning rate and other random

@@ -1,4 +1,4 @@
-"""What tells that a training has broken."""
+"""Guards of a training: signs that it has broken."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which devices and processes a training runs on."""
+"""Devices and processes that a training runs on."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a training step takes: images and labels checked before it or, where it is compiled, counted and then raised."""
+"""Checks of a training step's input: before it or, where it is compiled, counted and then raised."""
 
 from typing import TYPE_CHECKING, Any
 

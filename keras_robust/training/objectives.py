@@ -1,4 +1,4 @@
-"""What a training step minimises: the loss on adversarial images, alone or beside that on clean ones."""
+"""Objectives of a training step: the loss on adversarial images, alone or beside that on clean ones."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

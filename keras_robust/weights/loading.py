@@ -1,4 +1,4 @@
-"""From a file into a model."""
+"""Loading of a file into a model."""
 
 import warnings
 import zipfile

@@ -1,4 +1,4 @@
-"""From the paths of Keras variables to the names and layouts of tensors in PyTorch state dicts."""
+"""Names and layouts of tensors in PyTorch state dicts, from the paths of Keras variables."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _unchanged(tensors: Any, shapes: Any = None) -> Any:
 
 @dataclass(frozen=True)
 class Naming:
-    """How PyTorch code of one origin names the weights of one family of models.
+    """Names that PyTorch code of one origin gives to the weights of one family of models.
 
     Attributes:
         names: rules from Keras paths (with PyTorch's words for the last part: "weight" for kernel and gamma, ...) to

@@ -1,4 +1,4 @@
-"""From a model into a file."""
+"""Saving of a model into a file."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What this package needs of the jax backend."""
+"""The JAX backend."""

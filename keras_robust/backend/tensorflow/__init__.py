@@ -1,1 +1,1 @@
-"""What this package needs of the tensorflow backend."""
+"""The TensorFlow backend."""

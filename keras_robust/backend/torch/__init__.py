@@ -1,1 +1,1 @@
-"""What this package needs of the torch backend."""
+"""The PyTorch backend."""

@@ -1,4 +1,4 @@
-"""What the input pipeline computes from the pixels of one image, with numpy and Pillow.
+"""Operations of the input pipeline on the pixels of one image, with numpy and Pillow.
 
 Here rather than in TensorFlow because TensorFlow has no bicubic warp, and takes a pass over the memory for each
 operation where these stay in place. Both release Python's lock while they work, so that threads share the cores.

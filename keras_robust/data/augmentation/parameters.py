@@ -1,4 +1,4 @@
-"""From uniform numbers to what an augmentation does: the same formulas for the input pipeline and for the device.
+"""Parameters of augmentations, from uniform numbers: the same formulas for the input pipeline and for the device.
 
 Each function takes numbers in [0, 1) and a namespace `xp` with numpy's names: numpy itself, `keras.ops`, or
 TensorFlow's (`augment.NUMPY_NAMES`). Whoever calls decides where the numbers come from. All are vectorised over the

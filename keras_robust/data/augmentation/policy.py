@@ -26,7 +26,7 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done to a training image, in this order, and with which numbers.
+    """An augmentation: what is done to a training image, in this order, and with which numbers.
 
     Take one of `POLICIES` and change what you like: `dataclasses.replace(kr.data.POLICIES["heavy"], mixup_alpha=0.2)`.
     A probability of 0, no operations or an alpha of 0 leave a part out.

@@ -1,4 +1,4 @@
-"""Where labelled images come from: one entry, `source`, and one file per kind."""
+"""Sources of labelled images: one entry, `source`, and one file per kind."""
 
 from os import PathLike, fspath
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every source of labelled images is."""
+"""Base of all sources of labelled images."""
 
 import random
 from typing import Any

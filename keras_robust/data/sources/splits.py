@@ -1,4 +1,4 @@
-"""From a list of file names to classes and splits: alike for a folder and for an archive of one."""
+"""Classes and splits of a list of file names: alike for a folder and for an archive of one."""
 
 import random
 from collections.abc import Iterable, Iterator
