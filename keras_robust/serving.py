@@ -8,9 +8,8 @@ from typing import Any
 
 import litserve
 import numpy as np
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-
-from keras_robust.types import Tensor
 
 OUTPUTS = ("probabilities", "classes", "names", "top5_classes", "top5_names", "top5_probabilities")
 
@@ -22,26 +21,27 @@ class Refused(ValueError):
 class Classifier(litserve.LitAPI):
     """Answers requests with an exported SavedModel."""
 
-    def __init__(self, path: Any, name: str, max_images: Any, **options: Any) -> None:
+    def __init__(self, path: Path, name: str, max_images: int, **options: Any) -> None:
         super().__init__(api_path=f"/v1/models/{name}:predict", **options)
         self.path, self.max_images = str(path), max_images
 
-    def setup(self, device: Any) -> None:
+    def setup(self, device: str) -> None:
         import tensorflow as tf
 
         self._tf, self._loaded = tf, tf.saved_model.load(self.path)
 
-    def decode_request(self, request: Any) -> Any:
+    # LitServe reads from these two annotations what travels over HTTP: any JSON in, any response out.
+    def decode_request(self, request: Request) -> np.ndarray | Refused:
         """Images uint8 (n, height, width, 3); or why there are none, which must not stop the batch."""
         try:
             return self._images(request)
         except Refused as refusal:
             return refusal
 
-    def batch(self, inputs: Any) -> Any:
+    def batch(self, inputs: list) -> list:
         return inputs
 
-    def predict(self, requests: Any) -> Any:
+    def predict(self, requests: list) -> list:
         """All images of one size run together."""
         answers = list(requests)
         for size in {images.shape[1:] for images in requests if not isinstance(images, Refused)}:
@@ -49,7 +49,7 @@ class Classifier(litserve.LitAPI):
             try:
                 outputs = self._run("serving_default", np.concatenate([requests[i] for i in chosen]))
             except Refused as refusal:
-                outputs = None
+                outputs = {}
                 for i in chosen:
                     answers[i] = refusal
             start = 0
@@ -59,16 +59,16 @@ class Classifier(litserve.LitAPI):
                 start = stop
         return answers
 
-    def unbatch(self, output: Any) -> Any:
+    def unbatch(self, output: list) -> list:
         return output
 
-    def encode_response(self, output: Any) -> Any:
+    def encode_response(self, output: Any) -> Response:
         if isinstance(output, Refused):
             return JSONResponse({"error": str(output)}, 400)
         rows = zip(*(_plain(output[name]) for name in OUTPUTS))
-        return {"predictions": [dict(zip(OUTPUTS, row)) for row in rows]}
+        return JSONResponse({"predictions": [dict(zip(OUTPUTS, row)) for row in rows]})
 
-    def _images(self, request: Any) -> Any:
+    def _images(self, request: Any) -> np.ndarray:
         if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
             raise Refused('the body must be JSON: {"signature_name": ..., "instances": [...]}')
         instances, signature = request["instances"], request.get("signature_name", "serving_default")
@@ -80,7 +80,7 @@ class Classifier(litserve.LitAPI):
             return _pixels(instances)
         raise Refused(f"signature_name must be jpeg or serving_default; received {signature!r:.100}")
 
-    def _run(self, signature: Any, images: Tensor) -> Any:
+    def _run(self, signature: str, images: Any) -> dict[str, np.ndarray]:
         try:
             outputs = self._loaded.signatures[signature](images=self._tf.constant(images))
         except self._tf.errors.InvalidArgumentError as error:
@@ -88,14 +88,14 @@ class Classifier(litserve.LitAPI):
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _bytes(instance: Any) -> Any:
+def _bytes(instance: Any) -> bytes:
     try:
         return base64.b64decode(instance["b64"], validate=True)
     except (TypeError, KeyError, binascii.Error, ValueError) as error:
         raise Refused('instances of signature jpeg must be {"b64": base64 of a file}') from error
 
 
-def _pixels(instances: Any) -> Any:
+def _pixels(instances: list) -> np.ndarray:
     try:
         images = np.array(instances)
     except ValueError as error:
@@ -107,11 +107,11 @@ def _pixels(instances: Any) -> Any:
     return images.astype(np.uint8)
 
 
-def _plain(values: Any) -> Any:
+def _plain(values: np.ndarray) -> list:
     return (np.char.decode(values.astype(bytes), "utf-8") if values.dtype == object else values).tolist()
 
 
-def _reason(error: Any) -> Any:
+def _reason(error: Any) -> str:
     """The sentence of an error inside the graph, without the nodes around it."""
     text = " ".join(str(error.message).split())
     for before in ("assertion failed:", "<stack traces unavailable>"):

@@ -69,7 +69,7 @@ class Plan:
         last[-1] = False
         # What evaluations beyond the end see, in batches whose examples end at different times.
         for column, value in ((first, False), (last, False), (due, 0), (reach, 1.0), (counts, False)):
-            column.append(value)  # type: ignore[arg-type]
+            column += [value]
         self.staged = len(stages) > 1
         self.first, self.last, self.counts = np.array(first), np.array(last), np.array(counts)
         self.due, self.reach = np.array(due, "float32"), np.array(reach, "float32")

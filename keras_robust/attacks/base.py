@@ -188,7 +188,7 @@ class Attack:
             return problem.norm.project(attempt(0, observe).x, x, problem.eps), None
         first = attempt(0, observe)
         if self.random_start:
-            untargeted = replace(problem, target=targets[:, 0]) if self.targeted else problem  # type: ignore[index]
+            untargeted = problem if targets is None else replace(problem, target=targets[:, 0])
             first = Found(x, *untargeted.value(x)).merge(first, self.returns)
 
         def merge(i: int, state: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -142,7 +142,8 @@ class SlotRunner:
         # it goes on when a later one succeeds, so that the outcome does not depend on which slots were free.
         waiting = [(image, number) for number in range(n_attempts) for image in range(len(x))][::-1]
         slots = _Slots(slot_count(len(waiting), batch_size))
-        state = inputs = None
+        state: list[Tensor] = []
+        inputs: Any = None
         while True:
             if stop.is_set():
                 raise CancelledError
@@ -154,7 +155,7 @@ class SlotRunner:
                 return Outcomes(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
             if width < len(slots):
                 kept = slots.narrow(width)
-                state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]  # type: ignore[attr-defined, union-attr]
+                state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
                 inputs = None
             idle = np.flatnonzero(~slots.busy)
             refill = waiting and len(idle) >= max(1, IDLE_SHARE * len(slots))
@@ -166,7 +167,7 @@ class SlotRunner:
             if refill:
                 state = self._fill(state, inputs, slots.done == 0)
             done = ops.convert_to_tensor(slots.done.astype("int32"))
-            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)  # type: ignore[misc]
+            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)
             misclassified, in_vain = ops.convert_to_numpy(misclassified), ops.convert_to_numpy(in_vain)
             busy = np.flatnonzero(slots.busy)
             left = np.minimum(attack.chunk, attack.evaluations - slots.done[busy])

@@ -54,7 +54,7 @@ def ensemble(
     for name, changes in VERSIONS[check_choice("version", version, tuple(VERSIONS))].items():
         kind, settings = ATTACKS[name]
         settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" else {}), **changes}
-        needed, instead = FALLBACKS.get(settings.get("loss"), (0, None))  # type: ignore[arg-type]
+        needed, instead = FALLBACKS.get(settings.get("loss", ""), (0, ""))
         if num_classes is not None and num_classes < needed:
             settings["loss"] = instead
         attacks[name] = kind(threat, seed=seed, **settings)

@@ -223,8 +223,8 @@ def _crop(pipeline: Any, index: Any, numbers: Any) -> Any:
                 raise
             pipeline.skipped[source.name(index)] = str(error)
             continue
-        size = (np.float32(length) for length in image.shape[:2])
-        box = parameters.crop_box(numbers, *size, policy.crop_scale, policy.aspect_ratio, np)  # type: ignore[call-arg]
+        rows, columns = (np.float32(length) for length in image.shape[:2])
+        box = parameters.crop_box(numbers, rows, columns, policy.crop_scale, policy.aspect_ratio, np)
         top, left, height, width = (int(edge) for edge in box)
         return np.ascontiguousarray(image[top : top + height, left : left + width]), np.int64(source.label(index))
     raise ValueError(f"{MAX_SKIPPED_IN_A_ROW} images in a row cannot be read, the last is {source.name(index)}.")

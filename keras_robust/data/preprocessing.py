@@ -95,9 +95,9 @@ def _rgb(image: Any) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _check_uint8_rgb(image: list[list[int]] | np.ndarray | None) -> None:
-    dtype, shape = getattr(image, "dtype", None), getattr(image, "shape", None)
-    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:  # type: ignore[arg-type, index, operator]
+def _check_uint8_rgb(image: Any) -> None:
+    dtype, shape = getattr(image, "dtype", None), tuple(getattr(image, "shape", ()))
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"image must be uint8 of shape (height, width, 3); received {dtype} of shape {shape}.")
 
 

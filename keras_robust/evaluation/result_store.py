@@ -263,7 +263,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz file, whole or not at all."""
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def check_same(here: EvaluationSettings, there: EvaluationSettings, what: str) -> None:

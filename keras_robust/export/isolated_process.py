@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class FreshProcess:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, text=True
         )
+        self._requests, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         hello = self._read()
         self.load_seconds, self.documents = hello["load_seconds"], hello["documents"]
 
@@ -68,13 +69,13 @@ class FreshProcess:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.stdin.close()  # type: ignore[union-attr]
+        self._requests.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]
+        self._answers.close()
         self._errors.close()
         self._folder.cleanup()
 
@@ -91,8 +92,8 @@ class FreshProcess:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
-            self._process.stdin.flush()  # type: ignore[union-attr]
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
         except BrokenPipeError:
             pass  # what it died of is in the standard error
         return self._read()
@@ -100,7 +101,7 @@ class FreshProcess:
     def _read(self) -> dict[str, Any]:
         timer = threading.Timer(TIMEOUT, self._process.kill)
         timer.start()
-        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        line = self._answers.readline()
         timer.cancel()
         if line:
             return json.loads(line)

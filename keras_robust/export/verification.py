@@ -228,7 +228,8 @@ def _in_turns(first: Callable, second: Callable, seconds: float, bound: Any) -> 
     """Seconds of two pieces of work in turns; up to three times as often where the ratio misses its bound."""
     for _ in range(2):
         first(), second()
-    times, deadline, least = ([], []), time.monotonic() + seconds, ROUNDS[0]  # type: ignore[var-annotated]
+    times: tuple[list[float], list[float]] = ([], [])
+    deadline, least = time.monotonic() + seconds, ROUNDS[0]
     for extension in range(3):
         while len(times[0]) < least or (time.monotonic() < deadline and len(times[0]) < (1 + extension) * ROUNDS[1]):
             times[0].append(first())

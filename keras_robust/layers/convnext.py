@@ -28,7 +28,7 @@ class ConvNeXtBlock(keras.layers.Layer):
     >>> y = ConvNeXtBlock(layer_scale_init=1e-6)(keras.random.normal((2, 14, 14, 96)))
     """
 
-    def __init__(self, layer_scale_init: float = 1e-6, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, layer_scale_init: float | None = 1e-6, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layer_scale_init = layer_scale_init
         self.drop_path_rate = drop_path_rate

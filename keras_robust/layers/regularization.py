@@ -69,14 +69,15 @@ class StochasticDepth(keras.layers.Layer):
             raise ValueError(f"rate must lie in [0, 1), received {rate!r}")
         self.rate = float(rate)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0 else None
+        if rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
     def call(self, x: Tensor, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        seed = self.seed_generator.next()  # type: ignore[union-attr]
+        seed = self.seed_generator.next()
         keys = random.example_keys(seed[0], seed[1], backend.example_index(ops.shape(x)[0]))
         kept = random.uniform(keys, x[(slice(None),) + (slice(1),) * (len(x.shape) - 1)]) < keep
         return x * (ops.cast(kept, x.dtype) / keep)

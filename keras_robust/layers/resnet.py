@@ -150,7 +150,8 @@ class Bottleneck(keras.layers.Layer):
         self.conv3 = self._conv(channels, 1, name="conv3")
         # At first the block is its shortcut (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1).
         self.norm3 = batch_norm(gamma_initializer="zeros", name="norm3", **common)
-        self.shortcut_conv = self.shortcut_norm = None
+        self.shortcut_conv: keras.Layer | None = None
+        self.shortcut_norm: keras.Layer | None = None
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
     def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
@@ -187,7 +188,7 @@ class Bottleneck(keras.layers.Layer):
         if self.squeeze is not None:
             branch = self.squeeze(branch)
         branch = self.drop(self.norm3(self.conv3(branch), training=training), training=training)
-        if self.shortcut_conv is not None:
+        if self.shortcut_conv is not None and self.shortcut_norm is not None:
             x = self.shortcut_norm(self.shortcut_conv(x), training=training)
         return self.activation(x + branch)
 

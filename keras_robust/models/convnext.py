@@ -69,5 +69,5 @@ class IsotropicConvNeXt(Architecture):
     def build(self, x: Tensor, options: Any) -> Any:
         x = patches_of_16(x, self.dim, self.conv_stem)
         for j, rate in enumerate(drop_path_rates(options.drop_path_rate, self.depth)):
-            x = ConvNeXtBlock(None, rate, name=f"blocks_{j}")(x)  # type: ignore[arg-type]
+            x = ConvNeXtBlock(None, rate, name=f"blocks_{j}")(x)
         return norm_and_classify(pool(x), options.num_classes)

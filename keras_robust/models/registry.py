@@ -184,9 +184,9 @@ def _layer_scale_init(row: Any, name: str, value: float | None) -> float | None:
 
 def _height_and_width(input_size: Any) -> tuple[int, int]:
     size = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
-    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 and n % 16 == 0 for n in size):  # type: ignore[operator]
+    if len(size) != 2 or not all(isinstance(n, Integral) and int(n) > 0 and int(n) % 16 == 0 for n in size):
         raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
-    return tuple(int(n) for n in size)  # type: ignore[return-value]
+    return int(size[0]), int(size[1])
 
 
 def _mean_and_std(normalization: Any) -> Any:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -105,7 +106,8 @@ def build_trainer(
     """The compiled `AdversarialModel` of a recipe whose epochs have `micro_batches` steps."""
     part = recipe.training
     updates = micro_batches // part.accumulate
-    objective = OBJECTIVES[part.objective](**({} if part.beta is None else {"beta": part.beta}))  # type: ignore[arg-type]
+    options: dict[str, Any] = {} if part.beta is None else {"beta": part.beta}
+    objective = OBJECTIVES[part.objective](**options)
     trainer = AdversarialModel(
         model,
         build_attacks(recipe) or None,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
 from keras_robust.models import names
@@ -286,10 +286,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for part in fields(self)[1:]:
-            wanted = part.default_factory
-            if not isinstance(getattr(self, part.name), wanted):  # type: ignore[arg-type]
+            wanted = cast(type, part.default_factory)
+            if not isinstance(getattr(self, part.name), wanted):
                 received = getattr(self, part.name)
-                raise ValueError(f"{part.name} must be a {wanted.__name__}; received {received!r}.")  # type: ignore[union-attr]
+                raise ValueError(f"{part.name} must be a {wanted.__name__}; received {received!r}.")
         warm = self.training.warmup_epochs
         if warm is not None and warm > self.training.epochs:
             raise ValueError(f"training.warmup_epochs must be at most training.epochs; received {warm!r}.")

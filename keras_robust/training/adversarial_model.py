@@ -292,10 +292,11 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def _update_averages(self) -> None:
         """Moves the averages towards the weights, after an update."""
-        if not self.weight_averages:
+        if self.ema_decay is None:
             return
         updated = ops.equal(self.counter % self._micro_batches(), 0)
-        rate = ops.where(updated, 1.0 - self.ema_decay, 0.0) if self._micro_batches() > 1 else 1.0 - self.ema_decay  # type: ignore[operator]
+        rate = 1.0 - self.ema_decay
+        rate = ops.where(updated, rate, 0.0) if self._micro_batches() > 1 else rate
         for weight, average in zip(self.averaged, self.weight_averages):
             average.assign_add(ops.cast(rate, average.dtype) * ops.subtract(weight, average))
 

@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from keras_robust.training.adversarial_model import AdversarialModel
 
 
-def check_arrays(
-    x: list[np.ndarray] | np.ndarray, y: np.ndarray | None, sample_weight: np.ndarray | None, classes: int
-) -> None:
+def check_arrays(x: Tensor, y: Tensor, sample_weight: Tensor | None, classes: int) -> None:
     """Raises a ValueError for images, labels or weights that are not as `AdversarialModel.fit` takes them."""
     x = check_images(x)
     if y is None:
         raise ValueError("y must be given: an attack needs labels; received None.")
     labels = ops.convert_to_numpy(y)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    check_labels(labels, x.shape[0], classes)  # type: ignore[union-attr]
+    check_labels(labels, x.shape[0], classes)
     if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
         raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
 
@@ -112,7 +110,7 @@ def check_loss(loss: Any) -> None:
         name = getattr(each, "__name__", type(each).__name__)
         from_keras = str(getattr(each, "__module__", "")).startswith("keras.")
         probabilities = any(part in name.lower() for part in ("cross", "divergence", "poisson"))
-        from_logits = getattr(each, "get_config", dict)().get("from_logits")  # type: ignore[call-overload]
+        from_logits = each.get_config().get("from_logits") if hasattr(each, "get_config") else None
         if from_logits is False or (from_logits is None and from_keras and probabilities):
             raise ValueError(
                 "loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True); "

@@ -100,5 +100,5 @@ class PerUpdate(keras.optimizers.schedules.LearningRateSchedule):
         return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
 
     @classmethod
-    def from_config(cls, config: dict[str, dict[str, Any] | int]) -> "PerUpdate":
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])  # type: ignore[arg-type]
+    def from_config(cls, config: dict[str, Any]) -> "PerUpdate":
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])

@@ -1,7 +1,8 @@
 """JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
 
 import weakref
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import jax
 import keras
@@ -30,18 +31,18 @@ COMPILES_EACH_SHAPE = True
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
     if not isinstance(model, keras.Layer):
-        run = lambda *tensors: function(model, *tensors)  # noqa: E731
-        return jax.jit(run) if trace else run
+        unbound = partial(function, model)
+        return jax.jit(unbound) if trace else unbound
     owner = weakref.ref(model)
 
     @jax.jit
     def traced(trainable: Any, non_trainable: Any, *tensors: Any) -> Any:
         return function(frozen_call(owner(), trainable, non_trainable), *tensors)
 
-    def run(*tensors: Any) -> Any:  # type: ignore[no-redef]
-        layer = owner()
-        trainable = [variable.value for variable in layer.trainable_variables]  # type: ignore[union-attr]
-        return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)  # type: ignore[union-attr]
+    def run(*tensors: Any) -> Any:
+        layer = cast(keras.Layer, owner())
+        trainable = [variable.value for variable in layer.trainable_variables]
+        return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)
 
     return run
 

@@ -101,10 +101,12 @@ class RandomResizedCrop(StatelessLayer):
 
     def box(self, numbers: Any, height: Any, width: Any) -> Any:
         """top, left, height and width of the crop, int32 (4,), in an image of that size."""
-        size = (tf.cast(length, tf.float32) for length in (height, width))
+        rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
         return tf.cast(
             tf.stack(
-                parameters.crop_box(numbers, *size, self.policy.crop_scale, self.policy.aspect_ratio, NUMPY_NAMES)  # type: ignore[call-arg]
+                parameters.crop_box(
+                    numbers, rows, columns, self.policy.crop_scale, self.policy.aspect_ratio, NUMPY_NAMES
+                )
             ),
             tf.int32,
         )
@@ -191,12 +193,12 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         super().__init__(seed=seed, dtype="float32", **kwargs)
         self.policy = policy
 
-    def get_random_transformation_batch(self, batch_size: Any, images: Tensor | None = None, **kwargs: Any) -> Any:
+    def get_random_transformation_batch(self, batch_size: Any, images: Tensor, **kwargs: Any) -> Any:
         size = self.policy.group_size
         groups = -(-batch_size // size)
         numbers = self._random_generator.uniform([groups, parameters.MIX])
         numbers = tf.repeat(numbers, size, axis=0)[:batch_size]
-        share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)  # type: ignore[union-attr]
+        share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)
         return {"lambda": share, "blend": blend, "box": tf.cast(tf.stack(box, axis=-1), tf.int32)}
 
     def _batch_augment(self, inputs: Any) -> Any:

@@ -80,8 +80,10 @@ class DeviceAugmentation:
         is_integer = "int" in keras.backend.standardize_dtype(images.dtype)
         pixels = ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
         height, width = images.shape[1:3]
-        sizes = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
-        top, left, h, w = parameters.crop_box(numbers, *sizes, self.policy.crop_scale, self.policy.aspect_ratio, ops)  # type: ignore[call-arg]
+        rows, columns = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
+        top, left, h, w = parameters.crop_box(
+            numbers, rows, columns, self.policy.crop_scale, self.policy.aspect_ratio, ops
+        )
         across = self._filters(left, w, width)
         across = ops.where(flip[:, None, None], ops.flip(across, axis=1), across)
         # Pillow's order: rows first, clipped in between.

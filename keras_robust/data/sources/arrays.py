@@ -68,11 +68,11 @@ class ArrayFile(Source):
         image = self._images[index]
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
-    def _drawn(self, labels: np.ndarray, label: int, split: str | None, seed: int) -> np.ndarray:
+    def _drawn(self, labels: np.ndarray, label: int, split: Any, seed: int) -> np.ndarray:
         members = np.flatnonzero(labels == label)
         if len(members) == 1:
             raise ValueError(f"{self.path} must hold at least 2 images of class {label}, to draw a validation split.")
-        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members  # type: ignore[arg-type]
+        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members
 
 
 def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ import tarfile
 import weakref
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def _index(path: Path) -> tuple[Any, ...]:
                             f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: "
                             "store it as an uncompressed .tar, which is read image by image."
                         )
-                    memory += archive.extractfile(member).read()  # type: ignore[union-attr]
+                    memory += cast(IO[bytes], archive.extractfile(member)).read()
                     if len(memory) - offset != member.size:
                         raise tarfile.ReadError(f"it ends within {member.name!r}")
                 members[name] = (offset, member.size)

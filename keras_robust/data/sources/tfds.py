@@ -96,13 +96,18 @@ class DataSet(EncodedSource):
         return Example.FromString(self._records[int(index)]).features.feature
 
 
+def _close(descriptors: list[int]) -> None:
+    for each in descriptors:
+        os.close(each)
+
+
 class _TFRecords:
     """Random access to TFRecord files: each record is its length in 8 bytes, 4 of checksum, the data, 4 of checksum."""
 
     def __init__(self, paths: list[str]) -> None:
         places = []
         self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
-        weakref.finalize(self, lambda descriptors: [os.close(each) for each in descriptors], self._descriptors)  # type: ignore[func-returns-value]
+        weakref.finalize(self, _close, self._descriptors)
         for number, (path, descriptor) in enumerate(zip(paths, self._descriptors)):
             offset, end = 0, os.fstat(descriptor).st_size
             while offset < end:
@@ -134,8 +139,8 @@ def _records(paths: list[Any], file_format: str) -> Any:
 
 
 def _split(name: str, split: str | None, splits: Any) -> str:
-    for candidate in ALIASES.get(split, (split,)):  # type: ignore[arg-type]
-        if candidate in splits:
+    for candidate in ALIASES.get(split or "", (split,)):
+        if candidate is not None and candidate in splits:
             return candidate
     raise ValueError(f"split must be one that {name!r} has, {', '.join(map(repr, splits))}; received {split!r}.")
 
