@@ -7,17 +7,17 @@ bin := $(VENV)/bin
 # One thread per test process: more only contend for the cores.
 one_thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
 
-.PHONY: help quickstart test lint $(addprefix test-,tensorflow torch jax) clean
+.PHONY: help quickstart test lint doctest $(addprefix test-,tensorflow torch jax) clean
 
 help:
 	@sed -n '1p' $(MAKEFILE_LIST) | cut -c3-
-	@echo "Also: make lint, make test-tensorflow, make test-torch, make test-jax, make clean."
+	@echo "Also: make lint, make doctest, make test-tensorflow, make test-torch, make test-jax, make clean."
 	@echo "Options of the quickstart: make quickstart ARGS='--eps 8/255 --out runs/mine'."
 
 quickstart: $(VENV)/.quickstart
 	$(bin)/python recipes/quickstart.py $(ARGS)
 
-test: lint $(addprefix test-,$(BACKENDS))
+test: lint $(addprefix test-,$(BACKENDS)) doctest
 
 lint: $(VENV)/.test
 	$(bin)/ruff check .
@@ -36,6 +36,11 @@ environment_jax := JAX_DISABLE_MOST_OPTIMIZATIONS=1
 test-tensorflow test-torch test-jax: test-%: $(VENV)/.test
 	@echo "== tests on the $* backend"
 	KERAS_BACKEND=$* $(environment_$*) $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) --dist worksteal $(tests_$*)
+
+# The examples in docstrings.
+doctest: $(VENV)/.test
+	@echo "== examples in docstrings"
+	KERAS_BACKEND=tensorflow $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) -p tests.doctests --doctest-modules keras_robust
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras_robust needs Python 3.11 or newer")'

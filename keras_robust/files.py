@@ -16,7 +16,7 @@ def written_aside(path: Any) -> Iterator[Any]:
 
     Example:
         >>> with written_aside("report.json") as aside:
-        ...     aside.write_text(text)
+        ...     size = aside.write_text('{"robust": 0.5}')
     """
     path = Path(path)
     aside = path.with_name(f".{os.getpid()}.{threading.get_ident()}.{path.name}")  # with its suffix, which some need

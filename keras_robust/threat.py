@@ -32,7 +32,7 @@ class ThreatModel:
 
     Example:
         >>> threat = ThreatModel("Linf", 4 / 255)
-        >>> x_adv = threat.project(x + noise, x)
+        >>> x_adv = threat.project(x + 0.1, x)
         >>> bool((threat.perturbation_norm(x_adv - x) <= 4 / 255 + 1e-6).all())
         True
     """

@@ -195,9 +195,9 @@ class SlotRunner:
         integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
         return [ops.convert_to_tensor(x[image]), ops.convert_to_tensor(np.float32(attack.threat.eps)), *integers]
 
-    def _fill(self, state: list[Tensor] | None, inputs: list[Tensor], fresh: np.ndarray) -> list[Tensor]:
+    def _fill(self, state: list[Tensor], inputs: list[Tensor], fresh: np.ndarray) -> list[Tensor]:
         begun = self._program.begin(*inputs)
-        if state is None:
+        if not state:
             return list(begun)
         fresh = ops.convert_to_tensor(fresh)
         return [choose(fresh, new, old) for new, old in zip(begun, state)]

@@ -220,7 +220,7 @@ class Square(Attack):
     smallest margin.
 
     Example:
-        >>> x_adv = Square(ThreatModel("Linf", 8 / 255), n_queries=5000)(model, x, y)
+        >>> x_adv = Square(ThreatModel("Linf", 8 / 255), n_queries=200)(model, x, y)
     """
 
     chunk = BLOCK

@@ -24,7 +24,8 @@ class OrientedBatches(keras.utils.PyDataset):
         ValueError: images that are no square uint8 images, another number of labels, or too few for one batch.
 
     Example:
-        >>> trainer.fit(kr.data.OrientedBatches(images, labels, batch_size=64), epochs=5)
+        >>> images = (255 * x).astype("uint8")
+        >>> history = trainer.fit(kr.data.OrientedBatches(images, y, batch_size=4), epochs=2, verbose=0)
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0) -> None:

@@ -13,8 +13,9 @@ class InputClock:
 
     Example:
         >>> clock = InputClock()
-        >>> trainer.fit(clock.timed(pipeline.dataset()), steps_per_epoch=100)
-        >>> clock.waited
+        >>> history = trainer.fit(clock.timed(dataset), steps_per_epoch=2, verbose=0)
+        >>> clock.waited > 0
+        True
     """
 
     def __init__(self) -> None:

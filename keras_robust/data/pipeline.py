@@ -52,8 +52,13 @@ class TrainPipeline:
         ImportError: TensorFlow or KerasCV is not installed.
 
     Example:
-        >>> train = kr.data.TrainPipeline(kr.data.source("photo_crops", "train"), "heavy", 64, batch_size=80)
-        >>> trainer.fit(train.dataset(), epochs=10, steps_per_epoch=train.steps_per_epoch)
+        >>> train = kr.data.TrainPipeline(kr.data.source("photo_crops", "train"), "heavy", 32, batch_size=8)
+        >>> net = keras.Sequential(
+        ...     [keras.Input((None, None, 3)), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(10)]
+        ... )
+        >>> trainer = kr.AdversarialModel(net, attack)
+        >>> trainer.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
+        >>> history = trainer.fit(train.dataset(), steps_per_epoch=2, verbose=0)
     """
 
     def __init__(

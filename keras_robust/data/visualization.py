@@ -81,7 +81,7 @@ def amplified_difference(x: np.ndarray, x_adv: np.ndarray) -> np.ndarray:
         A float32 array of the same shape in [0, 1].
 
     Example:
-        >>> float(amplified_difference(x, x + 0.01).mean())
+        >>> round(float(amplified_difference(x, x + 0.01).mean()), 3)
         1.0
     """
     difference = x_adv - x

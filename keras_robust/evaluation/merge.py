@@ -22,9 +22,14 @@ def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
         ValueError: a folder holds no state or one of other settings, images or weights, or batches are missing.
 
     Example:
+        >>> net = keras.Sequential(
+        ...     [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+        ... )
         >>> threats, images = [kr.ThreatModel("Linf", 4 / 255)], kr.data.photo_crops("val")
         >>> for i in (1, 2):  # on two machines
-        ...     kr.evaluation.evaluate(net, images, threats, [32], "short", 8, out="mine", batch_size=4, shard=(i, 2))
+        ...     part = kr.evaluation.evaluate(
+        ...         net, images, threats, [32], "short", 8, out="mine", batch_size=4, shard=(i, 2), verbose=False
+        ...     )
         >>> report = kr.evaluation.merge(["mine"], "mine")
     """
     if isinstance(folders, (str, PathLike)) or not folders:

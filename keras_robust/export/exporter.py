@@ -120,8 +120,10 @@ def export(
         ExportError: a check failed, or the artefact does not run; the message names the checks.
 
     Example:
-        >>> kr.export.export(model, "serving/flowers/1", class_names=names, threat=threat, resolution=64)
-        >>> kr.export.export(model, "flowers.onnx", "onnx", class_names=names, threat=threat, resolution=64)
+        >>> names = ["aster", "daisy", "iris", "rose", "tulip"]
+        >>> options = {"class_names": names, "threat": kr.ThreatModel("Linf", 4 / 255), "resolution": 32}
+        >>> artefact = kr.export.export(model, "serving/flowers/1", verify=False, **options)
+        >>> artefact = kr.export.export(model, "flowers.onnx", "onnx", verify=False, **options)
     """
     row = check_format(format, dtype)
     path = _check_path(path, row, format, overwrite)

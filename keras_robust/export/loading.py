@@ -27,8 +27,12 @@ def load_model(
         ValueError: there is no such model, it cannot be read, or its weights are missing.
 
     Example:
-        >>> model = load_model("robust.keras")
-        >>> model = load_model("convnext_tiny_convstem_300ep", "convnext_tiny_cvst_robust.pt")
+        >>> model.save("robust.keras")
+        >>> load_model("robust.keras").name
+        'small'
+        >>> model = load_model(  # a file to download  # doctest: +SKIP
+        ...     "convnext_tiny_convstem_300ep", "convnext_tiny_cvst_robust.pt"
+        ... )
     """
     if not isinstance(model, (str, PathLike)):
         if not callable(model):

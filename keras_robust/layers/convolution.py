@@ -26,7 +26,7 @@ class PaddedConv2D(keras.layers.Conv2D):
 
     Example:
 
-    >>> y = PaddedConv2D(64, 7, strides=2, padding=3, use_bias=False)(images)
+    >>> y = PaddedConv2D(64, 7, strides=2, padding=3, use_bias=False)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, filters: Any, kernel_size: Any, strides: int = 1, padding: int = 0, **kwargs: Any) -> None:

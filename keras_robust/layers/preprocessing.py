@@ -28,7 +28,7 @@ class Normalize(keras.layers.Layer):
 
     Example:
 
-    >>> x = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))(pixels)
+    >>> x = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, mean: Any, std: Any, dtype: str = "float32", **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ class CheckResolution(keras.layers.Layer):
 
     Example:
 
-    >>> x = CheckResolution(minimum=32)(images)
+    >>> x = CheckResolution(minimum=32)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class LayerScale(keras.layers.Layer):
 
     Example:
 
-    >>> branch = LayerScale(1e-6)(branch)
+    >>> branch = LayerScale(1e-6)(keras.random.normal((2, 8, 8, 96)))
     """
 
     def __init__(self, init: Any, **kwargs: Any) -> None:
@@ -60,7 +60,8 @@ class StochasticDepth(keras.layers.Layer):
 
     Example:
 
-    >>> x = x + StochasticDepth(0.1)(branch, training=True)
+    >>> branch = keras.random.normal((8, 14, 14, 96))
+    >>> x = keras.ops.zeros_like(branch) + StochasticDepth(0.1)(branch, training=True)
     """
 
     def __init__(self, rate: Any, seed: int | None = None, **kwargs: Any) -> None:

@@ -29,7 +29,7 @@ class ResNetStem(keras.layers.Layer):
 
     Example:
 
-    >>> x = ResNetStem(64)(images)
+    >>> x = ResNetStem(64)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, channels: Any, pool: bool = True, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ class PatchStem(keras.layers.Layer):
 
     Example:
 
-    >>> patches = PatchStem(384, stride=16)(images)
+    >>> patches = PatchStem(384, stride=16)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, channels: Any, stride: Any, norm_epsilon: Any = None, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ class ConvStem(keras.layers.Layer):
 
     Example:
 
-    >>> patches = ConvStem((48, 96, 192, 384), stride=16, out_channels=384)(images)
+    >>> patches = ConvStem((48, 96, 192, 384), stride=16, out_channels=384)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, channels: Any, stride: Any, out_channels: Any = None, **kwargs: Any) -> None:

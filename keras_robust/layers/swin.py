@@ -34,7 +34,7 @@ class WindowAttention(keras.layers.Layer):
 
     Example:
 
-    >>> y = WindowAttention(num_heads=4)(keras.random.normal((2, 56, 56, 128)))
+    >>> y = WindowAttention(num_heads=4)(keras.random.normal((2, 14, 14, 128)))
     """
 
     def __init__(self, num_heads: Any, window_size: int = 7, shifted: bool = False, **kwargs: Any) -> None:
@@ -152,7 +152,7 @@ class SwinBlock(keras.layers.Layer):
 
     Example:
 
-    >>> y = SwinBlock(num_heads=4, shifted=True)(keras.random.normal((2, 56, 56, 128)))
+    >>> y = SwinBlock(num_heads=4, shifted=True)(keras.random.normal((2, 14, 14, 128)))
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class PatchMerging(keras.layers.Layer):
 
     Example:
 
-    >>> y = PatchMerging(256)(keras.random.normal((2, 56, 56, 128)))
+    >>> y = PatchMerging(256)(keras.random.normal((2, 14, 14, 128)))
     """
 
     def __init__(self, channels: Any, **kwargs: Any) -> None:

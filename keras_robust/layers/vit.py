@@ -28,7 +28,7 @@ class PositionEmbedding(keras.layers.Layer):
 
     Example:
 
-    >>> x = PositionEmbedding(grid=(14, 14))(patches)
+    >>> x = PositionEmbedding(grid=(14, 14))(keras.random.normal((2, 14, 14, 384)))
     """
 
     def __init__(self, grid: Any, **kwargs: Any) -> None:
@@ -94,7 +94,7 @@ class ClassToken(keras.layers.Layer):
 
     Example:
 
-    >>> tokens = ClassToken()(patches)
+    >>> tokens = ClassToken()(keras.random.normal((2, 14, 14, 384)))
     """
 
     def __init__(self, position: bool = False, **kwargs: Any) -> None:
@@ -130,7 +130,8 @@ class PatchMap(keras.layers.Layer):
 
     Example:
 
-    >>> feature_map = PatchMap()(tokens, patches)
+    >>> patches = keras.random.normal((2, 14, 14, 384))
+    >>> feature_map = PatchMap()(ClassToken()(patches), patches)
     """
 
     def call(self, tokens: Any, patches: Any) -> Any:

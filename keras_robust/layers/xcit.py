@@ -31,7 +31,7 @@ class XCiTStem(keras.layers.Layer):
 
     Example:
 
-    >>> x = XCiTStem(384)(images)
+    >>> x = XCiTStem(384)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(self, channels: Any, **kwargs: Any) -> None:
@@ -86,7 +86,7 @@ class FourierPosition(keras.layers.Layer):
 
     Example:
 
-    >>> x = FourierPosition()(patches)
+    >>> x = FourierPosition()(keras.random.normal((2, 14, 14, 384)))
     """
 
     def __init__(self, num_frequencies: int = 32, **kwargs: Any) -> None:

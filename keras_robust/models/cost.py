@@ -15,7 +15,7 @@ def parameters(model: keras.Model) -> int:
 
     Example:
 
-    >>> parameters(create("convnext_tiny"))
+    >>> parameters(kr.models.create("convnext_tiny"))
     28589128
     """
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
@@ -40,7 +40,8 @@ def multiply_adds(model: keras.Model, input_size: int | tuple[int, int] = 224) -
 
     Example:
 
-    >>> multiply_adds(create("convnext_tiny"), 224) / 1e9  # 4.46
+    >>> round(multiply_adds(kr.models.create("convnext_tiny"), 224) / 1e9, 2)
+    4.46
     """
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
     total = 0

@@ -25,8 +25,8 @@ def features(model: keras.Model, levels: Any = None) -> Any:
 
     Example:
 
-    >>> pyramid = features(create("convnext_tiny"), levels=(8, 16, 32))
-    >>> [feature_map.shape for feature_map in pyramid(keras.random.uniform((1, 64, 96, 3)))]
+    >>> pyramid = features(kr.models.create("convnext_tiny"), levels=(8, 16, 32))
+    >>> [tuple(feature_map.shape) for feature_map in pyramid(keras.random.uniform((1, 64, 96, 3)))]
     [(1, 8, 12, 192), (1, 4, 6, 384), (1, 2, 3, 768)]
     """
     row = architecture_of(model)

@@ -100,7 +100,7 @@ def register(name: str, row: Architecture) -> None:
         >>> from keras_robust.models.vit import ViT
         >>> kr.models.register("vit_mini", ViT(64, 2, depth=2))
         >>> kr.models.create("vit_mini", num_classes=10, input_size=32).count_params()
-        150474
+        150346
     """
     if name in ARCHITECTURES:
         raise ValueError(f"name must be a new one; received {name!r}, which there is already.")
@@ -143,7 +143,7 @@ def create(
     Example:
 
     >>> model = create("vit_small_convstem", num_classes=10, input_size=64)
-    >>> model(keras.random.uniform((2, 96, 64, 3))).shape
+    >>> tuple(model(keras.random.uniform((2, 96, 64, 3))).shape)
     (2, 10)
     """
     row = architecture(name)

@@ -271,7 +271,7 @@ class Recipe:
 
     Example:
         >>> recipe = Recipe("mine", model=ModelConfig("vit_small"), training=TrainingConfig(epochs=50))
-        >>> kr.recipes.train(recipe, "runs/mine")
+        >>> kr.recipes.train(recipe, "runs/mine")  # days  # doctest: +SKIP
     """
 
     name: str

@@ -45,7 +45,7 @@ def load_run(folder: Any, which: str = "best") -> Any:
         ValueError: no such run, or it has nothing of the kind yet.
 
     Example:
-        >>> model = kr.recipes.load_run("runs/mine")
+        >>> model = kr.recipes.load_run("runs/mine")  # of a run of hours  # doctest: +SKIP
     """
     folder = Path(folder)
     if which not in ("best", "last", "ema"):

@@ -61,7 +61,7 @@ def train(
 
     Example:
         >>> recipe = kr.recipes.Recipe("mine")
-        >>> kr.recipes.train(recipe, "runs/mine")  # doctest: +SKIP
+        >>> kr.recipes.train(recipe, "runs/mine")  # hours  # doctest: +SKIP
         {'loss': 1.9, 'accuracy': 0.31, 'val_accuracy': 0.42, 'val_robust_accuracy': 0.27}  # takes hours
     """
     return TrainingRun(recipe, out, callbacks, distribution or Distribution(), verbose).finish()

@@ -67,7 +67,9 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         >>> trainer = kr.AdversarialModel(model, attack)
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> trainer.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"])
-        >>> trainer.fit(x, y, validation_data=(x_val, y_val))
+        >>> history = trainer.fit(x, y, validation_data=(x_val, y_val), verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'loss', 'val_accuracy', 'val_loss', 'val_robust_accuracy']
     """
 
     def __init__(
@@ -213,6 +215,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         """
         self._check_arrays(x, y, options.get("sample_weight"))
         callbacks = with_input_check(callbacks, self)
+        if y is None:  # a data set shuffles by itself: Keras warns of its own default
+            options.setdefault("shuffle", False)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
     def evaluate(
@@ -309,7 +313,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
         Example:
             >>> with trainer.averaged_weights():
-            ...     trainer.evaluate(x_val, y_val)
+            ...     accuracies = trainer.evaluate(x_val, y_val, verbose=0, return_dict=True)
         """
         if not self.weight_averages:
             raise ValueError("ema_decay must be given to AdversarialModel for it to average weights; it is None.")

@@ -35,12 +35,12 @@ def start(distribution: str = "auto", verbose: bool = True) -> Any:
         ValueError: a distribution that the backend does not have, or variables that do not make sense.
 
     Example:
-        >>> distribution = kr.training.distribution.start("auto")
-        distribution: mirrored, 8 GPUs
+        >>> distribution = kr.training.distribution.start("auto")  # on a machine with eight GPUs: mirrored, 8 GPUs
+        distribution: single, 1 CPU
         >>> with distribution.scope():
-        ...     trainer = kr.AdversarialModel(model(), attack)
-        ...     trainer.compile(optimizer, loss)
-        ...     trainer.fit(distribution.batches(dataset), steps_per_epoch=steps)
+        ...     trainer = kr.AdversarialModel(model, attack)
+        ...     trainer.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        ...     history = trainer.fit(distribution.batches(dataset), steps_per_epoch=2, verbose=0)
     """
     check_choice("distribution", distribution, KINDS)
     kinds = backend.active.KINDS

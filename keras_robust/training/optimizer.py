@@ -64,7 +64,8 @@ def adamw(
         accumulate: micro-batches whose gradients are averaged for one update.
 
     Example:
-        >>> trainer.compile(adamw(model, WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)), loss)
+        >>> schedule = kr.training.WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)
+        >>> trainer.compile(adamw(model, schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
     optimizer = keras.optimizers.AdamW(
         learning_rate,

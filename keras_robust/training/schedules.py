@@ -36,8 +36,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
         >>> schedule = WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)
-        >>> float(schedule(5000)), float(schedule(10000))
-        (0.0005000500008463860, 0.0010000000474974513)
+        >>> [round(float(schedule(step)), 6) for step in (0, 5000, 10000)]
+        [0.0, 0.0005, 0.001]
     """
 
     def __init__(

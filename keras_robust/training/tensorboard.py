@@ -36,7 +36,7 @@ class AdversarialTensorBoard(keras.callbacks.Callback):
 
     Example:
         >>> board = kr.training.AdversarialTensorBoard("runs/1", trainer.validation_attack, x_val[:8], y_val[:8])
-        >>> trainer.fit(x, y, validation_data=(x_val, y_val), callbacks=[board])
+        >>> history = trainer.fit(x, y, validation_data=(x_val, y_val), callbacks=[board], verbose=0)
     """
 
     def __init__(

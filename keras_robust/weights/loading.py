@@ -45,8 +45,8 @@ def load(model: Any, path: Any, head: Any = None, stem: Any = None, entry: Any =
 
     Example:
 
-    >>> model = keras_robust.models.create("convnext_tiny_convstem")
-    >>> keras_robust.weights.load(model, "convnext_tiny_cvst_robust.pt")
+    >>> model = kr.models.create("convnext_tiny_convstem")  # the file is to be downloaded  # doctest: +SKIP
+    >>> kr.weights.load(model, "convnext_tiny_cvst_robust.pt")  # doctest: +SKIP
     """
     path = Path(path)
     skipped = _skipped(head, stem)

@@ -30,7 +30,8 @@ def save(model: Any, path: Any, format: str = "timm") -> None:
 
     Example:
 
-    >>> keras_robust.weights.save(model, "vit_small.safetensors")
+    >>> vit = kr.models.create("vit_tiny", num_classes=10, input_size=32)
+    >>> kr.weights.save(vit, "vit_tiny.safetensors")
     """
     path = Path(path)
     if format != "timm":

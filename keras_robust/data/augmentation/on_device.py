@@ -35,8 +35,8 @@ class DeviceAugmentation:
 
     Example:
         >>> augment = kr.data.DeviceAugmentation("heavy_without_randaugment", 32, num_classes=10)
-        >>> keys = keras_robust.random.example_keys(seed=0, step=0, index=keras.ops.arange(80))
-        >>> images, labels = augment(images_uint8[:80], classes[:80], keys)   # (80, 32, 32, 3), (80, 10)
+        >>> keys = kr.random.example_keys(seed=0, step=0, index=keras.ops.arange(8))
+        >>> images, labels = augment((255 * x).astype("uint8"), y, keys)   # (8, 32, 32, 3), (8, 10)
     """
 
     def __init__(self, policy: str | Policy, resolution: int, num_classes: int | None = None) -> None:

@@ -36,8 +36,8 @@ def source(
         ValueError: nothing of the kind, or what the kind of source raises; the message says what is accepted.
 
     Example:
-        >>> train = kr.data.source("imagenette-train-128.tar", "train")
-        >>> train.summary()
+        >>> train = kr.data.source("imagenette-train-128.tar", "train")  # a file of 50 MB  # doctest: +SKIP
+        >>> train.summary()  # doctest: +SKIP
         '9,469 images of 10 classes, from 858 (n03000684) to 993 (n02979186)'
     """
     if not isinstance(path_or_name, (str, PathLike)):
