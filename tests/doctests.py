@@ -15,7 +15,6 @@ import pytest
 
 import keras_robust as kr
 
-
 # Files of the other backends, and those that run when they are imported.
 ELSEWHERE = ("backend/jax/*", "backend/torch/*", "__main__.py", "export/__main__.py")
 
