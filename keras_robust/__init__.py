@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keras_robust.lazy import lazy_attributes
+from keras_robust.registration import register_with_keras
 
 if TYPE_CHECKING:
     from keras_robust import attacks, data, evaluation, export, losses, models, recipes, training, weights
@@ -32,3 +33,5 @@ __getattr__, __dir__ = lazy_attributes(
     },
     ("attacks", "data", "evaluation", "export", "losses", "models", "recipes", "training", "weights"),
 )
+
+register_with_keras()

@@ -22,13 +22,16 @@ gc.collect()
 gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _registry():
-    """Models that a test module registers are gone with it."""
+def _registered_models():
+    """Models that a test, or a fixture of its module, registers are gone with it."""
     before = dict(registry.ARCHITECTURES)
     yield
     registry.ARCHITECTURES.clear()
     registry.ARCHITECTURES.update(before)
+
+
+_of_module = pytest.fixture(autouse=True, scope="module")(_registered_models)
+_of_test = pytest.fixture(autouse=True)(_registered_models)
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ def even_checkpoints(n_iter: int) -> list[int]:
     return [length if (i + 1) % length == 0 else 0 for i in range(n_iter)]
 
 
-class Plan:
+class StepSchedule:
     """Schedule of the evaluations of a run: n_iter steps in stages, each of which evaluates its own start.
 
     Attributes (numpy arrays, one entry per evaluation):
@@ -230,27 +230,29 @@ class APGD(Attack):
         if schedule != "constant" and (threat.norm != "L1" or n_iter < 3):
             raise ValueError(f"schedule={schedule!r} is for L1 and n_iter >= 3; received {threat} and {n_iter}.")
         self._rule = RULES[threat.norm]
-        self._plan = Plan(schedule, self.n_iter, self._rule.intervals)
+        self._schedule = StepSchedule(schedule, self.n_iter, self._rule.intervals)
         self.chunk = CHUNK
-        self.evaluations = len(self._plan)
+        self.evaluations = len(self._schedule)
 
     def begin(self, problem: Problem) -> "State":
-        x = self.start(replace(problem, eps=self._plan.at(self._plan.reach, 0) * problem.eps))
+        x = self.start(replace(problem, eps=self._schedule.at(self._schedule.reach, 0) * problem.eps))
         found = no_point_yet(x)
-        control = self._rule(problem, 1.0).initial(found.loss, x, self._plan.staged, problem.eps)
+        control = self._rule(problem, 1.0).initial(found.loss, x, self._schedule.staged, problem.eps)
         return State(x, x, found.state(), ops.zeros_like(x), found.state(), control)
 
     def advance(self, problem: Problem, i: Any, state: "State") -> "State":
-        plan = self._plan
+        steps = self._schedule
         rule = self._rule(problem, 0.05 if self.returns == "highest_loss" else 0.2)
-        first, last, due, counts = (plan.at(column, i) for column in (plan.first, plan.last, plan.due, plan.counts))
-        eps = plan.at(plan.reach, i) * problem.eps if plan.staged else problem.eps
+        first, last, due, counts = (
+            steps.at(column, i) for column in (steps.first, steps.last, steps.due, steps.counts)
+        )
+        eps = steps.at(steps.reach, i) * problem.eps if steps.staged else problem.eps
 
         x = state.x
         begins = isinstance(i, int) and i == 0
         loss, correct, gradient = problem.gradient(x, start=begins)
         visited = Found(x, loss, correct)
-        initial = rule.initial(loss, x, plan.staged, eps)
+        initial = rule.initial(loss, x, steps.staged, eps)
         if first is True:
             best, best_gradient, control = visited, gradient, initial
         else:
@@ -265,7 +267,7 @@ class APGD(Attack):
                 restart = ops.logical_and(restart, ops.logical_not(first))
             x, gradient = choose(restart, best.x, x), choose(restart, best_gradient, gradient)
 
-        if self.returns == "highest_loss" and not plan.staged:
+        if self.returns == "highest_loss" and not steps.staged:
             answer = best
         elif begins and counts:
             answer = visited
@@ -275,7 +277,7 @@ class APGD(Attack):
         else:
             answer = Found(*state.answer).merge(visited, self.returns, counts)
         moves = control
-        if plan.staged and last is not False:
+        if steps.staged and last is not False:
             x = choose(last, best.x, x)
             moves = (ops.where(last, 0.0, control[0]), *control[1:])
         ahead = rule.step(first, moves, x, state.previous, gradient, eps)

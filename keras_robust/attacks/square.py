@@ -11,7 +11,7 @@ from keras import ops
 from keras_robust import random
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.problem import Found, Problem, no_point_yet
-from keras_robust.attacks.square_shapes import Hills, inside, places, spread, start
+from keras_robust.attacks.square_shapes import Eta, inside, outer_product, positions, start
 from keras_robust.checks import check_count, check_number
 from keras_robust.norms import per_example
 from keras_robust.threat import ThreatModel
@@ -57,7 +57,7 @@ class Squares:
         """
         shape = _, height, width, channels = ops.shape(problem.x)
         rows, columns = (
-            inside(places(start(draws[..., axis], side, length), length), side)
+            inside(positions(start(draws[..., axis], side, length), length), side)
             for axis, length in enumerate((height, width))
         )
         # More than the width of the ball: clipping then puts the pixels on its surface exactly.
@@ -66,25 +66,25 @@ class Squares:
         low, high = (_as_rows(ops.clip(problem.x + sign * problem.eps, 0.0, 1.0)) for sign in (-1.0, 1.0))
 
         def propose(k: Any, x: Tensor) -> Tensor:
-            change = spread(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))
+            change = outer_product(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))
             return ops.reshape(ops.minimum(ops.maximum(_as_rows(x) + change, low), high), shape)
 
         return propose
 
 
-class HillsAndValleys:
-    """L2 and L1: tiles of hills and valleys first, then a pair of these in one window, paid for with what another held.
+class EtaUpdates:
+    """L2 and L1: tiles of bumps and dips first, then a pair of these in one window, paid for with what another held.
 
     Andriushchenko et al. 2020, section 4.3 and supplement; for L1, Croce & Hein 2021, supplement.
     """
 
     smallest_side = 3
-    odd_sides = True  # so that a hill has a middle
+    odd_sides = True  # so that a bump has a middle
     n_draws = 5
 
     def __init__(self, order: int, power: int) -> None:
         self.order = order
-        self.hills = Hills(order, power)
+        self.eta = Eta(order, power)
 
     def allowance(self, problem: Any, total: Any, held: Any) -> Any:
         """The size that a window's new content may have in each channel, (batch, channels).
@@ -124,14 +124,14 @@ class HillsAndValleys:
         shapes = []
         for lying in (False, True):
             along = (
-                self.hills.along(at, sides, ops.full((1,), halved, dtype="bool"), self._rings(ops.shape(x)))
+                self.eta.along(at, sides, ops.full((1,), halved, dtype="bool"), self._rings(ops.shape(x)))
                 for at, halved in zip(place, (not lying, lying))
             )
             (high_rows, by_row), (high_columns, by_column) = along
-            shape = ops.minimum(high_rows[..., :, None], high_columns[..., None, :]) * spread(by_row, by_column)
-            shapes.append((shape * spread(*covered))[..., None])
-        hills = ops.where(draws[..., -1:] < 0.5, *shapes)
-        return self.settle(problem, hills * _signs(draws[..., :-1]))
+            shape = ops.minimum(high_rows[..., :, None], high_columns[..., None, :]) * outer_product(by_row, by_column)
+            shapes.append((shape * outer_product(*covered))[..., None])
+        bumps = ops.where(draws[..., -1:] < 0.5, *shapes)
+        return self.settle(problem, bumps * _signs(draws[..., :-1]))
 
     def proposals(self, problem: Problem, side: Tensor, draws: Tensor) -> Callable:
         """As `Squares.proposals`."""
@@ -141,10 +141,10 @@ class HillsAndValleys:
         lying = draws[..., 4] < 0.5
         axes = []
         for axis, (length, halved) in enumerate(((height, ops.logical_not(lying)), (width, lying))):
-            place = places(start(draws[..., axis], side, length), length)
-            source = inside(places(start(draws[..., 2 + axis], side, length), length), side)
+            place = positions(start(draws[..., axis], side, length), length)
+            source = inside(positions(start(draws[..., 2 + axis], side, length), length), side)
             to = inside(place, side)
-            high, weight = self.hills.along(place, side, halved, self._rings(shape))
+            high, weight = self.eta.along(place, side, halved, self._rings(shape))
             axes.append(ops.stack([to, source, to * source, high, weight], axis=2))
         rows, columns = axes
         columns = ops.repeat(columns, channels, axis=-1)
@@ -166,18 +166,18 @@ class HillsAndValleys:
             total = ops.sum(content, axis=(1, 2))[:, None]
 
             high = ops.minimum(row[:, 3, :, None], column[:, 3, None, :])
-            new = high * spread(row[:, 4], column[:, 4] * along(ops.take(signs, k, axis=0)))
-            new = new + delta * spread(row[:, 0], column[:, 0] * along(1.0 / (1e-12 + self._size(sums[:, 0]))))
+            new = high * outer_product(row[:, 4], column[:, 4] * along(ops.take(signs, k, axis=0)))
+            new = new + delta * outer_product(row[:, 0], column[:, 0] * along(1.0 / (1e-12 + self._size(sums[:, 0]))))
             size = self._size(by_channel(ops.sum(self._content(new), axis=1))[:, 0])
             scale = self.allowance(problem, total, held) / (1e-12 + size)
-            to, source = (spread(row[:, i], column[:, i]) for i in (0, 1))
+            to, source = (outer_product(row[:, i], column[:, i]) for i in (0, 1))
             kept = delta * ((1.0 - to) * (1.0 - source))
             return ops.reshape(self.settle(problem, kept + new * along(scale)[:, None]), shape)
 
         return propose
 
 
-class L2Hills(HillsAndValleys):
+class L2EtaUpdates(EtaUpdates):
     def __init__(self) -> None:
         super().__init__(order=2, power=2)
 
@@ -189,7 +189,7 @@ class L2Hills(HillsAndValleys):
         return ops.clip(problem.x + delta * per_example(scale, delta), 0.0, 1.0)
 
 
-class L1Hills(HillsAndValleys):
+class L1EtaUpdates(EtaUpdates):
     def __init__(self) -> None:
         super().__init__(order=1, power=4)
 
@@ -201,7 +201,7 @@ class L1Hills(HillsAndValleys):
         return problem.norm.nearest(problem.x + delta, problem.x, problem.eps)
 
 
-PROPOSALS: dict[str, Any] = {"Linf": Squares(), "L2": L2Hills(), "L1": L1Hills()}
+PROPOSALS: dict[str, Any] = {"Linf": Squares(), "L2": L2EtaUpdates(), "L1": L1EtaUpdates()}
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_robust.types import Tensor
 
-LARGEST_IMAGE = 8192  # pixels a side, for which there are sums of hills
+LARGEST_IMAGE = 8192  # pixels a side, for which there are sums of heights
 
 
 def start(draw: Tensor, side: Tensor, length: Any) -> Tensor:
@@ -19,7 +19,7 @@ def start(draw: Tensor, side: Tensor, length: Any) -> Tensor:
     return ops.floor(draw * (ops.cast(length, "float32") - side + 1.0))
 
 
-def places(first: Tensor, length: Any) -> Tensor:
+def positions(first: Tensor, length: Any) -> Tensor:
     """Positions 0, 1, ... relative to `first` (...), floats (..., length)."""
     return ops.cast(ops.arange(length, dtype="int32"), "float32") - first[..., None]
 
@@ -29,10 +29,10 @@ def inside(place: Tensor, side: Tensor) -> Tensor:
     return ops.cast(ops.logical_and(place >= 0.0, place < side[..., None]), "float32")
 
 
-class Hills:
-    """A hill beside a valley in a square window, both of the same size, together of size one.
+class Eta:
+    """The update eta of the Square Attack: a bump beside a dip in a square window, together of size one.
 
-    A hill is a stack of concentric rectangles, the one of ring r of height 1 / r^power: `power` 2 for the L2 norm
+    A bump is a stack of concentric rectangles, the one of ring r of height 1 / r^power: `power` 2 for the L2 norm
     (Andriushchenko et al. 2020, section 4.3), 4 for L1 (Croce & Hein 2021, supplement). Its height falls with the
     larger of the distances from its middle along the two axes, so it is the smaller of a height along each.
 
@@ -52,7 +52,7 @@ class Hills:
         Args:
             place: positions in the window, floats (..., length).
             side: of the window, floats (...).
-            halved: booleans (...), whether hill and valley follow one another along this axis, or both extend over it.
+            halved: booleans (...), whether bump and dip follow one another along this axis, or both extend over it.
             rings: 0, 1, 2, ..., floats (n,), up to half the largest side.
         """
         upper = ops.floor(side / 2.0)
@@ -75,7 +75,7 @@ class Hills:
         return ops.take(sums, top) - ops.take(sums, distance)
 
     def _size(self, extent: Tensor, side: Tensor, rings: Tensor) -> Tensor:
-        """Twice the order-th power of the size of a hill on extent x side pixels, to the power 1 / order."""
+        """Twice the order-th power of the size of a bump on extent x side pixels, to the power 1 / order."""
 
         def reach(length: Tensor) -> Tensor:
             """Pixels no farther than each ring from the middle of an interval."""
@@ -90,6 +90,6 @@ class Hills:
         return ops.maximum(2.0 * total, 1e-12) ** (1.0 / self.order)
 
 
-def spread(rows: Tensor, columns: Tensor) -> Tensor:
+def outer_product(rows: Tensor, columns: Tensor) -> Tensor:
     """The product of values along two axes, (..., height) and (..., width): (..., height, width)."""
     return rows[..., :, None] * columns[..., None, :]

@@ -53,9 +53,9 @@ def test_returns_the_misclassified_point(norm):
     attack = kr.attacks.APGD(kr.ThreatModel(norm, 2 * EPS[norm]), n_iter=10, returns="misclassified")
     x_adv = attack(model, x, labels["hard"])
     expected = [reference.apgd(net, a, b, norm, 2 * EPS[norm], 10, share=0.2)[2] for a, b in zip(x, labels["hard"])]
-    fooled = [net.logits(a.astype("float64")).argmax() != b for a, b in zip(x_adv, labels["hard"])]
-    assert fooled == [point is not None for point in expected]
-    assert any(fooled)
+    misclassified = [net.logits(a.astype("float64")).argmax() != b for a, b in zip(x_adv, labels["hard"])]
+    assert misclassified == [point is not None for point in expected]
+    assert any(misclassified)
 
 
 @pytest.mark.parametrize("n_iter", [3, 8, 30])
@@ -72,8 +72,8 @@ def test_shrinking_schedule_step_by_step(loss, n_iter):
     agree = [np.abs(a - b).max() < 1e-4 for a, b in zip(x_adv, points)]
     # Of many steps one may turn on the last bit of a float.
     assert np.mean(agree) >= (1.0 if n_iter <= 8 and loss == "ce" else 0.8)
-    fooled = [net.logits(a.astype("float64")).argmax() != b for a, b in zip(x_adv, y)]
-    assert fooled == [wrong is not None for _, _, wrong in expected]
+    misclassified = [net.logits(a.astype("float64")).argmax() != b for a, b in zip(x_adv, y)]
+    assert misclassified == [wrong is not None for _, _, wrong in expected]
 
 
 def test_shrinking_schedule_starts_in_the_largest_ball():

@@ -42,7 +42,7 @@ def data(net):
 
 
 @functools.cache
-def _lanes(name, norm, net):
+def _slots(name, norm, net):
     kind, settings = ATTACKS[name]
     return SlotRunner(kind(kr.ThreatModel(norm, THREATS[norm]), **{**settings, **SETTINGS[name]}), net, stream=1)
 
@@ -65,7 +65,7 @@ every_norm = pytest.mark.parametrize("norm", ["L2"] if keras.backend.backend() =
 @every_attack
 @every_norm
 def test_outcome_does_not_depend_on_the_other_images(name, norm, net, data):
-    slots = _lanes(name, norm, net)
+    slots = _slots(name, norm, net)
     whole = _run(slots, data, range(40), 16, net)
     assert 0 < whole.misclassified.sum() < 40
     # Few images: their targets run side by side; other order, other slots, other moments of refilling.
@@ -78,7 +78,7 @@ def test_outcome_does_not_depend_on_the_other_images(name, norm, net, data):
 
 @every_attack
 def test_the_same_images_break_at_any_batch_size(name, net, data):
-    slots = _lanes(name, "L2", net)
+    slots = _slots(name, "L2", net)
     sizes = (1, 5, 16, 33, 64) if keras.backend.backend() == "tensorflow" else (5, 16)
     runs = [_run(slots, data, range(40), size, net) for size in sizes]
     ties = [int((run.misclassified != runs[0].misclassified).sum()) for run in runs[1:]]
@@ -88,24 +88,24 @@ def test_the_same_images_break_at_any_batch_size(name, net, data):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles for long what does not differ there")
 @every_attack
 def test_successes_are_in_the_ball_and_misclassified(name, net, data):
-    slots = _lanes(name, "L1", net)
+    slots = _slots(name, "L1", net)
     attempts = _run(slots, data, range(40), 16, net)
     x, y, *_ = data
     assert slots.attack.threat.contains(attempts.x_adv, x).all()
     np.testing.assert_array_equal(attempts.x_adv[~attempts.misclassified], x[~attempts.misclassified])
-    fooled = ops.convert_to_numpy(net(ops.convert_to_tensor(attempts.x_adv))).argmax(1) != y
-    np.testing.assert_array_equal(fooled, attempts.misclassified)
+    misclassified = ops.convert_to_numpy(net(ops.convert_to_tensor(attempts.x_adv))).argmax(1) != y
+    np.testing.assert_array_equal(misclassified, attempts.misclassified)
 
 
 def test_evaluations_are_counted_run_after_run(net, data):
-    slots = _lanes("apgd-t", "L2", net)
+    slots = _slots("apgd-t", "L2", net)
     attempts = _run(slots, data, range(40), 16, net)
     per_run = 26  # 25 steps and the last point
     assert (attempts.evaluations[~attempts.misclassified] == 3 * per_run).all()
     assert (attempts.evaluations[attempts.misclassified] >= 1).all()
     assert (attempts.evaluations[attempts.misclassified] <= 3 * per_run).all()
     # More queries than Square has cannot be, and a success takes fewer.
-    square = _run(_lanes("square", "Linf", net), data, range(40), 16, net)
+    square = _run(_slots("square", "Linf", net), data, range(40), 16, net)
     assert (square.evaluations[~square.misclassified] == 250).all()
     assert square.evaluations[square.misclassified].max() <= 250
 
@@ -195,7 +195,7 @@ def test_an_error_in_a_thread_is_raised(net, data, monkeypatch):
 
 
 def test_a_success_that_is_not_confirmed_does_not_end_the_run(net, data):
-    slots = _lanes("apgd-t", "L2", net)
+    slots = _slots("apgd-t", "L2", net)
     x, y, targets, index = data
     attempts = slots.run(x, y, targets, index, 16, lambda points, images, labels: np.zeros(len(points), bool))
     assert not attempts.misclassified.any()

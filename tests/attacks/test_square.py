@@ -8,7 +8,7 @@ from keras import ops
 import keras_robust as kr
 from keras_robust import random
 from keras_robust.attacks.square import PROPOSALS, areas
-from keras_robust.attacks.square_shapes import Hills, start
+from keras_robust.attacks.square_shapes import Eta, start
 
 EPS = {"Linf": 0.1, "L2": 0.7, "L1": 6.0}
 # JAX compiles each loop anew.
@@ -21,26 +21,26 @@ def _hill_and_valley(side, order, power):
     total = np.zeros((side, side))
     upper = side // 2
     for first, extent, sign in ((0, upper, 1.0), (upper, side - upper, -1.0)):
-        hill = np.zeros((extent, side))
+        bump = np.zeros((extent, side))
         for ring in range(max(extent // 2, side // 2) + 1):
             for i in range(extent):
                 for j in range(side):
                     if abs(i - extent // 2) <= ring and abs(j - side // 2) <= ring:
-                        hill[i, j] += 1.0 / (ring + 1) ** power
+                        bump[i, j] += 1.0 / (ring + 1) ** power
         if extent:
-            total[first : first + extent] = sign * hill / np.linalg.norm(hill.ravel(), order)
+            total[first : first + extent] = sign * bump / np.linalg.norm(bump.ravel(), order)
     return total / np.linalg.norm(total.ravel(), order)
 
 
 @pytest.mark.parametrize("side", [2, 3, 5, 6, 9, 14])
 @pytest.mark.parametrize(("order", "power"), [(2, 2), (1, 4)])
 def test_hill_and_valley_as_published(side, order, power):
-    hills = Hills(order, power)
+    bumps = Eta(order, power)
     place = ops.convert_to_tensor(np.arange(-2, side + 2, dtype="float32")[None])
     sides = ops.convert_to_tensor([float(side)])
     rings = ops.convert_to_tensor(np.arange(side + 1, dtype="float32"))
     (rows, by_row), (columns, by_column) = (
-        (ops.convert_to_numpy(a)[0] for a in hills.along(place, sides, ops.convert_to_tensor([halved]), rings))
+        (ops.convert_to_numpy(a)[0] for a in bumps.along(place, sides, ops.convert_to_tensor([halved]), rings))
         for halved in (True, False)
     )
     shape = np.minimum(rows[:, None], columns[None]) * np.outer(by_row, by_column)

@@ -24,9 +24,9 @@ CASES = {
 
 
 @pytest.fixture(params=CASES)
-def case(request, monkeypatch):
+def case(request):
     row, channels = CASES[request.param]
-    monkeypatch.setitem(registry.ARCHITECTURES, request.param, row)
+    registry.register(request.param, row)
     return keras_robust.models.create(request.param, num_classes=5, input_size=32), channels
 
 
@@ -52,8 +52,8 @@ def test_order_of_the_levels():
 
 
 @pytest.fixture
-def vit(monkeypatch):
-    monkeypatch.setitem(registry.ARCHITECTURES, "vit", ViT(8, 2, depth=2))
+def vit():
+    registry.register("vit", ViT(8, 2, depth=2))
     return keras_robust.models.create("vit", num_classes=3, input_size=32)
 
 

@@ -82,9 +82,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_equal_torch(case, monkeypatch):
+def test_logits_equal_torch(case):
     row, reference_logits, sizes = CASES[case]
-    monkeypatch.setitem(registry.ARCHITECTURES, case, row)
+    registry.register(case, row)
     model = keras_robust.models.create(case, num_classes=5, input_size=(32, 48))
     weights = reference.set_random_weights(model)
     for size in sizes:
@@ -99,9 +99,9 @@ def test_logits_equal_torch(case, monkeypatch):
         assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale
 
 
-def test_normalization_comes_first(monkeypatch):
+def test_normalization_comes_first():
     row, reference_logits, _ = CASES["isotropic"]
-    monkeypatch.setitem(registry.ARCHITECTURES, "isotropic", row)
+    registry.register("isotropic", row)
     mean, std = np.array([0.4, 0.5, 0.6], "float32"), np.array([0.2, 0.3, 0.4], "float32")
     model = keras_robust.models.create("isotropic", num_classes=5, normalization=(mean, std.tolist()))
     weights = reference.set_random_weights(model)

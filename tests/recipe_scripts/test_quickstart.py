@@ -84,7 +84,7 @@ def test_what_cannot_work_is_answered_on_one_line(options, change, message, fold
 
 @pytest.mark.slow
 def test_whole_recipe_on_a_folder(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(registry.ARCHITECTURES, "convnext_test", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))
+    registry.register("convnext_test", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))
     out = tmp_path / "out"
     options = f"--model convnext_test --epochs 1 --norm L2 --eps 1 --data {folder} --out {out}"
     monkeypatch.setattr(quickstart, "N_ITER", 7)  # a loop, which is traced once

@@ -67,7 +67,7 @@ def test_files_that_are_not_there(study, text):
 @pytest.mark.slow
 def test_smoke_trains_its_models(study, quick, monkeypatch, tmp_path):
     small = ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8))
-    monkeypatch.setitem(registry.ARCHITECTURES, "convnext_test", small)
+    registry.register("convnext_test", small)
     train = study.train
     monkeypatch.setattr(study, "SMOKE", ("convnext_test",))
     monkeypatch.setattr(study, "train", lambda name: train(name, per_class=5))

@@ -106,7 +106,7 @@ def message(attempt):
 
 def recipe(distribution):
     """A whole run: augmentation with mixup, averages, validation under attack, checkpoints."""
-    registry.ARCHITECTURES["smallest"] = registry.IsotropicConvNeXt(1, 16)
+    registry.register("smallest", registry.IsotropicConvNeXt(1, 16))
     run = Recipe(
         "smallest",
         model=ModelConfig("smallest"),

@@ -30,7 +30,8 @@ BACKEND = keras.backend.backend()
 
 
 def register():
-    registry.ARCHITECTURES[NAME] = ViT(8, 2, depth=1, conv_stem=(4, 4, 4, 8))
+    if NAME not in registry.names():
+        registry.register(NAME, ViT(8, 2, depth=1, conv_stem=(4, 4, 4, 8)))
 
 
 def images(path):

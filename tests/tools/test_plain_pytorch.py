@@ -48,10 +48,10 @@ def with_the_same_weights(model, plain, folder):
 
 
 @pytest.fixture
-def pair(request, plain_pytorch, monkeypatch, tmp_path):
+def pair(request, plain_pytorch, tmp_path):
     """A model, the PyTorch model of the same weights, images and classes for each."""
     row = ROWS[request.param]
-    monkeypatch.setitem(registry.ARCHITECTURES, request.param, row)
+    registry.register(request.param, row)
     model = kr.models.create(request.param, num_classes=CLASSES, input_size=SIZE)
     set_random_weights(model)
     plain = with_the_same_weights(model, plain_pytorch.create(row, CLASSES, SIZE), tmp_path)

@@ -3,7 +3,7 @@
 They are layers of KerasCV's interface, so that they mix with KerasCV's own, whose randomness cannot be used here: it
 comes from one stateful generator, so that an image's augmentation depends on what other threads drew before. Here it
 depends on `"seeds"` of the inputs alone, int32 (2,) for each image; without, a layer draws seeds as KerasCV's do. The
-input pipeline passes what was drawn instead, `"transformations"` (`Plan.examples`).
+input pipeline passes what was drawn instead, `"transformations"` (`Sampler.examples`).
 
 The only module that imports keras_cv, which works in TensorFlow whatever Keras' backend is.
 """
@@ -185,7 +185,7 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
     KerasCV's MixUp and CutMix draw a lambda for each image and shuffle the partners.
 
     The inputs hold float `"images"` and soft `"labels"`, `"partners"` (int32, positions in the batch) and
-    `"transformations"`, as `Plan.mixtures` gives them; without the last two, partners are the mirror image of each
+    `"transformations"`, as `Sampler.mixtures` gives them; without the last two, partners are the mirror image of each
     group, and the layer draws from its own generator.
     """
 
