@@ -1,11 +1,39 @@
 """Files that are there whole or not at all."""
 
 import os
+import stat
+import struct
+import tarfile
 import threading
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# What readers of archives and arrays raise for files that are damaged or made to harm.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tarfile.TarError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextmanager
@@ -27,6 +55,34 @@ def written_aside(path: Any) -> Iterator[Any]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def read_file(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises:
+        ValueError: no such file, a folder, a device or a pipe, one that may not be read, or a larger one.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{printable(path)} must be a regular file.")
+        if status.st_size > most:
+            raise ValueError(f"{printable(path)} must have at most {most:,} bytes; it has {status.st_size:,}.")
+        with open(path, "rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A file's name as text that can be written anywhere: bytes that are not UTF-8 as escapes.
+
+    Example:
+        >>> printable(b"caf\\xe9.png".decode("utf-8", "surrogateescape"))
+        'caf\\\\xe9.png'
+    """
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_text(path: Any, text: Any) -> None:

@@ -1,12 +1,30 @@
 """Names of classes: read from a file, and matched between a data set and a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 LISTED = 10  # names in a message
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Class names in the order of their labels: as numbers where all are whole numbers, else by name.
+
+    Example:
+        >>> ordered(["10", "9", "2"]), ordered(["10", "9", "cat"])
+        (['2', '9', '10'], ['10', '9', 'cat'])
+    """
+    names = list(names)
+    if all(is_number(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def is_number(name: str) -> bool:
+    """Whether a class is called by a whole number."""
+    return name.isascii() and name.isdigit()
 
 
 def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, ...]]:

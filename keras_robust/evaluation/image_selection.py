@@ -14,9 +14,9 @@ import numpy as np
 from keras_robust.checks import check_count
 from keras_robust.data import Source, source
 from keras_robust.data.class_names import match_classes, read_class_names
+from keras_robust.data.sources.splits import HELD_OUT
 from keras_robust.progress import ProgressLine
 
-HELD_OUT = ("val", "test")
 LISTED = 10  # names in a message
 DECODERS = 4  # threads: reading an image is mostly waiting for the disk and for libraries outside of Python
 
@@ -38,22 +38,7 @@ def open_dataset(
     """
     if isinstance(dataset, Source):
         return dataset
-    if split is not None:
-        return source(dataset, split, data_dir=data_dir)
-    try:
-        whole = source(dataset, None, data_dir=data_dir)
-    except ValueError:  # it may have splits, and no whole
-        for each in HELD_OUT[:-1]:
-            try:
-                return source(dataset, each, data_dir=data_dir)
-            except ValueError:
-                pass
-        return source(dataset, HELD_OUT[-1], data_dir=data_dir)
-    own = {"train", *HELD_OUT} & set(whole.class_names)
-    # A class "train" beside others may well be one of railway trains.
-    if own == set(whole.class_names) or len(own) > 1:
-        return source(dataset, next((each for each in HELD_OUT if each in own), "train"), data_dir=data_dir)
-    return whole
+    return source(dataset, split or HELD_OUT, data_dir=data_dir)
 
 
 @dataclass(frozen=True)
@@ -133,7 +118,7 @@ def select(
         outputs = list(dataset.class_names)
     else:
         outputs = [str(output) for output in range(num_classes)]
-    names = tuple(_name(dataset, index) for index in good)
+    names = tuple(dataset.identifier(index) for index in good)
     index, labels = np.asarray(good, np.int64), outputs_of[[dataset.label(place) for place in good]]
     return Selection(index, labels, names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
 
@@ -148,7 +133,7 @@ def _listed(dataset: Source, path: Path) -> list[int]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"image_list must name images; {path} is empty.")
-    places = {_name(dataset, index): index for index in range(len(dataset))}
+    places = {dataset.identifier(index): index for index in range(len(dataset))}
     missing = [line for line in lines if line not in places]
     if missing:
         raise ValueError(
@@ -201,8 +186,3 @@ def _readable(
             f"{len(wrong)} of {len(good) + len(wrong)} images are corrupt: {'; '.join(wrong[:LISTED])}{more}"
         )
     return good, digests, wrong
-
-
-def _name(dataset: Source, index: int) -> str:
-    """Name of an image that does not depend on where the dataset lies: its class's folder and file, or its place."""
-    return "/".join(dataset.name(index).rpartition(":")[2].strip().replace("\\", "/").split("/")[-2:])

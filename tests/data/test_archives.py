@@ -131,9 +131,31 @@ LABELS = np.arange(20) % 2
 
 def test_arrays_with_their_own_splits(tmp_path):
     path = save(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:3], y_test=LABELS[:3])
-    assert [len(data.source(path, split)) for split in ("train", "test")] == [20, 3]
+    assert [len(data.source(path, split)) for split in ("train", "val", "test")] == [16, 4, 3]
     with pytest.raises(ValueError, match="split must be one of 'train', 'test'"):
-        data.source(path, "val")
+        data.source(path, None)
+
+
+def test_arrays_that_lie_about_their_size_or_grow(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 1000, 1000, 3), }"
+    for count, body in ((8000, 10), (8, 10)):
+        text = header % count
+        npy = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(body)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", npy)
+            archive.writestr("y.npy", npy)
+        with pytest.raises(ValueError, match=r"says .* bytes and has 10"):
+            data.source(tmp_path / "a.npz", None)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", bytes(2**27))
+    with pytest.raises(ValueError, match=r"it unpacks from .* to 134,217,728 bytes"):
+        data.source(tmp_path / "a.npz", None)
+    for header in (b"\x93NUMPY\x01\x00\x08\x00((((((((", b"\x93NUMPY\x01\x00\x10\x00{'descr': 'O(8)'", b""):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("x.npy", header)
+            archive.writestr("y.npy", header)
+        with pytest.raises(ValueError, match=r"a\.npz cannot be read as an \.npz"):
+            data.source(tmp_path / "a.npz", None)
 
 
 @pytest.mark.parametrize("shape", [(20, 5, 4, 3), (20, 5, 4, 1), (20, 5, 4)])
@@ -166,7 +188,7 @@ def test_arrays_are_split_by_class(tmp_path):
         ({"x": IMAGES, "y": LABELS - 1}, r"labels in \[0, 0\]; received values in \[-1, 0\]"),
         ({"x": IMAGES, "y": LABELS, "class_names": np.array(["cat"])}, r"labels in \[0, 0\]"),
         ({"x": IMAGES[:0], "y": LABELS[:0]}, "it holds none"),
-        ({"x": np.array([object()]), "y": LABELS[:1]}, "allow_pickle"),
+        ({"x": np.array([object()]), "y": LABELS[:1]}, "holds Python objects"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, named, message):
@@ -181,7 +203,7 @@ def test_array_files_that_are_none_or_too_large(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", bytes(5000))
     monkeypatch.setattr(arrays, "MAX_UNPACKED_BYTES", 4000)
-    with pytest.raises(ValueError, match="unpacks to 5,000 bytes, more than the 4,000 accepted"):
+    with pytest.raises(ValueError, match="unpacks from 22 to 5,000 bytes, more than the 4,000 accepted"):
         data.source(tmp_path / "b.npz", None)
 
 

@@ -1,15 +1,21 @@
 """Images in an .npz file of numpy arrays."""
 
+import math
 import zipfile
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from keras_robust.data.sources.base import Source
-from keras_robust.data.sources.splits import SPLITS, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, SPLITS, drawn_split
+from keras_robust.files import DAMAGE
 
 MAX_UNPACKED_BYTES = 32 * 2**30
+# Images of drawings and digits are packed to a hundredth; a few kilobytes that unpack to gigabytes are an attack.
+MAX_RATIO = 200
+FREE_BYTES = 64 * 2**20
 
 
 class ArrayFile(Source):
@@ -58,11 +64,15 @@ class ArrayFile(Source):
         if drawn:
             chosen = np.sort(np.concatenate([self._drawn(labels, label, split, seed) for label in range(count)]))
             images, labels = images[chosen], labels[chosen]
+            self.note = f"no validation part: a fifth of each class is held out as one (seed {seed})"
         self._images = images if images.ndim == 4 else images[..., None]
         self.labels = labels
 
     def name(self, index: Any) -> Any:
         return f"{self.path}: image {index}"
+
+    def identifier(self, index: int) -> str:
+        return f"image {index}"
 
     def image(self, index: int) -> np.ndarray:
         image = self._images[index]
@@ -79,27 +89,63 @@ def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
     """Images, labels, class names or None, and whether the split is still to be drawn."""
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_UNPACKED_BYTES:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {MAX_UNPACKED_BYTES:,} accepted")
-        with np.load(path, allow_pickle=False) as arrays:
+            _check_sizes(archive)
+            arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             suffixed = [part for part in SPLITS if f"x_{part}" in arrays]
+            if split == HELD_OUT:
+                split = next((part for part in ("val", "test", "train") if part in suffixed), None)
             if suffixed:
-                if split not in suffixed:
+                drawn = set(suffixed) == {"train", "test"} and split in ("train", "val")
+                if split not in suffixed and not drawn:
                     accepted = ", ".join(map(repr, suffixed))
                     raise ValueError(f"split must be one of {accepted}, which it holds; received {split!r}")
-                images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
+                part = split if split in suffixed else "train"
+                wanted: tuple[tuple[str, ...], ...] = ((f"x_{part}",), (f"y_{part}",))
             else:
+                drawn = split is not None
                 if split == "test":
                     raise ValueError("split must be 'train' or 'val', as it has no x_test; received 'test'")
-                images, labels = (_first(arrays, names) for names in (("x", "images"), ("y", "labels")))
-            names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as an .npz of images and labels: {error}") from error
-    return images, labels, names, split is not None and not suffixed
+                wanted = (("x", "images"), ("y", "labels"))
+            images, labels = (_array(archive, _first(arrays, names)) for names in wanted)
+            names = None
+            if "class_names" in arrays:
+                names = [str(name) for name in _array(archive, arrays["class_names"]).reshape(-1)]
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as an .npz of images and labels: {reason}") from error
+    return images, labels, names, drawn
 
 
-def _first(arrays: Any, names: tuple[str, str]) -> np.ndarray:
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Refuses what unpacks to more than a file of its size may, before any of it is unpacked."""
+    entries = archive.infolist()
+    unpacked, packed = (sum(getattr(entry, size) for entry in entries) for size in ("file_size", "compress_size"))
+    most = min(MAX_UNPACKED_BYTES, FREE_BYTES + MAX_RATIO * packed)
+    if unpacked > most:
+        raise ValueError(f"it unpacks from {packed:,} to {unpacked:,} bytes, more than the {most:,} accepted")
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array, whose header must agree with the size of its file before it is allocated."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{entry.filename} is of npy version {version}; accepted are (1, 0) and (2, 0)")
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError(f"{entry.filename} holds Python objects, which would need unpickling")
+        if size != entry.file_size - file.tell():
+            raise ValueError(f"{entry.filename} says {size:,} bytes and has {entry.file_size - file.tell():,}")
+        content = file.read()
+    if len(content) != size:
+        raise ValueError(f"{entry.filename} ends early")
+    array = np.frombuffer(content, dtype, math.prod(shape))
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def _first(arrays: dict[str, zipfile.ZipInfo], names: Sequence[str]) -> zipfile.ZipInfo:
     for name in names:
         if name in arrays:
             return arrays[name]

@@ -17,10 +17,12 @@ class Source:
     Attributes:
         class_names: names of the classes, in the order of their labels.
         labels: int64 array of shape (len(source),), values in [0, len(class_names)).
+        note: how the split came about, where a user should know; "" if there is nothing to say.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
+    note: str = ""
 
     def image(self, index: int) -> np.ndarray:
         """The image at `index`, uint8 of shape (height, width, 3)."""
@@ -28,6 +30,10 @@ class Source:
 
     def name(self, index: int) -> str:
         """What to call the image at `index` in a message: its file, where it has one."""
+        return f"image {index}"
+
+    def identifier(self, index: int) -> str:
+        """The image at `index`, wherever the dataset lies: `<class>/<file>`, or its place."""
         return f"image {index}"
 
     def label(self, index: int) -> int:
@@ -41,28 +47,34 @@ class Source:
         """One line: how many images and classes, and how evenly they are spread. Nothing is ever resampled."""
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         least, most = int(counts.argmin()), int(counts.argmax())
-        line = f"{len(self):,} images of {len(counts)} classes"
         if counts[least] == counts[most]:
-            return f"{line}, {counts[most]:,} each"
-        return (
-            f"{line}, from {counts[least]:,} ({self.class_names[least]}) to {counts[most]:,} ({self.class_names[most]})"
-        )
+            spread = f"{counts[most]:,} each"
+        else:
+            spread = (
+                f"from {counts[least]:,} ({self.class_names[least]}) to {counts[most]:,} ({self.class_names[most]})"
+            )
+        line = f"{len(self):,} images of {len(counts)} classes, {spread}"
+        return f"{line}; {self.note}" if self.note else line
 
     def arrays(
-        self, resolution: int, crop_pct: float = 0.875, interpolation: str = "bicubic"
+        self, resolution: int, crop_pct: float = 0.875, interpolation: str = "bicubic", seed: int | None = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """All images at one resolution, with their labels.
+        """All images at one resolution, with their labels, shuffled: Keras' `validation_split` takes the last ones.
 
         Args:
             resolution, crop_pct, interpolation: see `resize_and_crop`.
+            seed: of their order; None leaves them in that of the source, which is often sorted by class.
 
         Returns:
             Images, uint8 of shape (n, resolution, resolution, 3), and labels, int64 of shape (n,).
         """
         images = np.empty((len(self), resolution, resolution, 3), np.uint8)
-        for index in range(len(self)):
-            images[index] = resize_and_crop(self.image(index), resolution, crop_pct, interpolation)
-        return images, self.labels.copy()
+        order = list(range(len(self)))
+        if seed is not None:
+            random.Random(seed).shuffle(order)
+        for place, index in enumerate(order):
+            images[place] = resize_and_crop(self.image(index), resolution, crop_pct, interpolation)
+        return images, self.labels[order]
 
     def sample(self, n: int, seed: int = 0) -> "Source":
         """`n` of the images, drawn without replacement; the same ones for the same seed, all of them if n >= len."""
@@ -90,14 +102,17 @@ class _Subset(Source):
     def __init__(self, source: "Source", indices: list[int]) -> None:
         self._source = source
         self._indices = np.asarray(indices)
-        self.class_names = source.class_names
+        self.class_names, self.note = source.class_names, source.note
         self.labels = source.labels[self._indices]
 
     def image(self, index: int) -> np.ndarray:
         return self._source.image(self._indices[index])
 
-    def name(self, index: Any) -> Any:
+    def name(self, index: int) -> str:
         return self._source.name(self._indices[index])
+
+    def identifier(self, index: int) -> str:
+        return self._source.identifier(self._indices[index])
 
 
 class _EncodedSubset(_Subset, EncodedSource):

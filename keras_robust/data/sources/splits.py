@@ -1,54 +1,95 @@
 """Classes and splits of a list of file names: alike for a folder and for an archive of one."""
 
 import random
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from keras_robust.checks import check_choice
+from keras_robust.data.class_names import ordered
 
 SPLITS = ("train", "val", "test")
+# What may be asked for beside these: the images held out from training, where a data set says so, or all of it.
+HELD_OUT = "held_out"
+SYNONYMS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in SYNONYMS.items() for name in names}
 VAL_SHARE = 0.2
+# What systems put into folders by themselves.
+STRAY_FILES = ("thumbs.db", "desktop.ini")
+STRAY_FOLDERS = ("__macosx", "@eadir")
 
 
-def files_by_class(where: str, names: Iterable[str], split: str | None, seed: int) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Files:
+    """The files of one split.
+
+    Attributes:
+        by_class: from each class, in the order of the labels, to its files, sorted by name.
+        classes_in: folder that the classes' folders lie in, relative to the data set, "" or ending in "/".
+        note: what a user should know of how the split came about, "" if nothing.
+    """
+
+    by_class: dict[str, list[str]]
+    classes_in: str = ""
+    note: str = ""
+
+
+def is_split(name: str) -> bool:
+    """Whether a folder of that name is a split by itself."""
+    return name.lower() in _SPLIT_OF
+
+
+def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> Files:
     """Sort the files of a data set into classes and take one split.
 
-    Names are either `train/<class>/*` beside `val/<class>/*` or `test/<class>/*`, or `<class>/*` alone; then a fifth of
-    each class (at least one image) becomes the validation split: the same files on every machine, because names
-    alone decide. Files may lie in folders below their class's; names that begin with a dot are passed over.
+    Names are either `train/<class>/*` beside `val/<class>/*` or `test/<class>/*`, or `<class>/*` alone. Splits may also
+    be called by their synonyms (`SYNONYMS`), in any case. Of classes alone, and of train and test without a validation
+    part, a fifth of each class (at least one image) is held out as one: the same files on every machine, because names
+    alone decide. Files may lie in folders below their class's.
 
     Args:
         where: of the data set, for messages.
         names: of its files, with `/`, relative to `where`; a folder's name ends in `/`.
-        split: "train", "val" or "test"; None takes all images of `<class>/*`.
-        seed: of the split, where there are no own ones.
+        split: "train", "val" or "test"; "held_out" for "val" or else "test", or all images where there are no splits;
+            None takes all images of `<class>/*`.
+        seed: of a validation part that is drawn.
 
-    Returns:
-        From each class to its files, both sorted by name.
+    Raises:
+        ValueError: folders that look like splits and are not understood; files in hidden folders; no such split; no
+            classes, or a class without images; other classes in this split than in train.
     """
-    check_choice("split", split, (*SPLITS, None))
+    check_choice("split", split, (*SPLITS, HELD_OUT, None))
+    names = [name for name in names if _is_no_stray(name)]
+    folders = _own_splits(where, names)
+    _check_hidden(where, names, set(folders.values()))
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    parts = sorted({name.split("/", 1)[0] for name in names if "/" in name})
-    own = [part for part in SPLITS if part in parts]
-    # A folder `train` beside others may well be a class, of railway trains.
-    has_own = len(parts) > 0 and (len(own) == len(parts) or ("train" in own and len(own) > 1))
-    if split is None or not has_own:
-        files = _classes(where, names)
-        if split is None:
-            return files
-        if split == "test":
-            raise ValueError(f"split must be one of 'train', 'val', as {where} has no test folder; received 'test'.")
-        return {name: _drawn(f"{where}/{name}", name, members, split, seed) for name, members in files.items()}
-    if split not in own:
-        raise ValueError(f"split must be one that {where} has, {', '.join(map(repr, own))}; received {split!r}.")
-    classes = {}
-    for part in own:
-        inner = (name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/"))
-        classes[part] = _classes(f"{where}/{part}", inner, prefix=f"{part}/")
-    for part in own:
-        if different := classes[split].keys() ^ classes[part].keys():
-            raise ValueError(f"{split} and {part} must hold the same classes; only one has {sorted(different)}.")
-    return classes[split]
+    if not folders:
+        return _of_whole(where, names, split, seed)
+    if split == HELD_OUT:
+        split = next(each for each in ("val", "test", "train") if each in folders)
+    holds_out = {"train", "test"} == folders.keys()
+    if split not in folders and not (holds_out and split == "val"):
+        has = ", ".join(repr(each) for each in folders)
+        raise ValueError(f"split must be one that {where} has, {has}; received {split!r}.")
+    part = split if split in folders else "train"
+    by_class = _classes(f"{where}/{folders[part]}", names, f"{folders[part]}/")
+    note = ""
+    for other in {"train": ("val",), "val": ("train",), "test": ("train",)}[part]:
+        if other in folders:
+            others = _classes(f"{where}/{folders[other]}", names, f"{folders[other]}/")
+            if different := by_class.keys() ^ others.keys():
+                raise ValueError(
+                    f"{where}: {folders[part]} and {folders[other]} must hold the same classes; only one has "
+                    f"{_listed(sorted(different))}."
+                )
+    if holds_out and part == "train":
+        by_class = {name: _drawn(f"{where}/{name}", name, files, split, seed) for name, files in by_class.items()}
+        note = f"no validation folder: a fifth of {folders['train']} is held out as one (seed {seed})"
+    return Files(by_class, f"{folders[part]}/", note)
 
 
 def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
@@ -60,24 +101,91 @@ def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
     return sorted(order[:n_val] if split == "val" else order[n_val:])
 
 
+def _of_whole(where: str, names: Sequence[str], split: str | None, seed: int) -> Files:
+    by_class = _classes(where, names)
+    if split in (None, HELD_OUT):
+        return Files(by_class)
+    if split == "test":
+        raise ValueError(f"split must be one of 'train', 'val', as {where} has no test folder; received 'test'.")
+    note = f"no folders of splits: a fifth of each class is held out as validation part (seed {seed})"
+    assert split is not None
+    drawn = {name: _drawn(f"{where}/{name}", name, files, split, seed) for name, files in by_class.items()}
+    return Files(drawn, note=note)
+
+
+def _own_splits(where: str, names: Sequence[str]) -> dict[str, str]:
+    """From each split to its folder; empty where the folders are classes."""
+    inside: dict[str, set[str]] = {}
+    for name in names:
+        folder, slash, rest = name.partition("/")
+        if slash and folder and not folder.startswith("."):
+            inside.setdefault(folder, set())
+            if "/" in rest:
+                inside[folder].add(rest.partition("/")[0])
+    folders: dict[str, str] = {}
+    for folder in sorted(inside):
+        if is_split(folder):
+            known = folders.setdefault(_SPLIT_OF[folder.lower()], folder)
+            if known != folder:
+                raise ValueError(f"{where} must hold one folder per split; {known} and {folder} are the same one.")
+    others = [folder for folder in inside if not is_split(folder)]
+    # A folder `train` beside others may well be a class, of railway trains.
+    if folders and not others:
+        return {split: folders[split] for split in SPLITS if split in folders}
+    alike = len(inside) > 1 and len(set(map(frozenset, inside.values()))) == 1 and len(next(iter(inside.values()))) > 1
+    if len(folders) > 1 or (alike and any(_mentions_split(folder) for folder in inside)):
+        raise ValueError(
+            f"{where} holds {_listed(sorted(inside))}: some of these look like splits, some do not. Splits are called "
+            "train, val (valid, validation, dev, eval) and test; folders beside them must go, or all must be classes."
+        )
+    return {}
+
+
+def _mentions_split(folder: str) -> bool:
+    return any(part in _SPLIT_OF for part in re.split(r"[^a-z]+", folder.lower()))
+
+
+def _is_no_stray(name: str) -> bool:
+    file = name.rpartition("/")[2]
+    return not file.startswith(".") and file.lower() not in STRAY_FILES
+
+
+def _check_hidden(where: str, names: Sequence[str], splits: set[str]) -> None:
+    """Refuses files in hidden folders among those of classes and splits: they are neither."""
+    found = set()
+    for name in names:
+        parts = name.split("/")[:-1]
+        depth = 2 if parts and parts[0] in splits else 1
+        found |= {part for part in parts[:depth] if part.startswith(".") or part.lower() in STRAY_FOLDERS}
+    if found:
+        stray = _listed(sorted(found))
+        raise ValueError(f"{where} must hold folders of classes or splits; it holds {stray}, with files: remove it.")
+
+
 def _drawn(where: str, name: str, members: list[str], split: str, seed: int) -> list[str]:
     if len(members) < 2:
         raise ValueError(f"{where} must hold at least 2 images, to draw a validation split; it holds one.")
     return [members[i] for i in drawn_split(name, len(members), split, seed)]
 
 
-def _classes(where: str, names: Iterator[Any] | list[Any], prefix: str = "") -> dict[str, list[str]]:
+def _classes(where: str, names: Sequence[str], prefix: str = "") -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for name in names:
-        folder, slash, rest = name.partition("/")
+        if not name.startswith(prefix):
+            continue
+        folder, slash, rest = name[len(prefix) :].partition("/")
         if not slash or not folder:
             continue
         members = files.setdefault(folder, [])
         if rest and not rest.endswith("/"):
-            members.append(prefix + name)
+            members.append(name)
     if not files:
         raise ValueError(f"{where} must hold one folder of images per class; it holds no folders.")
     for folder, members in files.items():
         if not members:
             raise ValueError(f"{where}/{folder} must hold images; it holds none.")
-    return {folder: sorted(files[folder]) for folder in sorted(files)}
+    return {folder: sorted(files[folder]) for folder in ordered(files)}
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,7 +10,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
-from keras_robust.data.sources.splits import SPLITS, files_by_class
+from keras_robust.data.sources.splits import files_of, is_split
+from keras_robust.files import DAMAGE, printable
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 # An image of MAX_PIXELS in 32 bits, and what a compressed archive may unpack to in memory.
@@ -43,11 +44,14 @@ class TarArchive(EncodedSource):
             raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
         try:
             members, self._memory = _index(self.path)
-        except (tarfile.TarError, EOFError, OSError, MemoryError) as error:
+        except ValueError:
+            raise
+        except DAMAGE as error:
             raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
         names = _without_common_folder(members)
-        files = files_by_class(str(path), names, split, seed)
-        self.class_names = tuple(files)
+        found = files_of(str(path), names, split, seed)
+        files, self.note, self._classes_in = found.by_class, found.note, found.classes_in
+        self.class_names = tuple(printable(name) for name in files)
         self.names = [name for group in files.values() for name in group]
         self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
         self._places = np.array([members[names[name]] for name in self.names], np.int64)
@@ -56,7 +60,10 @@ class TarArchive(EncodedSource):
             weakref.finalize(self, os.close, self._descriptor)
 
     def name(self, index: int) -> str:
-        return f"{self.path}:{self.names[index]}"
+        return printable(f"{self.path}:{self.names[index]}")
+
+    def identifier(self, index: int) -> str:
+        return printable(self.names[index].removeprefix(self._classes_in))
 
     def encoded(self, index: int) -> bytes:
         offset, size = (int(number) for number in self._places[index])
@@ -119,7 +126,7 @@ def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str
         tops = {name.split("/", 1)[0] for name in names}
         inner = {name.split("/", 1)[1]: whole for name, whole in names.items() if "/" in name}
         inner.pop("", None)
-        if len(tops) != 1 or tops <= set(SPLITS) or not any("/" in name.rstrip("/") for name in inner):
+        if len(tops) != 1 or all(map(is_split, tops)) or not any("/" in name.rstrip("/") for name in inner):
             return names
         if not all("/" in name for name in inner):
             return names

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
+from keras_robust.data.sources.splits import HELD_OUT, drawn_split
 from keras_robust.types import Tensor
 
 # What other data sets call the validation split.
-ALIASES = {"val": ("val", "validation")}
+ALIASES = {"val": ("val", "validation"), HELD_OUT: ("val", "validation", "test", "train")}
 
 
 class DataSet(EncodedSource):
@@ -61,7 +62,9 @@ class DataSet(EncodedSource):
             )
         info = builder.info
         self._image, self._label, self.class_names = _features(name, info.features, info.supervised_keys)
-        self._split = _split(name, split, info.splits)
+        held_out = split in ("train", "val") and "train" in info.splits and not {"val", "validation"} & {*info.splits}
+        drawn = held_out and "test" in info.splits
+        self._split = "train" if drawn else _split(name, split, info.splits)
         self._name, self._count = name, info.splits[self._split].num_examples
         self._records = _records(info.splits[self._split].filepaths, str(getattr(info.file_format, "value", "")))
         if len(self._records) != self._count:
@@ -69,16 +72,31 @@ class DataSet(EncodedSource):
                 f"{name!r} must hold {self._count:,} examples in {self._split}; its files hold {len(self._records):,}: "
                 "they are incomplete, prepare it anew."
             )
+        self._chosen = self._drawn(str(split)) if drawn else range(self._count)
+        self.note = "no validation split: a fifth of each class of train is held out as one" if drawn else ""
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._chosen)
+
+    def _drawn(self, split: str) -> list[int]:
+        """The examples of a training or validation part that TFDS does not have, drawn within each class."""
+        self._chosen = range(self._count)
+        labels = np.array([self.label(index) for index in range(self._count)])
+        chosen: list[int] = []
+        for label, name in enumerate(self.class_names):
+            members = np.flatnonzero(labels == label)
+            chosen += members[drawn_split(name, len(members), split, 0)].tolist()
+        return sorted(chosen)
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
         return np.array([self.label(index) for index in range(len(self))], np.int64)
 
     def name(self, index: int) -> str:
-        return f"tfds:{self._name}/{self._split}: example {index}"
+        return f"tfds:{self._name}/{self._split}: example {self._chosen[index]}"
+
+    def identifier(self, index: int) -> str:
+        return f"example {self._chosen[index]}"
 
     def encoded(self, index: int) -> bytes:
         return self._example(index)[self._image].bytes_list.value[0]
@@ -93,7 +111,7 @@ class DataSet(EncodedSource):
     def _example(self, index: int) -> Any:
         from tensorflow.train import Example
 
-        return Example.FromString(self._records[int(index)]).features.feature
+        return Example.FromString(self._records[int(self._chosen[int(index)])]).features.feature
 
 
 def _close(descriptors: list[int]) -> None:
