@@ -94,7 +94,10 @@ class AutoAttack:
             unconfirmed,
             x_adv,
         )
+        labels = np.bincount(y)
         reasons += sanity_checks.of_result(result.accuracy_after)
+        reasons += sanity_checks.of_answers(np.bincount(np.maximum(prediction, 0)), labels)
+        reasons += sanity_checks.of_chance({str(self.threat): result.robust}, labels)
         for warning in reasons:
             warnings.warn(warning, stacklevel=2)
         return replace(result, warnings=tuple(reasons))

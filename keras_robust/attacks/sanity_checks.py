@@ -8,10 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses
+from keras_robust.statistics import Proportion
 from keras_robust.types import Tensor
 
 RANDOM_CHANGE = 1e-4  # of the logits, relative to their length, that rounding does not explain
 SQUARE_GAIN = 0.002  # of robust accuracy
+FEW = 100  # images
+HIDDEN = 0.5  # share of images without a gradient beyond which a trainer warns; a few saturate in any good model
 
 
 def of_model(
@@ -28,15 +31,20 @@ def of_model(
     yield from of_outputs(logits, x, expect_random)
     zero, not_finite = _gradients(model, x, y)
     if zero:
-        yield (
-            f"Zero gradients: the gradient of the cross-entropy is zero for {zero:.0%} of the images. Gradient attacks "
-            "see nothing there; look at what Square finds, and for what hides the gradient."
-        )
+        yield zero_gradients(zero)
     if not_finite:
         yield (
             f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {not_finite:.0%} of the "
             "images; such entries count as zero in the attacks."
         )
+
+
+def zero_gradients(share: float) -> str:
+    """A warning about images whose loss has a gradient of zero."""
+    return (
+        f"Zero gradients: the gradient of the loss is zero for {share:.0%} of the images. Gradient attacks see nothing "
+        "there; look at what Square finds, and for what hides the gradient."
+    )
 
 
 def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> Iterator[Any]:
@@ -61,6 +69,41 @@ def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> 
         yield (
             "Probabilities: the outputs lie in [0, 1] and sum to 1. Through a softmax, gradients of confident "
             "predictions vanish and attacks fail for the wrong reason: evaluate the logits."
+        )
+
+
+def of_answers(predicted: np.ndarray, labels: np.ndarray) -> Iterator[str]:
+    """A warning about a model that gives all images one answer; counts of each class, (classes,) both."""
+    if np.count_nonzero(labels) > 1 and np.count_nonzero(predicted) == 1:
+        yield (
+            f"One answer: all {int(predicted.sum())} images are classified as {int(predicted.argmax())}, whatever they "
+            "show. Such a model is as robust as it is useless: its robust accuracy is the share of that class."
+        )
+
+
+def of_chance(robust: Mapping[str, Proportion], labels: np.ndarray) -> Iterator[str]:
+    """Warnings about robust accuracies, by what they are of, that answering one class to everything would reach.
+
+    Args:
+        robust: robust accuracies above 0.
+        labels: count of the images of each class, (classes,).
+    """
+    share = labels.max() / labels.sum()
+    low = [f"{where} {robust}" for where, robust in robust.items() if robust.successes and robust.value <= share]
+    if np.count_nonzero(labels) > 1 and low:
+        yield (
+            f"No better than one answer for all: the largest class has {share:.1%} of the images, and robust accuracy "
+            f"is not above that: {'; '.join(low)}."
+        )
+
+
+def of_sample(n_examples: int) -> Iterator[str]:
+    """A warning about too few images to tell two models apart."""
+    if n_examples < FEW:
+        low, high = Proportion(n_examples // 2, n_examples).interval
+        yield (
+            f"Few images: on {n_examples} an accuracy near 50 % is known to {50 * (high - low):.0f} points only: two "
+            "models that differ by less cannot be told apart."
         )
 
 

@@ -109,7 +109,9 @@ def quickstart(args: argparse.Namespace) -> None:
     def create() -> Any:
         # The published initial LayerScale, 1e-6, is for long trainings.
         layer_scale_init = 0.1 if architecture.layer_scale_init else None
-        return kr.models.create(args.model, num_classes, RESOLUTION, layer_scale_init=layer_scale_init)
+        model = kr.models.create(args.model, num_classes, RESOLUTION, layer_scale_init=layer_scale_init)
+        kr.models.set_class_names(model, train.class_names)
+        return model
 
     def fit(model: Any, title: Any, folder: Any) -> None:
         print(f"\n{title}", flush=True)
@@ -169,7 +171,6 @@ def quickstart(args: argparse.Namespace) -> None:
     kr.export.export(
         robust,
         args.out / "saved_model",
-        class_names=train.class_names,
         threat=threat,
         report=reports["adversarial training"],
         resolution=RESOLUTION,

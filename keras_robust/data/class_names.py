@@ -1,6 +1,7 @@
 """Names of classes: read from a file, and matched between a data set and a model."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -47,23 +48,48 @@ def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, 
     return names
 
 
-def match_classes(classes: Sequence[str], num_classes: int, aliases: list[tuple[str, ...]] | None) -> np.ndarray:
-    """The model's output for each class of a dataset, int64 (classes,)."""
+@dataclass(frozen=True)
+class Matching:
+    """Which output of a model each class of a data set is.
+
+    Attributes:
+        outputs: the model's output for each class, int64 (classes,).
+        by: "name", or "order" or "number" where the model's names are not known.
+    """
+
+    outputs: np.ndarray
+    by: str
+
+
+def match_classes(classes: Sequence[str], num_classes: int, aliases: list[tuple[str, ...]] | None) -> Matching:
+    """Match the classes of a data set to a model's outputs.
+
+    Args:
+        classes: names, in the order of the data set's labels.
+        num_classes: number of the model's outputs.
+        aliases: all names of each output. Without them, as many classes as outputs are taken in order, and fewer
+            classes that are called by whole numbers by these.
+
+    Raises:
+        ValueError: a class is not among the outputs' names, or which belongs to which is not known.
+    """
     if aliases is not None:
         if len(aliases) != num_classes:
             raise ValueError(f"class_names must be the model's {num_classes} outputs; received {len(aliases)} names.")
         places = {alias: output for output, names in enumerate(aliases) for alias in names}
         strangers = [name for name in classes if name not in places]
         if strangers:
+            known = ", ".join(names[-1] for names in aliases[:LISTED])
             raise ValueError(
-                f"the dataset's classes must be among class_names; not there are {len(strangers)} of {len(classes)}: "
+                f"the dataset's classes must be among class_names, the names of the model's outputs ({known}"
+                f"{', ...' if len(aliases) > LISTED else ''}); not there are {len(strangers)} of {len(classes)}: "
                 f"{', '.join(strangers[:LISTED])}."
             )
-        return np.asarray([places[name] for name in classes], np.int64)
+        return Matching(np.asarray([places[name] for name in classes], np.int64), "name")
     if len(classes) == num_classes:
-        return np.arange(num_classes)
-    if all(name.isdigit() and int(name) < num_classes for name in classes):
-        return np.asarray([int(name) for name in classes], np.int64)
+        return Matching(np.arange(num_classes), "order")
+    if all(is_number(name) and int(name) < num_classes for name in classes):
+        return Matching(np.asarray([int(name) for name in classes], np.int64), "number")
     raise ValueError(
         f"the dataset has {len(classes)} classes ({', '.join(classes[:3])}, ...), the model {num_classes} outputs: "
         "which belongs to which is not known. Give class_names, the names of the model's outputs in their order."

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_robust import models
 from keras_robust.attacks import Attack
 from keras_robust.attacks.suite import AttackSuite, is_differentiable
 from keras_robust.checks import check_count, check_shard
@@ -81,7 +82,8 @@ def evaluate(
         name: of the model, in the report.
         batch_size: images attacked at a time; best a multiple of 16.
         crop_pct, interpolation: of the preprocessing; the published evaluation's 0.875 and "bicubic".
-        class_names: names of the model's outputs, where the dataset has other classes; see `read_class_names`.
+        class_names: names of the model's outputs, if it does not know them and the dataset has other classes; see
+            `read_class_names`.
         image_list: file with the images to use, as RobustBench's 5,000 of ImageNet, one `<class>/<file>` per line.
         skip_corrupt: leave out images that cannot be read, and list them, instead of refusing the dataset.
         shard: (i, n): only the i-th of n parts, 1 <= i <= n. `merge` makes the report when all are done.
@@ -111,6 +113,7 @@ def evaluate(
     check_count("batch_size", batch_size)
     check_count("seed", seed, least=0)
     model = load_model(model)
+    class_names = models.class_names(model) if class_names is None else class_names
     model = as_float32(model) if isinstance(model, keras.Model) else model
     check_attack(attack, model)
     dataset = open_dataset(dataset)
@@ -129,6 +132,7 @@ def evaluate(
             sha256=selection.sha256,
             list=None if image_list is None else Path(image_list).name,
             imagenet=is_imagenet(dataset),
+            matched_by=selection.matched_by,
             crop_pct=crop_pct,
             interpolation=interpolation,
         ),

@@ -52,6 +52,7 @@ class Selection:
         digests: hash of each image's raw pixels, uint64 (n,): two reports with the same ones saw the same images.
         skipped: why an image was left out, a sentence for each.
         outputs: name of each of the model's outputs.
+        matched_by: how classes were matched to outputs, by "name", "order" or "number".
     """
 
     index: np.ndarray
@@ -60,6 +61,7 @@ class Selection:
     digests: np.ndarray
     skipped: tuple[str, ...]
     outputs: tuple[str, ...]
+    matched_by: str
 
     def __len__(self) -> int:
         return len(self.index)
@@ -100,7 +102,7 @@ def select(
     if not len(dataset):
         raise ValueError("dataset must hold images; it is empty.")
     aliases = None if class_names is None else read_class_names(class_names)
-    outputs_of = match_classes(dataset.class_names, num_classes, aliases)
+    matching = match_classes(dataset.class_names, num_classes, aliases)
     if image_list is None:
         order = list(range(len(dataset)))
         random.Random(seed).shuffle(order)
@@ -119,8 +121,9 @@ def select(
     else:
         outputs = [str(output) for output in range(num_classes)]
     names = tuple(dataset.identifier(index) for index in good)
-    index, labels = np.asarray(good, np.int64), outputs_of[[dataset.label(place) for place in good]]
-    return Selection(index, labels, names, np.asarray(digests, np.uint64), tuple(skipped), tuple(outputs))
+    index, labels = np.asarray(good, np.int64), matching.outputs[[dataset.label(place) for place in good]]
+    digest = np.asarray(digests, np.uint64)
+    return Selection(index, labels, names, digest, tuple(skipped), tuple(outputs), matching.by)
 
 
 def is_imagenet(dataset: Source) -> bool:

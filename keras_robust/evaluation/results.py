@@ -101,6 +101,18 @@ class Report:
     def warnings(self) -> list[str]:
         """Reasons to doubt the figures, a sentence each."""
         found = list(self.attack_warnings)
+        labels = np.bincount(self.images.label)
+        for resolution in self.resolutions:
+            counts = np.bincount(np.maximum(self[self.threats[0], resolution].prediction, 0))
+            found += [f"At {resolution} px: {warning}" for warning in sanity_checks.of_answers(counts, labels)]
+        cells = {f"{result.resolution} px {result.threat}": result.robust for result in self.results}
+        found += sanity_checks.of_chance(cells, labels)
+        found += sanity_checks.of_sample(self.n_examples)
+        if self.settings.images.matched_by == "number":
+            found.append(
+                "Classes by number: the dataset has fewer classes than the model, and its names were taken as "
+                "numbers of the model's outputs, counted from 0."
+            )
         for result in self.results:
             where = f"At {result.resolution} px, {result.threat}: "
             found += [where + warning for warning in sanity_checks.of_result(result.accuracy_after)]

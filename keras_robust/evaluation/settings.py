@@ -37,6 +37,7 @@ class ImageSettings:
         sha256: hash of all images, their order and their labels.
         list: name of the file that lists them, None where they were drawn.
         imagenet: whether they look like ImageNet-1k.
+        matched_by: how their classes were matched to the model's outputs: by "name", or by "order" or "number".
         crop_pct: resolution over the shorter side that the images are resized to.
         interpolation: "bicubic" or "bilinear".
     """
@@ -45,6 +46,7 @@ class ImageSettings:
     sha256: str
     list: str | None
     imagenet: bool
+    matched_by: str
     crop_pct: float
     interpolation: str
 

@@ -27,7 +27,8 @@ from keras_robust.export.metadata import ExportMetadata, InputMetadata, PresetMe
 from keras_robust.export.reference import Reference, VerificationSettings
 from keras_robust.export.verification import Verification
 from keras_robust.export.verification import verify as check_artefact
-from keras_robust.layers import CheckResolution, PositionEmbedding
+from keras_robust.layers import ImageInput, PositionEmbedding
+from keras_robust.models.outputs import check_class_names
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 from keras_robust.versions import installed_versions
@@ -98,7 +99,7 @@ def export(
             `AdversarialModel` its inner model is taken.
         path: of the artefact.
         format, dtype: see above.
-        class_names: one string for each class; "0", "1", ... if not given.
+        class_names: one string for each class; if not given, those that the model knows, or else "0", "1", ...
         preset: name of the published checkpoint that the weights are; gives the next five where they are not given.
         threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
         report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
@@ -133,7 +134,7 @@ def export(
         format=format,
         dtype=dtype,
         signatures=dict(row.signatures),
-        class_names=_class_names(class_names, _num_classes(model)),
+        class_names=_class_names(class_names, model),
         input=_input_metadata(model, preset, resolution, crop_pct, interpolation),
         preset=_preset_metadata(preset),
         threat=_training_threat(preset, threat),
@@ -322,17 +323,14 @@ def _native(model: keras.Model) -> int:
 
 def _sizes(model: keras.Model) -> tuple[int, int]:
     """The smallest height and width that the model takes, and what they are multiples of."""
-    checks = [layer for layer in model.layers if isinstance(layer, CheckResolution)]
+    checks = [layer for layer in model.layers if isinstance(layer, ImageInput)]
     return (checks[0].minimum, checks[0].multiple_of) if checks else (1, 1)
 
 
-def _class_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(str(number) for number in range(count))
-    names = tuple(names)
-    if len(names) != count or not all(isinstance(name, str) and name and name.isprintable() for name in names):
-        raise ValueError(f"class_names must be {count} non-empty strings of one line each; received {names!r:.200}.")
-    return names
+def _class_names(names: Sequence[str] | None, model: keras.Model) -> tuple[str, ...]:
+    count = _num_classes(model)
+    names = models.class_names(model) if names is None else names
+    return tuple(str(number) for number in range(count)) if names is None else check_class_names(names, count)
 
 
 def _verification_path(path: Path) -> Path:

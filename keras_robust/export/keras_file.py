@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from keras_robust.export import model_card
-from keras_robust.export.metadata import ExportMetadata
+from keras_robust.export.metadata import ExportMetadata, attach
 from keras_robust.export.runtimes import ZIP_FOLDER
 
 
@@ -21,4 +21,8 @@ def load(path: Path) -> keras.Model:
     """The model of a .keras file; of a saved `AdversarialModel` the one that it trains."""
     model = keras.models.load_model(path, compile=False)
     inner = getattr(model, "model", None)
-    return inner if isinstance(inner, keras.Model) else model
+    model = inner if isinstance(inner, keras.Model) else model
+    with zipfile.ZipFile(path) as archive:
+        name = ZIP_FOLDER + model_card.METADATA
+        attach(model, archive.read(name).decode() if name in archive.namelist() else None)
+    return model

@@ -107,6 +107,22 @@ class ExportMetadata:
         )
 
 
+def attach(model: Any, document: str | None) -> None:
+    """Gives a loaded model what its `metadata.json` says: `class_names`, and `preprocessing`, an `InputMetadata`.
+
+    Raises:
+        ValueError: the document is none.
+    """
+    if document is None:
+        return
+    try:
+        content = json.loads(document)
+        model.class_names = tuple(str(name) for name in content["class_names"])
+        model.preprocessing = InputMetadata(**content["input"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"its metadata.json is damaged: {error}") from error
+
+
 def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
     """The cells of a `kr.evaluation.Report`, of its report.json, or of rows of that; none without a report.
 

@@ -145,13 +145,14 @@ class Reference:
 
 
 def outputs_of(source: Any, class_names: Sequence[str]) -> np.ndarray:
-    """The model's output for each class of a data set: by name, or by place where the names are others.
+    """The model's output for each class of a data set: by name, or by place where the model has none.
 
     Raises:
         ValueError: neither is possible.
     """
-    known = set(source.class_names) <= set(class_names)
-    return match_classes(source.class_names, len(class_names), [(name,) for name in class_names] if known else None)
+    numbered = list(class_names) == [str(number) for number in range(len(class_names))]
+    aliases: list[tuple[str, ...]] | None = None if numbered else [(name,) for name in class_names]
+    return match_classes(source.class_names, len(class_names), aliases).outputs
 
 
 def resolutions(resolution: int) -> tuple[int, int]:

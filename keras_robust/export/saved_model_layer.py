@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_robust import backend
+from keras_robust.export.metadata import attach
 from keras_robust.types import Tensor
 
 
@@ -38,6 +39,8 @@ class SavedModelLayer(keras.layers.Layer):
         else:
             raise ValueError(f"{path} cannot be used as a SavedModel: {errors[-1]}")
         self.endpoint = endpoint
+        metadata = path / "assets" / "metadata.json"
+        attach(self, metadata.read_text(encoding="utf-8") if metadata.is_file() else None)
         self.differentiable = backend.active.saved_function_is_differentiable(
             self._inner.call_endpoint_fn, self._logits
         )

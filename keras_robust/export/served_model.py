@@ -1,13 +1,13 @@
 """Served models: exported ones in the runtime of their format, as Keras layers that give logits and no gradients."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_robust import backend
+from keras_robust.export.metadata import InputMetadata, attach
 from keras_robust.export.runtimes import load_artefact
 from keras_robust.types import Tensor
 
@@ -16,6 +16,8 @@ class ServedModel(keras.layers.Layer):
     """A model that `keras_robust.export` wrote, in the runtime of its format: logits without gradients."""
 
     differentiable = False
+    class_names: tuple[str, ...]
+    preprocessing: InputMetadata
 
     def __init__(self, path: Path) -> None:
         super().__init__(name=path.stem.replace(".", "_"))
@@ -23,7 +25,8 @@ class ServedModel(keras.layers.Layer):
             self._artefact = load_artefact(path)
         except ImportError as error:
             raise ValueError(f"its runtime is not installed: {error}") from error
-        self._num_classes = json.loads(self._artefact.documents()["metadata.json"])["num_classes"]
+        attach(self, self._artefact.documents()["metadata.json"])
+        self._num_classes = len(self.class_names)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:

@@ -1,5 +1,6 @@
 """Layers before the stem."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -65,8 +66,8 @@ class Normalize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class CheckResolution(keras.layers.Layer):
-    """Pass images on unchanged; refuse those whose height or width the model cannot take.
+class ImageInput(keras.layers.Layer):
+    """First layer of a model: images pass unchanged; those whose height or width the model cannot take are refused.
 
     Sizes are checked wherever they are known: on eager and symbolic tensors and on static shapes inside compiled
     functions. An unknown size passes.
@@ -75,6 +76,7 @@ class CheckResolution(keras.layers.Layer):
         minimum: smallest height and width, in pixels.
         multiple_of: height and width must be multiples of this many pixels.
         architecture: name of the architecture of the model that begins with this layer; None for other models.
+        class_names: names of that model's outputs, in their order; None where they are not known.
 
     Shapes: `(batch, height, width, channels)` to the same shape.
 
@@ -83,16 +85,23 @@ class CheckResolution(keras.layers.Layer):
 
     Example:
 
-    >>> x = CheckResolution(minimum=32)(keras.random.uniform((2, 64, 64, 3)))
+    >>> x = ImageInput(minimum=32)(keras.random.uniform((2, 64, 64, 3)))
     """
 
     def __init__(
-        self, minimum: Any, multiple_of: int = 1, architecture: Any = None, dtype: str = "float32", **kwargs: Any
+        self,
+        minimum: int,
+        multiple_of: int = 1,
+        architecture: str | None = None,
+        class_names: Sequence[str] | None = None,
+        dtype: str = "float32",
+        **kwargs: Any,
     ) -> None:
         super().__init__(dtype=dtype, **kwargs)
         self.minimum = minimum
         self.multiple_of = multiple_of
         self.architecture = architecture
+        self.class_names = None if class_names is None else tuple(class_names)
 
     def call(self, images: Tensor) -> Any:
         self._check(images.shape)
@@ -112,7 +121,7 @@ class CheckResolution(keras.layers.Layer):
             )
 
     def get_config(self) -> dict[str, Any]:
-        names = ("minimum", "multiple_of", "architecture")
+        names = ("minimum", "multiple_of", "architecture", "class_names")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

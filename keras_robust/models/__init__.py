@@ -2,6 +2,7 @@
 
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
+from keras_robust.models.outputs import class_names, set_class_names
 from keras_robust.models.pretrained import from_preset, preset, presets
 from keras_robust.models.registry import architecture, architecture_of, create, names, register
 from keras_robust.models.table import ModelTable, table
@@ -10,6 +11,7 @@ __all__ = [
     "ModelTable",
     "architecture",
     "architecture_of",
+    "class_names",
     "create",
     "features",
     "from_preset",
@@ -19,5 +21,6 @@ __all__ = [
     "preset",
     "presets",
     "register",
+    "set_class_names",
     "table",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_robust.checks import check_choice
-from keras_robust.layers import CheckResolution, Normalize
+from keras_robust.layers import ImageInput, Normalize
 from keras_robust.models.architecture import Architecture, Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from keras_robust.models.resnet import ResNet
@@ -81,8 +81,8 @@ def architecture_of(model: keras.Model) -> Architecture | None:
         True
     """
     for layer in model.layers:
-        if isinstance(layer, CheckResolution):
-            return ARCHITECTURES.get(layer.architecture)
+        if isinstance(layer, ImageInput):
+            return ARCHITECTURES.get(layer.architecture or "")
     return None
 
 
@@ -154,7 +154,7 @@ def create(
         layer_scale_init=_layer_scale_init(row, name, layer_scale_init),
     )
     inputs = keras.Input((None, None, 3), name="images")
-    x = CheckResolution(row.min_size, row.multiple_of, name, name="check_resolution")(inputs)
+    x = ImageInput(row.min_size, row.multiple_of, name, name="image_input")(inputs)
     if normalization is not None:
         x = Normalize(*_mean_and_std(normalization), name="normalize")(x)
     return keras.Model(inputs, row.build(x, options), name=name)

@@ -131,6 +131,6 @@ def build_trainer(
     trainer.compile(
         adamw(model, schedule, part.weight_decay, part.betas, part.epsilon, part.accumulate),
         keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     return trainer

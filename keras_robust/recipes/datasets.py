@@ -57,7 +57,7 @@ class ArrayBatches:
             raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
         if batch_size % shard[1]:
             raise ValueError(f"batch_size must be a multiple of the number of shards; received {batch_size}.")
-        self.images, labels = source.arrays(resolution, crop_pct=1.0)
+        self.images, labels = source.arrays(resolution, crop_pct=1.0, seed=None)
         self.labels = np.eye(num_classes, dtype="float32")[labels]
         self.batch_size, self.seed, self.shard = batch_size, seed, shard
         self.steps_per_epoch = len(source) // batch_size
@@ -91,34 +91,36 @@ class _Stream(keras.utils.PyDataset):
 class ValidationFeed(keras.utils.PyDataset):
     """The same validation images at every validation, 8-bit in memory, as this process' part of float batches.
 
-    `n_examples` are drawn once; as many are left out as do not fill a batch, so that one compilation serves all.
-    Each process has its part of every batch.
+    `n_examples` are drawn once, and all of them count: batches are of one size, so that one compilation serves all,
+    and what fills the last one has the weight 0.
+
+    Attributes:
+        n_examples: number of images that count.
+        padded: n_examples and what fills the last batch, over n_examples: what Keras' mean loss is too small by.
     """
 
     def __init__(
         self, source: Any, n_examples: Any, resolution: Any, batch_size: Any, num_classes: Any, distribution: Any
     ) -> None:
         super().__init__()
-        self.batch_size, self.shard = min(batch_size, n_examples, len(source)), distribution.shard
-        if distribution.processes > 1 and self.batch_size % distribution.devices:
-            raise ValueError(
-                f"evaluation.batch_size must be a multiple of the {distribution.devices} devices of several processes; "
-                f"received {self.batch_size}."
-            )
-        count = min(n_examples, len(source)) // self.batch_size * self.batch_size
-        chosen = source.sample(n_examples)
-        self.images, labels = chosen.arrays(resolution)
-        self.images, labels = self.images[:count], labels[:count]
+        self.n_examples, self.shard = min(n_examples, len(source)), distribution.shard
+        batches = -(-self.n_examples // batch_size)
+        unit = distribution.devices
+        self.batch_size = -(-self.n_examples // (batches * unit)) * unit
+        self.padded = batches * self.batch_size / self.n_examples
+        self.images, labels = source.sample(n_examples).arrays(resolution, seed=None)
         self.labels = np.eye(num_classes, dtype="float32")[labels]
 
-    def __len__(self) -> Any:
-        return len(self.images) // self.batch_size
+    def __len__(self) -> int:
+        return -(-self.n_examples // self.batch_size)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         rows = rows[shard_slice(self.shard, self.batch_size)]
-        return self.images[rows].astype("float32") / 255, self.labels[rows]
+        weights = (rows < self.n_examples).astype("float32")
+        rows = np.minimum(rows, self.n_examples - 1)
+        return self.images[rows].astype("float32") / 255, self.labels[rows], weights
 
-    def first(self, count: Any) -> Any:
+    def first(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """A few images, float in [0, 1], and their class indices."""
         return self.images[:count].astype("float32") / 255, self.labels[:count].argmax(1)

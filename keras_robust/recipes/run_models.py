@@ -1,5 +1,6 @@
 """The models of a training run: written, and read from its checkpoints."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robust import models
 from keras_robust.files import written_aside
 from keras_robust.recipes import checkpoints
 from keras_robust.recipes.build import build_model, build_trainer
 from keras_robust.recipes.config import Recipe
+
+CLASS_NAMES = "class_names.json"
 
 
 def save_model(model: Any, path: Any) -> None:
@@ -73,4 +77,7 @@ def load_run(folder: Any, which: str = "best") -> Any:
         values = [np.array(keras.ops.convert_to_numpy(weight)) for weight in trainer.model.weights]
     for weight, value in zip(trainer.model.weights, values):
         weight.assign(value)
+    names = folder / CLASS_NAMES
+    if names.is_file() and len(known := json.loads(names.read_text(encoding="utf-8"))) == heads[0]:
+        models.set_class_names(trainer.model, known)
     return trainer.model

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_robust import data
+from keras_robust import data, models
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
 from keras_robust.files import write_text
@@ -23,7 +23,7 @@ from keras_robust.recipes.config import Recipe
 from keras_robust.recipes.datasets import TrainFeed, ValidationFeed
 from keras_robust.recipes.guards import Preempted, TrainingBroken, check_finite, check_overfitting
 from keras_robust.recipes.progress import TrainingProgress
-from keras_robust.recipes.run_models import best_weights, save_model
+from keras_robust.recipes.run_models import CLASS_NAMES, best_weights, save_model
 from keras_robust.training.tensorboard import PICTURE, TensorBoardWriter
 
 SHOWN = 8  # images in the picture of the attack
@@ -82,7 +82,14 @@ class TrainingRun:
         part = recipe.data
         fetch: dict[str, Any] = {"data_dir": part.data_dir, "download": part.download}
         self.sources = {split: data.source(part.source, split, **fetch) for split in ("train", "val")}
-        self.num_classes = recipe.model.num_classes or len(self.sources["train"].class_names)
+        self.class_names = self.sources["train"].class_names
+        if self.class_names != (held_out := self.sources["val"].class_names):
+            different = sorted({*self.class_names} ^ {*held_out}) or ["their order"]
+            raise ValueError(
+                f"data.source must have the same classes for training and validation; {part.source} differs in "
+                f"{', '.join(different[:10])}."
+            )
+        self.num_classes = recipe.model.num_classes or len(self.class_names)
         self.stream = sys.stdout if verbose and distribution.writes else None
         self.folder = checkpoints.CheckpointFolder(
             self.out / "checkpoints", recipe.checkpoints.keep_last, recipe.checkpoints.keep_best
@@ -149,6 +156,8 @@ class TrainingRun:
                 f"received {recipe.training.accumulate}."
             )
         self.model = build_model(recipe, self.num_classes)
+        if self.num_classes == len(self.class_names):
+            models.set_class_names(self.model, self.class_names)
         self.trainer = build_trainer(recipe, self.model, self.steps_per_epoch, feed.augmentation, self.rollbacks)
         self.validation = ValidationFeed(
             self.sources["val"],
@@ -212,9 +221,16 @@ class TrainingRun:
                     f"out must be a new folder, or that of a run of the same recipe; {self.out} holds "
                     f"another: {', '.join(there.differences(self.recipe))}."
                 )
+        names = self.out / CLASS_NAMES
+        if names.exists() and (known := tuple(json.loads(names.read_text(encoding="utf-8")))) != self.class_names:
+            raise ValueError(
+                f"{self.out} holds a run on other classes: {', '.join(known[:10])}; now there are "
+                f"{', '.join(self.class_names[:10])}."
+            )
         if self.distribution.writes:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text(path, self.recipe.to_json())
+            write_text(names, json.dumps(self.class_names))
 
     def _accepts(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.info.get("fingerprint") == self.recipe.fingerprint():
@@ -286,8 +302,9 @@ class TrainingRun:
             if name == "ema" and not self.trainer.weight_averages:
                 continue
             with context():
-                logs = self.trainer.evaluate(batches, steps=len(self.validation), **options)
-            found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}  # type: ignore[union-attr]
+                logs: Any = self.trainer.evaluate(batches, steps=len(self.validation), **options)
+            logs["loss"] *= self.validation.padded
+            found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}
             if self.stop.received:  # half a validation is none: it is done again when the run goes on
                 self.save_now(self.step)
                 raise Preempted
@@ -297,7 +314,7 @@ class TrainingRun:
         self._log_epoch(entry)
         if self._guarded and self.recipe.attack.kind != "none":
             validated = [epoch for epoch in self.history if "val_robust_accuracy" in epoch]
-            check_overfitting(validated, self.recipe.guard.collapse, len(self.validation.images))
+            check_overfitting(validated, self.recipe.guard.collapse, self.validation.n_examples)
 
     def _end_epoch(self, epoch: int) -> None:
         """Tell the user's callbacks, one of which may stop the run."""

@@ -14,6 +14,7 @@ from keras_robust.attacks.base import Attack, loss_scale
 from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
 from keras_robust.checks import check_count
+from keras_robust.training.class_counts import ClassCounts
 from keras_robust.training.input_checks import accepted, check_arrays, check_loss, with_input_check
 from keras_robust.training.objectives import AdversarialCrossEntropy
 from keras_robust.training.optimizer import of_any_backend
@@ -122,6 +123,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self.bad_images = keras.metrics.Sum(name="bad_images")
         self.bad_labels = keras.metrics.Sum(name="bad_labels")
+        # What a figure of robustness is doubted by, at the end of an evaluation.
+        self.predicted = ClassCounts(model.output_shape[-1], name="predicted_classes")
+        self.labelled = ClassCounts(model.output_shape[-1], name="labelled_classes")
+        self.without_gradient = keras.metrics.Sum(name="without_gradient")
         self.attack_gain: Any = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
         self.zero_gradients: Any = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
         self.built = True
@@ -344,6 +349,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         clean, adversarial = frozen(x), frozen(x_adv)
         robust = ops.logical_and(losses.correct(clean, labels), losses.correct(adversarial, labels))
         self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
+        self.predicted.update_state(ops.argmax(clean, axis=-1), sample_weight)
+        self.labelled.update_state(losses.class_of(labels), sample_weight)
+        if first:
+            self.without_gradient.update_state(_is_zero(first[0]), sample_weight)
         if self.diagnostics:
             gain = losses.cross_entropy(adversarial, labels) - losses.cross_entropy(clean, labels)
             self._diagnose(gain, _is_zero(first[0]))
@@ -353,7 +362,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.zero_gradients.update_state(zero)
 
     def get_metrics_result(self) -> dict[str, Tensor]:
-        hidden = (self.bad_images.name, self.bad_labels.name)
+        metrics = (self.bad_images, self.bad_labels, self.predicted, self.labelled, self.without_gradient)
+        hidden = [metric.name for metric in metrics]
         return {name: value for name, value in super().get_metrics_result().items() if name not in hidden}
 
     def _training_logs(self, logs: dict[str, Tensor]) -> dict[str, Tensor]:

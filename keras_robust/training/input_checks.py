@@ -1,11 +1,14 @@
 """Checks of a training step's input: before it or, where it is compiled, counted and then raised."""
 
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_robust.attacks import sanity_checks
 from keras_robust.batch_checks import check_images, check_labels
 from keras_robust.types import Tensor
 
@@ -90,6 +93,19 @@ class InputCheck(keras.callbacks.Callback):
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         self._check()
+        for warning in self._doubts():
+            warnings.warn(warning, stacklevel=2)
+
+    def _doubts(self) -> Iterator[str]:
+        """What speaks against the robust accuracy that was just measured."""
+        trainer = self.trainer
+        predicted, labelled = trainer.predicted.counts(), trainer.labelled.counts()
+        if not labelled.sum():
+            return
+        yield from sanity_checks.of_answers(predicted, labelled)
+        hidden = float(trainer.without_gradient.result()) / labelled.sum()
+        if hidden >= sanity_checks.HIDDEN:
+            yield sanity_checks.zero_gradients(hidden)
 
 
 def with_input_check(callbacks: Any, trainer: "AdversarialModel") -> Any:

@@ -8,6 +8,7 @@ from keras import ops
 from keras_robust.attacks import sanity_checks, versions
 from keras_robust.attacks.autoattack import NOT_COVERED, AutoAttack
 from keras_robust.attacks.versions import ensemble
+from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
 SHAPE = (4, 4, 3)
@@ -59,7 +60,7 @@ def test_probabilities():
 
 def test_zero_gradients_of_quantised_images():
     (warning,) = _warnings(lambda x: linear(ops.round(8 * x) / 8))
-    assert warning.startswith("Zero gradients: the gradient of the cross-entropy is zero for 100% of the images")
+    assert warning.startswith("Zero gradients: the gradient of the loss is zero for 100% of the images")
 
 
 def test_zero_gradients_of_some_images():
@@ -72,7 +73,7 @@ def test_zero_gradients_of_some_images():
 
     (warning,) = _warnings(model)
     assert confident.mean() == 0.5
-    assert "the gradient of the cross-entropy is zero for 50% of the images" in warning
+    assert "the gradient of the loss is zero for 50% of the images" in warning
 
 
 def test_gradients_that_are_not_finite():
@@ -153,3 +154,26 @@ def test_few_classes_fall_back_and_say_so():
 
 def test_the_report_can_say_what_is_not_covered():
     assert "adaptive attacks" in NOT_COVERED
+
+
+def test_a_model_that_gives_one_answer_to_all():
+    [warning] = sanity_checks.of_answers(np.array([0, 48, 0]), np.array([12, 24, 12]))
+    assert warning.startswith("One answer: all 48 images are classified as 1")
+    assert not [*sanity_checks.of_answers(np.array([1, 47, 0]), np.array([12, 24, 12]))]
+    assert not [*sanity_checks.of_answers(np.array([0, 48]), np.array([0, 48]))]  # there is but one class
+
+
+def test_no_better_than_chance_with_its_interval():
+    labels = np.array([25, 25, 25, 25])
+    robust = {"Linf 4/255": Proportion(25, 100), "L2 1": Proportion(26, 100), "L1 9": Proportion(0, 100)}
+    [warning] = sanity_checks.of_chance(robust, labels)
+    assert warning.endswith(
+        "has 25.0% of the images, and robust accuracy is not above that: Linf 4/255 25.0 % (18-34)."
+    )
+    assert not [*sanity_checks.of_chance({"a": Proportion(26, 100)}, labels)]
+
+
+def test_few_images():
+    [warning] = sanity_checks.of_sample(48)
+    assert "near 50 % is known to 14 points only" in warning
+    assert not [*sanity_checks.of_sample(100)]

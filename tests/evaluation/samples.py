@@ -15,7 +15,7 @@ N = 200
 SETTINGS = EvaluationSettings(
     keras_robust="0.1.0",
     model=ModelSettings("a", "1" * 64, True, 1000, {32: 1024 * 10**6, 40: 1600 * 10**6}),
-    images=ImageSettings(N, "2" * 64, None, False, 0.875, "bicubic"),
+    images=ImageSettings(N, "2" * 64, None, False, "name", 0.875, "bicubic"),
     resolutions=(32, 40),
     threats=(ThreatSettings("L2", 0.1, {"apgd-ce": {"attack": "APGD", "seed": 0}}),),
     attack="short",
@@ -32,14 +32,14 @@ def result(threat, resolution, clean, robust, shift=0):
     place = np.arange(N)
     misclassified_at = np.where(place < clean, 1, 0)
     misclassified_at[shift : shift + robust] = 2
-    labels = place % 2
+    labels = place % 5
     return AttackResult(
         threat,
         resolution,
         ("clean", "apgd-ce"),
         misclassified_at.astype(np.int16),
-        np.where(misclassified_at > 0, labels, 1 - labels),
-        np.where(misclassified_at > 1, labels, 1 - labels),
+        np.where(misclassified_at > 0, labels, (labels + 1) % 5),
+        np.where(misclassified_at > 1, labels, (labels + 1) % 5),
         np.where(misclassified_at == 1, threat.eps, 0).astype(np.float32),
         {"apgd-ce": np.full(N, 100)},
         {"apgd-ce": 0},
@@ -71,7 +71,9 @@ def report(
         for threat in threats
     ]
     digests, names = np.arange(N).astype(np.uint64), np.array([f"dog/{i}.png" for i in range(N)])
-    images = Images(np.arange(N), np.arange(N) % 2, digests, names, ("cat", "<dog>"), tuple(skipped))
+    images = Images(
+        np.arange(N), np.arange(N) % 5, digests, names, ("cat", "<dog>", "ant", "bee", "eel"), tuple(skipped)
+    )
     pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
     gallery = [Picture(LINF, 32, pixels, 0, 0, 1)] if LINF in threats else []
     return Report(settings, results, images, **{"gallery": gallery, **changes})

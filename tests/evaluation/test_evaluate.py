@@ -88,7 +88,8 @@ def test_version_of_autoattack_with_its_warnings(model):
     assert list(report.results[0].stages) == ["clean", "apgd-ce", "apgd-t"]
     np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images.index])
     assert report.settings.threats[0].attacks["apgd-t"]["loss"] == "targeted-margin"
-    assert [warning.split(":")[0] for warning in report.warnings] == ["Few classes"]
+    expected = ["Few classes", "No better than one answer for all", "Few images"]
+    assert [warning.split(":")[0] for warning in report.warnings] == expected
 
 
 @on_tensorflow
@@ -145,10 +146,10 @@ def test_grey_images_for_a_model_of_one_channel():
 @on_tensorflow
 def test_rising_with_eps_is_a_warning(model):
     result = run(model, threats=[LINF, kr.ThreatModel("Linf", 0.02)])
-    assert result.warnings == []
+    assert not [warning for warning in result.warnings if "Rising" in warning]
     broken = result.results[1]
     broken.misclassified_at[:] = len(broken.stages)
-    assert "Rising with eps" in result.warnings[0]
+    assert [warning for warning in result.warnings if "Rising with eps" in warning]
 
 
 class Interrupted(Exception):

@@ -100,7 +100,7 @@ def test_classes_are_matched_by_name(folder, tmp_path_factory):
 )
 def test_classes_that_match(classes, num_classes, names, expected):
     aliases = None if names is None else read_class_names(names)
-    np.testing.assert_array_equal(match_classes(classes, num_classes, aliases), expected)
+    np.testing.assert_array_equal(match_classes(classes, num_classes, aliases).outputs, expected)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_classes_of_a_data_set_are_found_by_name():
     """A subset in another order, as Imagenette is of ImageNet: labels by place would be wrong."""
     np.testing.assert_array_equal(reference.outputs_of(Names("cat", "ant"), ["ant", "bee", "cat"]), [2, 0])
     np.testing.assert_array_equal(reference.outputs_of(Names("x", "y", "z"), ["0", "1", "2"]), [0, 1, 2])
-    with pytest.raises(ValueError, match=r"the dataset has 2 classes .*the model 3 outputs"):
+    with pytest.raises(ValueError, match="not there are 1 of 2: x"):
         reference.outputs_of(Names("x", "ant"), ["ant", "bee", "cat"])
 
 

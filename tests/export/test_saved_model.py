@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.layers import CheckResolution
+from keras_robust.layers import ImageInput
 from tests.export.samples import NAMES, QUICK, THREAT
 
 if keras.backend.backend() != "tensorflow":
@@ -142,7 +142,7 @@ def test_what_travels_inside(exported):
 
 def test_multiples_of_the_patch(tmp_path):
     inputs = keras.Input((None, None, 3))
-    h = CheckResolution(minimum=16, multiple_of=16)(inputs)
+    h = ImageInput(minimum=16, multiple_of=16)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(h)))
     kr.export.export(model, tmp_path / "model", verify=False)
     logits = tf.saved_model.load(str(tmp_path / "model")).signatures["logits"]

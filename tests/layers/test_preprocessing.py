@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.layers import CheckResolution, Normalize
+from keras_robust.layers import ImageInput, Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -46,7 +46,7 @@ def test_normalize_refuses_another_number_of_channels():
 @pytest.mark.parametrize("size", [(16, 16), (32, 48)])
 def test_check_resolution_passes_images_on(size):
     x = np.random.default_rng(0).random((1, *size, 3)).astype("float32")
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(CheckResolution(16, multiple_of=16)(x)), x)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(ImageInput(16, multiple_of=16)(x)), x)
 
 
 @pytest.mark.parametrize("size", [(16, 15), (8, 16), (40, 32), (0, 16)])
@@ -56,13 +56,13 @@ def test_check_resolution_refuses(size, symbolic):
     with pytest.raises(
         ValueError, match=f"at least 16 pixels and multiples of 16, received height={size[0]}, width={size[1]}"
     ):
-        CheckResolution(16, multiple_of=16)(x)
+        ImageInput(16, multiple_of=16)(x)
 
 
 def test_check_resolution_passes_unknown_sizes():
-    assert CheckResolution(16)(keras.KerasTensor((None, None, 32, 3))).shape == (None, None, 32, 3)
+    assert ImageInput(16)(keras.KerasTensor((None, None, 32, 3))).shape == (None, None, 32, 3)
 
 
-@pytest.mark.parametrize("layer", [Normalize(MEAN, STD, name="a"), CheckResolution(32, 16, name="b")])
+@pytest.mark.parametrize("layer", [Normalize(MEAN, STD, name="a"), ImageInput(32, 16, name="b")])
 def test_config_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

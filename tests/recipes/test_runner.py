@@ -55,7 +55,7 @@ def _assert_same(folder, whole):
 def test_leaves_everything_behind(whole):
     folder, logs = whole
     assert {path.name for path in folder.iterdir()} == {
-        *("recipe.json", "checkpoints", "logs", "history.json"),
+        *("recipe.json", "class_names.json", "checkpoints", "logs", "history.json"),
         *("model.keras", "model_ema.keras", "best.keras"),
     }
     assert {"loss", "accuracy", "val_accuracy", "val_robust_accuracy", "ema_robust_accuracy"} <= logs.keys()

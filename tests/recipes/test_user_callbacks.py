@@ -65,7 +65,7 @@ def test_an_interrupted_run_goes_on_in_its_epoch(tmp_path, source, monkeypatch):
 
 def test_early_stopping_ends_the_run_for_good(tmp_path, source):
     def stopping():
-        return keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=0, baseline=2.0)
+        return keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=0, min_delta=2.0)
 
     recipe = tiny.recipe(source, "training.epochs=5")
     train(recipe, tmp_path, callbacks=[stopping()], verbose=False)

@@ -20,7 +20,7 @@ ROWS = {
     "convnext_convstem": ConvNeXt((1, 2, 1, 1), (8, 12, 16, 24), conv_stem=(4, 6, 8)),
     "isotropic": IsotropicConvNeXt(2, 16),
     "vit_convstem": ViT(16, 2, depth=2, conv_stem=(4, 6, 8, 12)),
-    "vit_medium": ViT(16, 2, depth=2, layer_scale_init=1e-6, class_position=False),
+    "vit_of_two_blocks": ViT(16, 2, depth=2, layer_scale_init=1e-6, class_position=False),
 }
 # The isotropic checkpoints have the names of the original code.
 RENAMED = {"dwconv": "conv_dw", "pwconv": "mlp.fc"}
