@@ -1,5 +1,6 @@
 """Base of all attacks: checks before and after, restarts, and the choice among the runs."""
 
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -150,7 +151,7 @@ class Attack:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
         index = ops.arange(x.shape[0], dtype="int32")
-        x_adv, loss, inside = self._compile(model)(x, y, index)
+        x_adv, loss, inside, zero = self._compile(model)(x, y, index)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
             bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())
             raise ValueError(
@@ -158,6 +159,9 @@ class Attack:
             )
         if not ops.convert_to_numpy(inside).all():
             raise RuntimeError(f"{type(self).__name__} left the threat model {self.threat}: please report this.")
+        hidden = float(np.mean(ops.convert_to_numpy(zero)))
+        if hidden:
+            warnings.warn(zero_gradients(hidden), stacklevel=2)
         return ops.convert_to_numpy(x_adv) if as_numpy else x_adv
 
     def perturb(
@@ -219,8 +223,13 @@ class Attack:
         return cached
 
     def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
-        x_adv, loss = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
-        return x_adv, loss, self.threat.geometry.contains(x_adv, x, self.threat.eps)
+        zero: list[Tensor] = []
+        keys = random.example_keys(self.seed, 0, index)
+        x_adv, loss = self.perturb(
+            model, x, y, keys, loss_scale=loss_scale, observe=lambda _, gradient: zero.append(is_zero(gradient))
+        )
+        inside = self.threat.geometry.contains(x_adv, x, self.threat.eps)
+        return x_adv, loss, inside, zero[0] if zero else ops.zeros_like(inside)
 
     def with_threat(self, threat: ThreatModel) -> Any:
         """The same attack under another threat model."""
@@ -256,6 +265,19 @@ class Attack:
     def __repr__(self) -> str:
         arguments = {**self.arguments(), "threat": str(self.threat)}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+
+
+def is_zero(gradient: Tensor) -> Tensor:
+    """Whether each example's gradient is zero in all entries, booleans (batch,)."""
+    return ops.all(ops.equal(gradient, 0.0), axis=tuple(range(1, len(gradient.shape))))
+
+
+def zero_gradients(share: float) -> str:
+    """A warning about images whose loss has a gradient of zero."""
+    return (
+        f"Zero gradients: the gradient of the loss is zero for {share:.0%} of the images. Gradient attacks see nothing "
+        "there; look at what Square finds, which needs no gradients, and for what hides the gradient."
+    )
 
 
 def loss_scale(model: Callable | keras.Layer, loss: Callable | str) -> float:

@@ -86,6 +86,8 @@ class FAB(Attack):
         gap, gradient = self._boundary(problem, x, first)
         if first:
             margin = gap
+            if problem.observe is not None and not self.targeted:
+                problem.observe(gap, gradient)
         gap_at_image = gap + ops.sum(gradient * (image - x), axis=tuple(range(1, len(x.shape))))
         # Both projections at once: half as many operations.
         steps = norm.to_hyperplane(
@@ -117,7 +119,7 @@ class FAB(Attack):
         if self.targeted:
             gap, _, gradient = problem.gradient(x, start)
             return gap, gradient
-        towards = replace(problem, loss=losses.targeted_margin)
+        towards = replace(problem, loss=losses.targeted_margin, observe=None)
         y = losses.class_of(problem.y)
 
         def consider(c: Any, nearest: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

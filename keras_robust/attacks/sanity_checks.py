@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses
+from keras_robust.attacks.base import zero_gradients
 from keras_robust.statistics import Proportion
 from keras_robust.types import Tensor
 
@@ -37,14 +38,6 @@ def of_model(
             f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {not_finite:.0%} of the "
             "images; such entries count as zero in the attacks."
         )
-
-
-def zero_gradients(share: float) -> str:
-    """A warning about images whose loss has a gradient of zero."""
-    return (
-        f"Zero gradients: the gradient of the loss is zero for {share:.0%} of the images. Gradient attacks see nothing "
-        "there; look at what Square finds, and for what hides the gradient."
-    )
 
 
 def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> Iterator[Any]:

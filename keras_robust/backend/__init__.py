@@ -20,7 +20,7 @@ _trainer = importlib.import_module(f"keras_robust.backend.{keras.backend.backend
 compile, input_gradient = active.compile, active.input_gradient
 COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
 concurrent_calls, divide_cores = active.concurrent_calls, active.divide_cores
-concrete, on_host = active.concrete, active.on_host
+concrete, gradients_possible, on_host = active.concrete, active.gradients_possible, active.on_host
 TrainStep, example_index = _trainer.TrainStep, _trainer.example_index
 
 # What only one backend has is reached through `active`.
@@ -33,6 +33,7 @@ __all__ = [
     "concurrent_calls",
     "divide_cores",
     "example_index",
+    "gradients_possible",
     "input_gradient",
     "on_host",
 ]

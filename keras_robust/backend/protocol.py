@@ -36,6 +36,9 @@ class Autodiff(Protocol):
     def concrete(self, x: Tensor) -> bool:
         """Whether a tensor holds values now, rather than standing for those of a compiled function."""
 
+    def gradients_possible(self) -> Any:
+        """A context that undoes what surrounds it and would refuse all gradients, as `torch.inference_mode` does."""
+
     def on_host(self, function: Callable[[Array], Array], x: Tensor, width: int) -> Tensor:
         """`function`, from numpy (n, ...) to float32 (n, width), inside of what is compiled; no gradient."""
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
-from keras_robust.attacks.base import Attack, loss_scale
+from keras_robust.attacks.base import Attack, is_zero, loss_scale
 from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
 from keras_robust.checks import check_count
@@ -236,7 +236,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         """Evaluates as `keras.Model.evaluate` does, with `robust_accuracy` under `validation_attack` besides."""
         self._check_arrays(x, y, options.get("sample_weight"))
         callbacks = with_input_check(callbacks, self)
-        return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
+        with backend.gradients_possible():
+            return super().evaluate(x, y, batch_size, verbose, callbacks=callbacks, **options)
 
     def train_on_batch(self, x: np.ndarray, y: np.ndarray | None = None, *arguments: Any, **options: Any) -> float:
         self._check_arrays(x, y)
@@ -244,7 +245,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def test_on_batch(self, x: np.ndarray, y: np.ndarray | None = None, *arguments: Any, **options: Any) -> Any:
         self._check_arrays(x, y)
-        return super().test_on_batch(x, y, *arguments, **options)
+        with backend.gradients_possible():
+            return super().test_on_batch(x, y, *arguments, **options)
 
     def make_train_function(self, force: bool = False) -> Callable:
         # The step looks at the optimizer's moving averages before it is first applied.
@@ -286,7 +288,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             if not self.diagnostics:
                 return (ops.stop_gradient(x_adv),)
             gain = first[0] if loss is None else loss - first[0]
-            return ops.stop_gradient(x_adv), gain, _is_zero(first[1])
+            return ops.stop_gradient(x_adv), gain, ops.cast(is_zero(first[1]), "float32")
 
         if len(self.attacks) == 1:
             x_adv, *seen = attacked(self.attacks[0])
@@ -352,10 +354,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.predicted.update_state(ops.argmax(clean, axis=-1), sample_weight)
         self.labelled.update_state(losses.class_of(labels), sample_weight)
         if first:
-            self.without_gradient.update_state(_is_zero(first[0]), sample_weight)
+            self.without_gradient.update_state(ops.cast(is_zero(first[0]), "float32"), sample_weight)
         if self.diagnostics:
             gain = losses.cross_entropy(adversarial, labels) - losses.cross_entropy(clean, labels)
-            self._diagnose(gain, _is_zero(first[0]))
+            self._diagnose(gain, ops.cast(is_zero(first[0]), "float32"))
 
     def _diagnose(self, gain: Tensor, zero: Tensor) -> None:
         self.attack_gain.update_state(gain)
@@ -419,8 +421,3 @@ def _default_validation(attacks: tuple[Any, ...]) -> APGD | None:
     if not attacks or not isinstance(attacks[0], Attack):
         return None
     return APGD(attacks[0].threat, n_iter=10, returns="misclassified")
-
-
-def _is_zero(gradient: Tensor) -> Tensor:
-    """Whether each example's gradient is zero in all entries: 1.0 or 0.0, shape (batch,)."""
-    return ops.cast(ops.all(ops.equal(gradient, 0.0), axis=tuple(range(1, len(gradient.shape)))), "float32")

@@ -1,7 +1,8 @@
 """JAX: value_and_grad, jit with the model's variables as arguments, stateless training step."""
 
 import weakref
-from functools import partial
+from contextlib import nullcontext
+from functools import partial, wraps
 from typing import Any, cast
 
 import jax
@@ -31,8 +32,8 @@ COMPILES_EACH_SHAPE = True
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
     if not isinstance(model, keras.Layer):
-        unbound = partial(function, model)
-        return jax.jit(unbound) if trace else unbound
+        unbound = partial(function, model if getattr(model, "differentiable", True) else _called_on_host(model))
+        return _traced(jax.jit(unbound) if trace else unbound)
     owner = weakref.ref(model)
 
     @jax.jit
@@ -45,6 +46,40 @@ def compile(function: Any, model: Any, trace: bool = False) -> Any:
         return traced(trainable, [variable.value for variable in layer.non_trainable_variables], *tensors)
 
     return run
+
+
+def _traced(function: Any) -> Any:
+    """The function with an error that says what to do where a model leaves JAX."""
+
+    @wraps(function)
+    def call(*tensors: Any) -> Any:
+        try:
+            return function(*tensors)
+        except jax.errors.TracerArrayConversionError as error:
+            raise ValueError(
+                "model must be written in keras.ops or jax.numpy for its gradients: it turns its images into numpy "
+                "arrays. Give a black box the attribute differentiable = False and attack it by Square, which needs no "
+                "gradients."
+            ) from error
+
+    return call
+
+
+def _called_on_host(model: Any) -> Any:
+    """A black box, which takes arrays and not what JAX traces."""
+    classes: list[int] = []
+
+    def call(x: Tensor) -> Tensor:
+        if not classes:
+            with jax.ensure_compile_time_eval():
+                classes.append(np.shape(model(np.full((1, *x.shape[1:]), 0.5, "float32")))[-1])
+        return on_host(lambda images: np.asarray(model(images), "float32"), x, classes[0])
+
+    return call
+
+
+def gradients_possible() -> Any:
+    return nullcontext()
 
 
 def concurrent_calls() -> Any:

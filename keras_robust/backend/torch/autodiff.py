@@ -11,8 +11,8 @@ from keras_robust.types import Tensor
 
 
 def input_gradient(function: Any, x: Tensor) -> Any:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = usable(x).detach().requires_grad_(True)
         losses, aux = function(x)
         if not losses.requires_grad:  # the model does not look at its images
             return losses, aux, torch.zeros_like(x)
@@ -20,10 +20,19 @@ def input_gradient(function: Any, x: Tensor) -> Any:
     return losses.detach(), aux.detach(), gradient
 
 
+def gradients_possible() -> Any:
+    return torch.inference_mode(False)
+
+
+def usable(value: Any) -> Any:
+    """A tensor that gradients may pass through; those made in `torch.inference_mode` are copied."""
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
+
+
 def frozen_call(layer: Any) -> Any:
     """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
-    trainable = [variable.value.detach() for variable in layer.trainable_variables]
-    non_trainable = [variable.value for variable in layer.non_trainable_variables]
+    trainable = [usable(variable.value).detach() for variable in layer.trainable_variables]
+    non_trainable = [usable(variable.value) for variable in layer.non_trainable_variables]
     states = calls_with_fresh_draws(layer, non_trainable)
     return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
 
@@ -32,13 +41,13 @@ COMPILES_EACH_SHAPE = False
 
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
-    if not isinstance(model, keras.Layer):
-        return torch.no_grad()(lambda *tensors: function(model, *tensors))
-    owner = weakref.ref(model)  # what is kept by model must not keep it
+    # What is kept by model must not keep it.
+    owner = weakref.ref(model) if isinstance(model, keras.Layer) else None
 
     def run(*tensors: Any) -> Any:
-        with torch.no_grad():
-            return function(frozen_call(owner()), *tensors)
+        with gradients_possible(), torch.no_grad():
+            called = model if owner is None else frozen_call(owner())
+            return function(called, *map(usable, tensors))
 
     return run
 

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import keras
 import torch
 
-from keras_robust.backend.torch.autodiff import frozen_call
+from keras_robust.backend.torch.autodiff import frozen_call, usable
 
 
 def example_index(count: Any) -> Any:
@@ -28,5 +29,6 @@ class TrainStep(Base):
         return self._training_logs(logs)
 
     def test_step(self, data: Any) -> Any:
-        self._measure(frozen_call(self), data)
+        with torch.no_grad():
+            self._measure(frozen_call(self), keras.tree.map_structure(usable, data))
         return super().test_step(data)
