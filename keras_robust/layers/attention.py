@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.types import Tensor
 
 
@@ -41,8 +41,8 @@ class Attention(keras.layers.Layer):
             raise ValueError(f"num_heads must divide the {channels} channels, received {self.num_heads}")
         common = {"dtype": self.dtype_policy}
         # One product for queries, keys and values is faster than three.
-        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=TruncatedNormal(), name="qkv", **common)
-        self.proj = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="proj", **common)
+        self.qkv = keras.layers.Dense(3 * channels, kernel_initializer=Normal(), name="qkv", **common)
+        self.proj = keras.layers.Dense(channels, kernel_initializer=Normal(), name="proj", **common)
         self.qkv.build(input_shape)
         self.proj.build(input_shape)
 

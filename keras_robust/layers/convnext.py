@@ -6,7 +6,7 @@ import keras
 
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.depthwise import SameDepthwiseConv2D
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
@@ -33,7 +33,7 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.layer_scale_init = layer_scale_init
         self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
-        self.conv_dw = SameDepthwiseConv2D(7, depthwise_initializer=TruncatedNormal(), name="conv_dw", **common)
+        self.conv_dw = SameDepthwiseConv2D(7, depthwise_initializer=Normal(), name="conv_dw", **common)
         self.norm = LayerNorm(name="norm", **common)
         self.mlp = Mlp(ratio=4, name="mlp", **common)
         self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
@@ -78,7 +78,7 @@ class ConvNeXtDownsample(keras.layers.Layer):
         self.channels = channels
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.conv = PaddedConv2D(
-            channels, 2, strides=2, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, name="conv"
+            channels, 2, strides=2, kernel_initializer=Normal(), dtype=self.dtype_policy, name="conv"
         )
 
     def build(self, input_shape: Any) -> None:

@@ -17,15 +17,17 @@ from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class TruncatedNormal(keras.initializers.Initializer):
-    """Normal distribution around 0, cut at two standard deviations.
+class Normal(keras.initializers.Initializer):
+    """Normal distribution around 0.
+
+    What timm's and the original codes call truncated is cut at -2 and 2, a hundred standard deviations away.
 
     Args:
-        stddev: standard deviation before the cut.
+        stddev: standard deviation.
 
     Example:
 
-    >>> kernel = TruncatedNormal(0.02)((3, 3, 48, 96))
+    >>> kernel = Normal(0.02)((3, 3, 48, 96))
     """
 
     def __init__(self, stddev: float = 0.02) -> None:
@@ -43,7 +45,7 @@ class TruncatedNormal(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable("keras_robust")
 class FanOutNormal(keras.initializers.Initializer):
-    """Truncated normal of variance 2 / (kernel area x output channels), for convolutions followed by a ReLU.
+    """Normal distribution of variance 2 / (kernel area x output channels), for convolutions followed by a ReLU.
 
     He et al., "Delving Deep into Rectifiers", 2015, equation 14.
 
@@ -54,8 +56,33 @@ class FanOutNormal(keras.initializers.Initializer):
 
     def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Tensor:
         fan_out = math.prod(shape) // shape[-2]
-        # The cut at two standard deviations takes 22.6 % of the variance.
-        return TruncatedNormal(math.sqrt(2 / fan_out / 0.7737413))(shape, dtype)
+        return Normal(math.sqrt(2 / fan_out))(shape, dtype)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class FanInUniform(keras.initializers.Initializer):
+    """Uniform distribution within 1 / sqrt(fan_in) of 0: what PyTorch gives kernels and biases of convolutions.
+
+    Args:
+        fan_in: number of inputs of each output, kernel area x input channels; of a kernel's shape if not given.
+
+    Example:
+
+    >>> kernel = FanInUniform()((3, 3, 3, 48))
+    >>> bias = FanInUniform(27)((48,))
+    """
+
+    def __init__(self, fan_in: int | None = None) -> None:
+        self.fan_in = fan_in
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        bound = 1 / math.sqrt(self.fan_in or math.prod(shape[:-1]))
+        generator = np.random.default_rng(random.getrandbits(64))
+        values = generator.uniform(-bound, bound, shape).astype("float32")
+        return keras.ops.convert_to_tensor(values, dtype=dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"fan_in": self.fan_in}
 
 
 @cache
@@ -67,6 +94,4 @@ def _quantiles(stddev: float) -> np.ndarray:
 @cache
 def _standard_quantiles() -> np.ndarray:
     normal = NormalDist()
-    low, high = normal.cdf(-2), normal.cdf(2)
-    fractions = (np.arange(2**16) + 0.5) / 2**16
-    return np.array([normal.inv_cdf(low + f * (high - low)) for f in fractions], "float32")
+    return np.array([normal.inv_cdf((place + 0.5) / 2**16) for place in range(2**16)], "float32")

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_robust.layers.activations import gelu
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.types import Tensor
 
 
@@ -31,8 +31,8 @@ class Mlp(keras.layers.Layer):
         channels = input_shape[-1]
         hidden = self.ratio * channels
         common = {"dtype": self.dtype_policy}
-        self.fc1 = keras.layers.Dense(hidden, kernel_initializer=TruncatedNormal(), name="fc1", **common)
-        self.fc2 = keras.layers.Dense(channels, kernel_initializer=TruncatedNormal(), name="fc2", **common)
+        self.fc1 = keras.layers.Dense(hidden, kernel_initializer=Normal(), name="fc1", **common)
+        self.fc2 = keras.layers.Dense(channels, kernel_initializer=Normal(), name="fc2", **common)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], hidden))
 

@@ -1,12 +1,13 @@
 """Stems: from pixels to the first feature map."""
 
+import math
 from typing import Any
 
 import keras
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.convolution import PaddedConv2D
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import FanInUniform, Normal
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.types import Tensor
 
@@ -31,7 +32,7 @@ class PatchStem(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.stride = stride
-        common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
+        common = {"kernel_initializer": Normal(), "dtype": self.dtype_policy}
         self.proj = PaddedConv2D(channels, stride, strides=stride, name="proj", **common)
         self.norm = None
         if norm_epsilon is not None:
@@ -95,16 +96,16 @@ class ConvStem(keras.layers.Layer):
         self.proj = None if out_channels is None else self._conv(out_channels, 1, name="proj")
 
     def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
-        return PaddedConv2D(channels, size, kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, **kwargs)
+        return PaddedConv2D(channels, size, kernel_initializer=FanInUniform(), dtype=self.dtype_policy, **kwargs)
 
     def build(self, input_shape: Any) -> None:
         shape = input_shape
         for conv, norm in zip(self.convs, self.norms):
-            conv.build(shape)
+            _build_as_pytorch(conv, shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)
         if self.proj is not None:
-            self.proj.build(shape)
+            _build_as_pytorch(self.proj, shape)
 
     def call(self, x: Tensor) -> Any:
         for conv, norm in zip(self.convs, self.norms):
@@ -120,3 +121,13 @@ class ConvStem(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         config = {"channels": self.channels, "stride": self.stride, "out_channels": self.out_channels}
         return {**super().get_config(), **config}
+
+
+def _build_as_pytorch(conv: PaddedConv2D, input_shape: Any) -> None:
+    """Builds a convolution with PyTorch's own initial weights, random biases too, as the published stems have.
+
+    Biases of zero would leave flat black regions, as RandAugment makes them, at exactly 0 in front of the layer norm,
+    which amplifies the smallest change of them to unit size.
+    """
+    conv.bias_initializer = FanInUniform(math.prod(conv.kernel_size) * input_shape[-1])
+    conv.build(input_shape)

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.layers.attention import softmax
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import StochasticDepth
@@ -45,13 +45,13 @@ class WindowAttention(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
-        common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
+        common = {"kernel_initializer": Normal(), "dtype": self.dtype_policy}
         self.qkv = keras.layers.Dense(3 * channels, name="qkv", **common)
         self.proj = keras.layers.Dense(channels, name="proj", **common)
         self.qkv.build(input_shape)
         self.proj.build(input_shape)
         self.bias_table = self.add_weight(
-            name="bias_table", shape=((2 * self.window_size - 1) ** 2, self.num_heads), initializer=TruncatedNormal()
+            name="bias_table", shape=((2 * self.window_size - 1) ** 2, self.num_heads), initializer=Normal()
         )
 
     def call(self, x: Tensor) -> Any:
@@ -212,9 +212,7 @@ class PatchMerging(keras.layers.Layer):
         self.channels = channels
         common = {"dtype": self.dtype_policy}
         self.norm = LayerNorm(EPSILON, name="norm", **common)
-        self.proj = keras.layers.Dense(
-            channels, use_bias=False, kernel_initializer=TruncatedNormal(), name="proj", **common
-        )
+        self.proj = keras.layers.Dense(channels, use_bias=False, kernel_initializer=Normal(), name="proj", **common)
 
     def build(self, input_shape: Any) -> None:
         joined = (*self.compute_output_shape(input_shape)[:3], 4 * input_shape[-1])

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_robust.layers.attention import Attention
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
@@ -38,7 +38,7 @@ class PositionEmbedding(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         # Not autocast: resized in float32 under 16-bit policies too.
         self.embedding = self.add_weight(
-            name="embedding", shape=(*self.grid, input_shape[-1]), initializer=TruncatedNormal(), autocast=False
+            name="embedding", shape=(*self.grid, input_shape[-1]), initializer=Normal(), autocast=False
         )
 
     def call(self, patches: Any) -> Any:
@@ -103,9 +103,9 @@ class ClassToken(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         shape = (1, 1, input_shape[-1])
-        self.token = self.add_weight(name="token", shape=shape, initializer=TruncatedNormal())
+        self.token = self.add_weight(name="token", shape=shape, initializer=Normal(1e-6))
         if self.position:
-            self.embedding = self.add_weight(name="embedding", shape=shape, initializer=TruncatedNormal())
+            self.embedding = self.add_weight(name="embedding", shape=shape, initializer=Normal())
 
     def call(self, patches: Any) -> Any:
         batch, rows, columns, channels = ops.shape(patches)

@@ -12,7 +12,7 @@ from keras import ops
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.attention import softmax
 from keras_robust.layers.convolution import PaddedConv2D
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
@@ -46,7 +46,7 @@ class XCiTStem(keras.layers.Layer):
                 strides=2,
                 padding=1,
                 use_bias=False,
-                kernel_initializer=TruncatedNormal(),
+                kernel_initializer=Normal(),
                 name=f"conv_{i}",
                 **common,
             )
@@ -95,7 +95,7 @@ class FourierPosition(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         self.proj = keras.layers.Dense(
-            input_shape[-1], kernel_initializer=TruncatedNormal(), dtype=self.dtype_policy, name="proj"
+            input_shape[-1], kernel_initializer=Normal(), dtype=self.dtype_policy, name="proj"
         )
         self.proj.build((*input_shape[1:3], 2 * self.num_frequencies))
 
@@ -144,7 +144,7 @@ class CrossCovarianceAttention(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
-        common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
+        common = {"kernel_initializer": Normal(), "dtype": self.dtype_policy}
         self.qkv = keras.layers.Dense(3 * channels, name="qkv", **common)
         self.proj = keras.layers.Dense(channels, name="proj", **common)
         self.qkv.build(input_shape)
@@ -186,9 +186,9 @@ class LocalPatchInteraction(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         common = {"padding": "same", "data_format": "channels_last", "dtype": self.dtype_policy}
-        self.conv1 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=TruncatedNormal(), name="conv1", **common)
+        self.conv1 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=Normal(), name="conv1", **common)
         self.norm = batch_norm(dtype=self.dtype_policy, name="norm")
-        self.conv2 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=TruncatedNormal(), name="conv2", **common)
+        self.conv2 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=Normal(), name="conv2", **common)
 
     def build(self, input_shape: Any) -> None:
         for layer in (self.conv1, self.norm, self.conv2):
@@ -279,7 +279,7 @@ class ClassAttention(keras.layers.Layer):
         self.num_heads = num_heads
 
     def build(self, input_shape: Any) -> None:
-        common = {"kernel_initializer": TruncatedNormal(), "dtype": self.dtype_policy}
+        common = {"kernel_initializer": Normal(), "dtype": self.dtype_policy}
         self.q, self.k, self.v, self.proj = (
             keras.layers.Dense(input_shape[-1], name=name, **common) for name in ("q", "k", "v", "proj")
         )

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_robust.layers import ConvStem, LayerNorm, PatchStem
-from keras_robust.layers.initializers import TruncatedNormal
+from keras_robust.layers.initializers import Normal
 from keras_robust.types import Tensor
 
 
@@ -83,4 +83,4 @@ def norm_and_classify(x: Tensor, num_classes: Any) -> Any:
 
 def classify(x: Tensor, num_classes: Any) -> Any:
     """Logits `(batch, num_classes)` of feature vectors `(batch, channels)`; float32 whatever the precision policy."""
-    return keras.layers.Dense(num_classes, kernel_initializer=TruncatedNormal(), dtype="float32", name="head")(x)
+    return keras.layers.Dense(num_classes, kernel_initializer=Normal(), dtype="float32", name="head")(x)

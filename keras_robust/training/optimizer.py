@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_robust.models import architecture_of
 
@@ -28,7 +29,9 @@ def undecayed(model: keras.Model) -> list[keras.Variable]:
     """
     architecture = architecture_of(model)
     if architecture is None or not architecture.scales_decay:
-        return [weight for weight in model.trainable_weights if len(weight.shape) <= 1]
+        # XCiT's temperatures are vectors here, and of shape (heads, 1, 1) where the rule was published.
+        weights = [weight for weight in model.trainable_weights if not weight.path.endswith("/temperature")]
+        return [weight for weight in weights if len(weight.shape) <= 1]
     batch_norms = {_layer(weight) for weight in model.weights if weight.path.endswith("/moving_mean")}
     return [
         weight
@@ -41,6 +44,40 @@ def _layer(weight: Any) -> Any:
     return weight.path.rsplit("/", 1)[0]
 
 
+# On PyTorch Keras has optimizers of its own, which update all weights at once; this is one of them there.
+_AdamW: Any = type(keras.optimizers.AdamW())
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class AdamW(_AdamW):
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) with epsilon where the paper and PyTorch have it.
+
+    Keras adds epsilon to the square root of the second moment before its bias correction, which at update t makes it
+    worth epsilon / sqrt(1 - beta_2^t): weights with small gradients, as behind a LayerScale of 1e-6, then move less in
+    the first updates. Arguments are those of `keras.optimizers.AdamW`.
+
+    Example:
+        >>> optimizer = AdamW(1e-3, weight_decay=0.05, beta_2=0.95, epsilon=1e-8)
+        >>> optimizer.get_config()["epsilon"]
+        1e-08
+    """
+
+    @property
+    def epsilon(self) -> Any:
+        """What Keras adds at this update."""
+        if not self.built:
+            return self._epsilon
+        update = ops.cast(self.iterations + 1, "float32")
+        return self._epsilon * ops.sqrt(1.0 - ops.power(ops.cast(self.beta_2, "float32"), update))
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        self._epsilon = value
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self._epsilon}
+
+
 def adamw(
     model: keras.Model,
     learning_rate: float,
@@ -49,25 +86,21 @@ def adamw(
     epsilon: float = 1e-8,
     accumulate: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """AdamW for a model, with its weight-decay groups.
-
-    Keras adds epsilon to the square root of the second moment before the bias correction, PyTorch after it: at update
-    t Keras' epsilon is worth epsilon / sqrt(1 - beta_2^t) of PyTorch's. With 1e-8 no weight notices but one whose
-    gradient is as small as that.
+    """AdamW for a model, with its weight-decay groups, and updates as PyTorch's: see `AdamW`.
 
     Args:
         model: what is trained: its weights must exist, and stay the same.
         learning_rate: a number or a schedule.
         weight_decay: w of `weight -= learning rate * w * weight`, before the step of Adam.
         betas: of the first and second moment.
-        epsilon: see above.
+        epsilon: of `AdamW`.
         accumulate: micro-batches whose gradients are averaged for one update.
 
     Example:
         >>> schedule = kr.training.WarmupCosine(1e-3, epochs=50, steps_per_epoch=1000)
         >>> trainer.compile(adamw(model, schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
-    optimizer = keras.optimizers.AdamW(
+    optimizer = AdamW(
         learning_rate,
         weight_decay=weight_decay,
         beta_1=betas[0],

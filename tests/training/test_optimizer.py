@@ -7,6 +7,7 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust.training import adamw, undecayed
+from keras_robust.training.optimizer import AdamW
 
 # Which weights decay, as in the reference's PyTorch names: True for the decayed.
 GROUPS = {
@@ -28,6 +29,11 @@ GROUPS = {
         "blocks_0/attn/qkv/kernel": True,
         "blocks_0/attn/qkv/bias": False,
         "norm/beta": False,
+    },
+    "xcit_small": {
+        "blocks_0/attn/temperature": True,
+        "blocks_0/norm1/gamma": False,
+        "blocks_0/attn/qkv/kernel": True,
     },
     "resnet50": {
         "stem/conv/kernel": True,
@@ -70,31 +76,56 @@ def test_the_rule_goes_by_the_architecture_and_not_by_the_name(tmp_path):
     assert kr.models.architecture_of(keras.Sequential([loaded])) is None
 
 
-def _formula(weight, gradients, decays, keras_epsilon=True):
-    """AdamW in float64: Loshchilov & Hutter 2019, algorithm 2, with epsilon where Keras or where PyTorch puts it."""
+def _formula(weight, gradients, decays):
+    """AdamW in float64: Loshchilov & Hutter 2019, algorithm 2."""
     m = v = np.zeros_like(weight)
     for t, g in enumerate(gradients, start=1):
         m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
         if decays:
             weight = weight - 0.01 * 0.05 * weight
-        root, correction = np.sqrt(v), np.sqrt(1 - 0.95**t)
-        denominator = (root + 1e-8) / correction if keras_epsilon else root / correction + 1e-8
-        weight = weight - 0.01 * m / (1 - 0.9**t) / denominator
+        weight = weight - 0.01 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8)
     return weight
 
 
-@pytest.mark.parametrize("keras_epsilon", [True, False])
-def test_updates_follow_the_formula(keras_epsilon):
+# Gradients about as large as epsilon tell where it is added.
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_updates_follow_the_formula(scale, accumulate):
     rng = np.random.default_rng(0)
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     start = [rng.normal(size=w.shape) for w in net.get_weights()]
     net.set_weights(start)
-    gradients = [[rng.normal(size=w.shape) for w in start] for _ in range(5)]
-    optimizer = adamw(net, 0.01)
+    gradients = [[scale * rng.normal(size=w.shape) for w in start] for _ in range(5)]
+    optimizer = adamw(net, 0.01, accumulate=accumulate)
     for each in gradients:
-        optimizer.apply([ops.convert_to_tensor(g, "float32") for g in each], net.trainable_variables)
+        for _ in range(accumulate):
+            optimizer.apply([ops.convert_to_tensor(g, "float32") for g in each], net.trainable_variables)
     for i, (weight, decays) in enumerate(zip(net.get_weights(), (True, False))):
-        expected = _formula(start[i], [each[i] for each in gradients], decays, keras_epsilon)
-        np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-6)
-        other = _formula(start[i], [each[i] for each in gradients], not decays, keras_epsilon)
+        expected = _formula(start[i], [each[i] for each in gradients], decays)
+        np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=2e-6)
+        other = _formula(start[i], [each[i] for each in gradients], not decays)
         assert np.abs(weight - other).max() > 1e-4
+
+
+def test_first_updates_are_those_of_pytorch():
+    torch = pytest.importorskip("torch")
+    start, gradient = np.float32([1.0, -2.0, 0.5]), np.float32([1e-8, 3e-9, 1.0])
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    reference = torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.05)
+    ours = keras.Variable(start)
+    optimizer = AdamW(0.1, weight_decay=0.05, beta_2=0.95, epsilon=1e-8)
+    for _ in range(3):
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+        optimizer.apply([ops.convert_to_tensor(gradient)], [ours])
+        np.testing.assert_allclose(ops.convert_to_numpy(ours.value), theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_the_optimizer_is_saved_and_loaded(tmp_path):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    net.compile(adamw(net, 0.01, epsilon=1e-6), "mse")
+    net.optimizer.build(net.trainable_variables)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras").optimizer
+    assert type(loaded) is AdamW
+    assert loaded.get_config()["epsilon"] == 1e-6
