@@ -73,8 +73,12 @@ def parser() -> CommandParser:
     data.add_argument("--n-examples", type=int, help="how many images (default: all)")
     data.add_argument("--image-list", type=Path, help="the images to use, <class>/<file> per line, in their order")
     data.add_argument("--skip-corrupt", action="store_true", help="leave out what cannot be read, and list it")
-    data.add_argument("--crop-pct", type=float, help="crop over resized shorter side (default: 0.875, or the preset's)")
-    data.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic, or the preset's)")
+    data.add_argument(
+        "--crop-pct",
+        type=float,
+        help="crop over resized shorter side (default: the model's, else 0.875)",
+    )
+    data.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: the model's, else bicubic)")
 
     how = parser.add_argument_group("against what")
     how.add_argument(
@@ -84,7 +88,7 @@ def parser() -> CommandParser:
         metavar="NORM:EPS[,EPS]",
         help="(default: Linf:4/255 L2:2 L1:75, the usual radii at 224 px)",
     )
-    how.add_argument("--resolutions", type=int, nargs="+", metavar="PIXELS", help="(default: 224, or the preset's)")
+    how.add_argument("--resolutions", type=int, nargs="+", metavar="PIXELS", help="(default: the model's, else 224)")
     how.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
     how.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks (default: 0)")
 
@@ -116,22 +120,21 @@ def evaluate(options: argparse.Namespace) -> None:
     started = time.monotonic()
     divide_cores(min(options.batch_size, options.n_examples or options.batch_size))
     name = options.model
-    preset = kr.models.presets().get(name)
     normalization = None if options.mean is None else (options.mean, options.std)
     model = kr.export.load_model(name, options.weights, options.num_classes, options.input_size, normalization)
     report = kr.evaluation.evaluate(
         model,
         kr.evaluation.open_dataset(options.data, options.split),
         threats(options.threats),
-        options.resolutions or [preset.resolution if preset else 224],
+        options.resolutions or [model.preprocessing.resolution if hasattr(model, "preprocessing") else 224],
         options.attack,
         options.n_examples,
         options.seed,
         options.out,
-        name=options.name or (name if preset else Path(name).stem),
+        name=options.name or (name if name in kr.models.presets() else Path(name).stem),
         batch_size=options.batch_size,
-        crop_pct=options.crop_pct or (preset.crop_pct if preset else 0.875),
-        interpolation=options.interpolation or (preset.interpolation if preset else "bicubic"),
+        crop_pct=options.crop_pct,
+        interpolation=options.interpolation,
         class_names=options.classes,
         image_list=options.image_list,
         skip_corrupt=options.skip_corrupt,

@@ -1,6 +1,7 @@
 """Evaluation of a model: accuracy under attack, by threat model and resolution, image by image."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -47,8 +48,8 @@ def evaluate(
     *,
     name: str | None = None,
     batch_size: int = 128,
-    crop_pct: float = 0.875,
-    interpolation: str = "bicubic",
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
     class_names: Sequence[str] | str | PathLike | None = None,
     image_list: str | PathLike | None = None,
     skip_corrupt: bool = False,
@@ -81,7 +82,8 @@ def evaluate(
             if not given.
         name: of the model, in the report.
         batch_size: images attacked at a time; best a multiple of 16.
-        crop_pct, interpolation: of the preprocessing; the published evaluation's 0.875 and "bicubic".
+        crop_pct, interpolation: of the preprocessing; if not given, those of the model's preset or artefact, or else
+            0.875 and "bicubic". Which were used is printed, and in the report.
         class_names: names of the model's outputs, if it does not know them and the dataset has other classes; see
             `read_class_names`.
         image_list: file with the images to use, as RobustBench's 5,000 of ImageNet, one `<class>/<file>` per line.
@@ -113,6 +115,7 @@ def evaluate(
     check_count("batch_size", batch_size)
     check_count("seed", seed, least=0)
     model = load_model(model)
+    crop_pct, interpolation = preprocessing_of(model, crop_pct, interpolation, verbose)
     class_names = models.class_names(model) if class_names is None else class_names
     model = as_float32(model) if isinstance(model, keras.Model) else model
     check_attack(attack, model)
@@ -123,7 +126,7 @@ def evaluate(
     make_suites = partial(_suites, num_classes, threats, attack, batch_size, seed, surrogate)
     images = EvaluationImages(dataset, selection, crop_pct, interpolation, channels_of(model))
     worker = Worker(make_suites(model), images)
-    first = next(iter(worker.suites.values())).logits(images.at(resolutions[0], slice(0, batch_size))).argmax(1)
+    first = next(iter(worker.suites.values())).logits(images.at(resolutions[0], slice(0, batch_size)))
     settings = EvaluationSettings(
         keras_robust=version("keras-robust"),
         model=_model_settings(model, name, resolutions, first),
@@ -162,6 +165,20 @@ def evaluate(
     return report
 
 
+def preprocessing_of(
+    model: Any, crop_pct: float | None, interpolation: str | None, verbose: bool = False
+) -> tuple[float, str]:
+    """What is given, else what the model's preset or artefact says, else the published evaluation's: 0.875, bicubic."""
+    known = getattr(model, "preprocessing", None)
+    usual = (0.875, "bicubic") if known is None else (known.crop_pct, known.interpolation)
+    used = (usual[0] if crop_pct is None else crop_pct, usual[1] if interpolation is None else interpolation)
+    if verbose:
+        given = crop_pct is not None or interpolation is not None
+        origin = "as given" if given else "the usual ones" if known is None else "those of the preset or artefact"
+        print(f"preprocessing: crop_pct {used[0]:g}, {used[1]} ({origin})", file=sys.stderr)
+    return used
+
+
 def _suites(
     num_classes: int,
     threats: Sequence[ThreatModel],
@@ -175,10 +192,10 @@ def _suites(
     return {threat: attack_suite(model, num_classes, threat, attack, batch_size, seed, surrogate) for threat in threats}
 
 
-def _model_settings(model: Any, name: str | None, resolutions: Sequence[int], predictions: np.ndarray) -> ModelSettings:
+def _model_settings(model: Any, name: str | None, resolutions: Sequence[int], logits: np.ndarray) -> ModelSettings:
     return ModelSettings(
         name=str(name or getattr(model, "name", None) or getattr(model, "__name__", type(model).__name__)),
-        sha256=fingerprint(model, predictions),
+        sha256=fingerprint(model, logits),
         differentiable=is_differentiable(model),
         parameters=parameters(model) if isinstance(model, keras.Model) else None,
         multiply_adds={resolution: _cost(model, resolution) for resolution in resolutions},

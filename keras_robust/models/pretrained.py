@@ -39,7 +39,8 @@ def from_preset(name: str, weights: str | None = None) -> Any:
         weights: path of the file; see `keras_robust.weights.load`.
 
     Returns:
-        The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, 1000)`.
+        The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, 1000)`. Its attribute
+        `preprocessing` is that of the published evaluation, which `kr.evaluation.evaluate` then uses.
 
     Raises:
         ValueError: there is no preset of that name; `weights` is None; the file does not fit.
@@ -58,4 +59,5 @@ def from_preset(name: str, weights: str | None = None) -> Any:
         )
     model = create(row.architecture, input_size=row.resolution, normalization=row.normalization)
     weight_files.load(model, weights)
+    model.preprocessing = row.preprocessing
     return model

@@ -28,7 +28,7 @@ SYSTEMS = {
     "convnext_base_three_steps": "convnext_base_300ep",
     "convnext_base_convstem": "convnext_base_convstem_250ep",
     "convnext_large_convstem": "convnext_large_convstem_100ep",
-    "swin_base": "swin_base_90ep",
+    "swin_base": "swin_base_300ep",
 }
 # Of one-step attacks, which overfit from random starts at the full radius.
 ONE_STEP_EPS_WARMUP = 10
