@@ -40,21 +40,23 @@ def _configuration(model: Any) -> str | None:
     """The configuration as text, with places instead of names; None for a model that has none."""
     if not isinstance(model, keras.Model):
         return None
-    try:
-        text = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True, default=str)
-    except (NotImplementedError, TypeError, ValueError):
-        return None
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         return None  # subclassed: its `call` is code, which no configuration shows
-    for place, name in enumerate(dict.fromkeys(_names(model))):
+    content = keras.saving.serialize_keras_object(model)
+    text = json.dumps(content, sort_keys=True, default=str)
+    for place, name in enumerate(dict.fromkeys(_names(content))):
         text = text.replace(f'"{name}"', f'"#{place}"')
     return text
 
 
-def _names(model: keras.Model) -> Iterator[str]:
-    yield model.name
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _names(layer)
-        else:
-            yield layer.name
+def _names(content: Any) -> Iterator[str]:
+    """The names of all layers of a configuration; a policy of number formats is what it is called."""
+    if isinstance(content, dict):
+        config = content.get("config")
+        if isinstance(config, dict) and "name" in config and "Policy" not in content.get("class_name", ""):
+            yield str(config["name"])
+        for value in content.values():
+            yield from _names(value)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _names(value)

@@ -79,7 +79,7 @@ def test_presets_are_as_on_robustbenchs_board():
     with (Path(__file__).parent / "robustbench.csv").open(encoding="utf-8") as file:
         board = {row["id"]: row for row in csv.DictReader(file)}
     found = {preset.robustbench: preset for preset in kr.models.presets().values() if preset.robustbench}
-    assert len(found) == 12
+    assert len(found) == 11
     for name, preset in found.items():
         row = board[name]
         assert preset.architecture == row["architecture"]
