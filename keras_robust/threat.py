@@ -1,6 +1,8 @@
 """Threat models: a norm and a radius."""
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -25,7 +27,8 @@ class ThreatModel:
             (Singh et al. 2023, section 4).
 
     Raises:
-        ValueError: unknown norm, or a radius that is negative or not finite.
+        ValueError: unknown norm, a radius that is negative or not finite, or one above 1 under Linf; above 0.5, which
+            no image survives, it is a warning.
 
     Images are float arrays of shape (batch, height, width, channels); numpy in gives numpy out, backend tensors
     give backend tensors.
@@ -47,6 +50,11 @@ class ThreatModel:
         if not np.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f"eps must be a finite number >= 0; received {self.eps!r}.")
         object.__setattr__(self, "eps", float(self.eps))
+        if self.norm == "Linf" and self.eps > 0.5:
+            meant = f" Pixels lie in [0, 1]: a radius of {self.eps:g} grey levels of 255 is eps={self.eps:g}/255."
+            if self.eps > 1:
+                raise ValueError(f"eps must be at most 1 under Linf; received {self.eps:g}.{meant}")
+            warnings.warn(f"eps={self.eps:g} under Linf turns any image into any grey.{meant}", stacklevel=3)
 
     def __str__(self) -> str:
         multiple = self.eps * 255
@@ -79,6 +87,20 @@ class ThreatModel:
         """The threat model as `parse` reads it, such as "Linf:4/255"."""
         text = str(self).replace(" ", ":")
         return text if self.parse(text) == self else f"{self.norm}:{self.eps!r}"
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Refuses a radius by which every image of a shape (height, width, channels) can become every other.
+
+        Raises:
+            ValueError: the radius is as large as the box of all images; it was probably meant for pixels up to 255.
+        """
+        size = math.prod(shape)
+        diameter = {"Linf": 1.0, "L2": math.sqrt(size)}.get(self.norm, float(size))
+        if self.norm != "Linf" and self.eps >= diameter:
+            raise ValueError(
+                f"eps must be below {diameter:g} under {self.norm} for images of shape {tuple(shape)} with pixels in "
+                f"[0, 1], the largest distance there is; received {self.eps:g}."
+            )
 
     @property
     def geometry(self) -> Any:

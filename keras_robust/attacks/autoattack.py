@@ -67,6 +67,7 @@ class AutoAttack:
 
     def __call__(self, model: Any, x: Any, y: Any) -> AttackResult:
         x, y = check_batch(model, x, y)
+        self.threat.check_images(x.shape[1:])
         suite = self.suite(model, class_count(model, x))
         x, y = ops.convert_to_numpy(x), ops.convert_to_numpy(losses.class_of(y))
         logits = suite.logits(x)

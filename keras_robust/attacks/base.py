@@ -150,6 +150,7 @@ class Attack:
     def __call__(self, model: Any, x: Any, y: Any) -> Tensor:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
+        self.threat.check_images(x.shape[1:])
         index = ops.arange(x.shape[0], dtype="int32")
         x_adv, loss, inside, zero = self._compile(model)(x, y, index)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():

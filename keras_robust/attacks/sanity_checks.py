@@ -8,11 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses
-from keras_robust.attacks.base import zero_gradients
+from keras_robust.attacks.base import is_zero, zero_gradients
 from keras_robust.statistics import Proportion
 from keras_robust.types import Tensor
 
 RANDOM_CHANGE = 1e-4  # of the logits, relative to their length, that rounding does not explain
+CALLS = 5  # of the model: what is random need not show in the second
 SQUARE_GAIN = 0.002  # of robust accuracy
 FEW = 100  # images
 HIDDEN = 0.5  # share of images without a gradient beyond which a trainer warns; a few saturate in any good model
@@ -30,9 +31,14 @@ def of_model(
         expect_random: the evaluation is one for random outputs.
     """
     yield from of_outputs(logits, x, expect_random)
-    zero, not_finite = _gradients(model, x, y)
+    zero, not_finite, zero_dlr = _gradients(model, x, y, logits(x[:1]).shape[1])
     if zero:
         yield zero_gradients(zero)
+    if zero_dlr > zero:
+        yield (
+            f"Zero gradients of DLR: for {zero_dlr:.0%} of the images the difference of logits ratio has a gradient of "
+            "zero. Attacks on it see nothing there."
+        )
     if not_finite:
         yield (
             f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {not_finite:.0%} of the "
@@ -42,12 +48,13 @@ def of_model(
 
 def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> Iterator[Any]:
     """Warnings about a model from its outputs alone; the arguments are those of `of_model`."""
-    first, again = logits(x), logits(x)
+    first, *others = (logits(x) for _ in range(CALLS))
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-12)
-    random = (np.linalg.norm(first - again, axis=1) > RANDOM_CHANGE * length).mean()
+    change = np.max([np.linalg.norm(first - again, axis=1) for again in others], axis=0)
+    random = (change > RANDOM_CHANGE * length).mean()
     if random and not expect_random:
         yield (
-            f"Randomised: two calls give different logits for {random:.0%} of the images. Gradients of one call say "
+            f"Randomised: {CALLS} calls differ in the logits of {random:.0%} of the images. Gradients of one call say "
             'little about the next: use version="rand", and an adaptive attack before publishing.'
         )
     elif not random and len(x) > 1:
@@ -133,18 +140,25 @@ def of_radii(accuracies: dict[float, float]) -> Iterator[Any]:
             )
 
 
-def _gradients(model: Callable | keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[float, ...]:
-    """Shares of the images whose cross-entropy has a zero gradient, and one that is not finite."""
+def _gradients(model: Callable | keras.Model, x: np.ndarray, y: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Shares of the images whose cross-entropy has a zero gradient, or one that is not finite; whose DLR a zero one."""
 
-    def probe(frozen: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        def loss(x: Tensor) -> tuple[Tensor, Tensor]:
-            logits = ops.cast(frozen(x), "float32")
-            return losses.cross_entropy(logits, y), losses.correct(logits, y)
+    def probe(frozen: Any, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        def gradient(of: Callable) -> tuple[Tensor, Tensor]:
+            def loss(x: Tensor) -> tuple[Tensor, Tensor]:
+                logits = ops.cast(frozen(x), "float32")
+                return of(logits, y), losses.correct(logits, y)
 
-        _, _, gradient = backend.input_gradient(loss, x)
-        axes = tuple(range(1, len(x.shape)))
-        finite = ops.all(ops.isfinite(gradient), axis=axes)
-        return ops.all(ops.equal(gradient, 0.0), axis=axes), ops.logical_not(finite)
+            _, correct, found = backend.input_gradient(loss, x)
+            return found, correct
+
+        found, _ = gradient(losses.cross_entropy)
+        finite = ops.all(ops.isfinite(found), axis=tuple(range(1, len(x.shape))))
+        if classes < 3:
+            return is_zero(found), ops.logical_not(finite), is_zero(found)
+        # Where the label's logit is the third largest DLR is constant, by its definition: correct images tell.
+        of_dlr, correct = gradient(losses.dlr)
+        return is_zero(found), ops.logical_not(finite), ops.logical_and(correct, is_zero(of_dlr))
 
     flags = backend.compile(probe, model)(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
     return tuple(float(np.mean(ops.convert_to_numpy(flag))) for flag in flags)

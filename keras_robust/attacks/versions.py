@@ -25,9 +25,11 @@ ATTACKS: dict[str, tuple[type, dict]] = {
 # What L1 changes in them.
 L1: dict[str, dict[str, Any]] = {
     "apgd-ce": {"schedule": "shrinking", "n_restarts": 5},
-    "apgd-dlr": {"schedule": "shrinking"},
     "apgd-t": {"schedule": "shrinking", "n_target_classes": 5},
 }
+# Versions that have the settings of "Mind the box" under L1. In the reference code the others keep one schedule for all
+# norms, which finds less: on a net for digits at L1 6, APGD on cross-entropy leaves 36.7 % by it and 16.7 % by this.
+SHRINKING = ("standard", "short")
 # Version -> the attacks in the order run, and what it changes in them.
 VERSIONS: dict[str, dict[str, dict]] = {
     "standard": {"apgd-ce": {}, "apgd-t": {}, "fab-t": {}, "square": {}},
@@ -53,7 +55,7 @@ def ensemble(
     attacks = {}
     for name, changes in VERSIONS[check_choice("version", version, tuple(VERSIONS))].items():
         kind, settings = ATTACKS[name]
-        settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" else {}), **changes}
+        settings = {**settings, **(L1.get(name, {}) if threat.norm == "L1" and version in SHRINKING else {}), **changes}
         needed, instead = FALLBACKS.get(settings.get("loss", ""), (0, ""))
         if num_classes is not None and num_classes < needed:
             settings["loss"] = instead

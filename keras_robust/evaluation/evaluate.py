@@ -120,6 +120,9 @@ def evaluate(
     model = as_float32(model) if isinstance(model, keras.Model) else model
     check_attack(attack, model)
     dataset = open_dataset(dataset)
+    for resolution in resolutions:
+        for threat in threats:
+            threat.check_images((resolution, resolution, channels_of(model)))
     num_classes = _try_resolutions(model, resolutions, crop_pct, interpolation)
     selection = select(dataset, num_classes, n_examples, seed, class_names, image_list, skip_corrupt, verbose)
     batch_size = min(batch_size, len(selection))

@@ -48,7 +48,7 @@ def test_randomised():
         return linear(x) + ops.convert_to_tensor(noise.normal(size=(1, 5)).astype("float32"))
 
     (warning,) = _warnings(model)
-    assert warning.startswith("Randomised: two calls give different logits for 100% of the images")
+    assert warning.startswith("Randomised: 5 calls differ in the logits of 100% of the images")
     assert 'version="rand"' in warning
     assert _warnings(model, "rand") == []
 
