@@ -45,6 +45,8 @@ def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
         raise ValueError(f"{name} must be an array of labels; received {y!r:.200}.") from error
     if len(y) != count if y.ndim else True:
         raise ValueError(f"{name} must have one label per image; received shape {y.shape} for {count} images.")
+    if y.ndim == 2 and y.shape[1] == 1:  # as keras.datasets gives them
+        y = y[:, 0]
     if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(
@@ -57,7 +59,8 @@ def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
         good = np.isfinite(y).all(1) & (y >= 0).all(1) & (np.abs(y.sum(1) - 1) <= 1e-3)
         if not good.all():
             raise ValueError(
-                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1; received {y[~good][0]} among others."
+                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1 (one class each, not several at once); "
+                f"received {y[~good][0]} among others."
             )
         return ops.convert_to_tensor(y)
     raise ValueError(

@@ -15,7 +15,14 @@ from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
 from keras_robust.checks import check_count
 from keras_robust.training.class_counts import ClassCounts
-from keras_robust.training.input_checks import accepted, check_arrays, check_loss, with_input_check
+from keras_robust.training.input_checks import (
+    accepted,
+    check_arrays,
+    check_held_out,
+    check_loss,
+    named,
+    with_input_check,
+)
 from keras_robust.training.objectives import AdversarialCrossEntropy
 from keras_robust.training.optimizer import of_any_backend
 from keras_robust.training.schedules import PerUpdate
@@ -214,12 +221,25 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     ) -> Any:
         """Trains as `keras.Model.fit` does.
 
+        Callbacks that monitor `val_robust_accuracy` in mode "auto" take more for better.
+
         Raises:
             ValueError: pixels outside [0, 1] or not finite, integer images, labels out of range: before training for
-                arrays, after the first batch and after every epoch for anything else.
+                arrays, after the first batch and after every epoch for anything else; a `validation_split` that holds
+                out all images of a class.
         """
         self._check_arrays(x, y, options.get("sample_weight"))
+        validation = options.get("validation_data")
+        if isinstance(validation, (list, tuple)) and len(validation) > 1:
+            with named("validation_data"):
+                self._check_arrays(validation[0], validation[1])
+        if split := options.get("validation_split"):
+            check_held_out(y, float(split))
         callbacks = with_input_check(callbacks, self)
+        for callback in callbacks if isinstance(callbacks, list) else ():
+            monitored = str(getattr(callback, "monitor", "")).removeprefix("val_")
+            if monitored == self.robust_accuracy.name and getattr(callback, "mode", None) == "auto":
+                callback.mode = "max"
         if y is None:  # a data set shuffles by itself: Keras warns of its own default
             options.setdefault("shuffle", False)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
@@ -248,6 +268,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         with backend.gradients_possible():
             return super().test_on_batch(x, y, *arguments, **options)
 
+    def export(self, filepath: str, *arguments: Any, **options: Any) -> Any:
+        """Exports the model that is trained, as `keras.Model.export` does; see also `kr.export.export`."""
+        return self.model.export(filepath, *arguments, **options)
+
     def make_train_function(self, force: bool = False) -> Callable:
         # The step looks at the optimizer's moving averages before it is first applied.
         if not self.optimizer.built:
@@ -260,6 +284,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     def _attack_batch(self, frozen: Callable, counter: Tensor, data: tuple[Any, ...]) -> tuple[Any, ...]:
         """The adversarial batch of one training step; `frozen` is the model with constant weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        check_kinds(x, y)
         per_update = self._micro_batches()
         update = counter // per_update
         index = backend.example_index(ops.shape(x)[0])
@@ -336,6 +361,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     def _measure(self, frozen: Callable, data: tuple[Any, ...]) -> None:
         """Adds the batch to the robust accuracy under the validation attack."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        check_kinds(x, y)
         x, y, labels = self._accepted(x, y)
         attack = self.validation_attack
         keys = random.example_keys(attack.seed, 0, backend.example_index(ops.shape(x)[0]))

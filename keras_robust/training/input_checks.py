@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -26,6 +27,43 @@ def check_arrays(x: Tensor, y: Tensor, sample_weight: Tensor | None, classes: in
     check_labels(labels, x.shape[0], classes)
     if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
         raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
+
+
+@contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Puts the name of an argument before what is said of the images and labels in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
+
+
+def check_held_out(y: Any, share: float) -> None:
+    """Refuses a `validation_split` whose images, the last ones, are of classes that training would never see.
+
+    Raises:
+        ValueError: arrays sorted by class, which Keras does not shuffle before it takes the last ones.
+    """
+    labels = ops.convert_to_numpy(y)
+    labels = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+    first = int(len(labels) * (1 - share))
+    missing = np.setdiff1d(labels[first:], labels[:first])
+    if len(missing):
+        raise ValueError(
+            f"validation_split={share:g} holds out the last {len(labels) - first} images, and with them all of class "
+            f"{', '.join(map(str, missing[:10]))}: x and y are sorted by class. Shuffle both first: "
+            "order = np.random.default_rng(0).permutation(len(x)); x, y = x[order], y[order]"
+        )
+
+
+def check_kinds(x: Any, y: Any) -> None:
+    """Refuses batches that are no pair of tensors, as dicts and nested ones."""
+    if not hasattr(x, "dtype") or not (y is None or hasattr(y, "dtype")):
+        kinds = f"{type(x).__name__} and {type(y).__name__}"
+        raise ValueError(
+            f"batches must be one tensor of images and one of labels; received {kinds}. Map the data set to these: "
+            'dataset.map(lambda batch: (batch["image"], batch["label"])).'
+        )
 
 
 def accepted(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, ...]:
@@ -77,7 +115,7 @@ class InputCheck(keras.callbacks.Callback):
             raise ValueError(f"x must be finite pixels in [0, 1]; {images:.0f} images are not.")
         if labels:
             last = self.trainer.model.output_shape[-1] - 1
-            accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1"
+            accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1 (not several classes at once)"
             raise ValueError(f"y must be {accepted}; {labels:.0f} labels are not.")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Augmentation on the device, in `keras.ops`, inside a compiled step: for data in memory, without TensorFlow."""
 
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ _NUMBERS = parameters.CROP + 1 + parameters.ERASE + parameters.MIX
 _NOISE = 1
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 class DeviceAugmentation:
     """Crop, flip, random erasing, mixup and cutmix of a whole batch, with static shapes, on any backend.
 
@@ -49,6 +51,13 @@ class DeviceAugmentation:
             )
         self.resolution = check_count("resolution", resolution)
         self.num_classes = None if num_classes is None else check_count("num_classes", num_classes, least=2)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"policy": asdict(self.policy), "resolution": self.resolution, "num_classes": self.num_classes}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DeviceAugmentation":
+        return cls(**{**config, "policy": Policy(**config["policy"])})
 
     def __call__(self, images: Any, labels: Any, keys: tuple[Any, Any]) -> tuple[Any, Any]:
         """Augment a batch.
