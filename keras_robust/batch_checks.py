@@ -59,7 +59,7 @@ def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
         good = np.isfinite(y).all(1) & (y >= 0).all(1) & (np.abs(y.sum(1) - 1) <= 1e-3)
         if not good.all():
             raise ValueError(
-                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1 (one class each, not several at once); "
+                f"{name} must be soft labels, rows of numbers >= 0 that sum to 1 (one class each, not several); "
                 f"received {y[~good][0]} among others."
             )
         return ops.convert_to_tensor(y)

@@ -19,6 +19,7 @@ from keras_robust.training.input_checks import (
     accepted,
     check_arrays,
     check_held_out,
+    check_kinds,
     check_loss,
     named,
     with_input_check,

@@ -91,7 +91,7 @@ def test_labels_as_keras_datasets_gives_them():
 
 def test_what_is_no_image_with_one_label():
     several = np.tile([1.0, 1.0, 0.0, 0.0], (N, 1)).astype("float32")
-    with pytest.raises(ValueError, match="one class each, not several at once"):
+    with pytest.raises(ValueError, match="one class each, not several"):
         trainer("soft").fit(X, several, verbose=0)
 
     class Dicts(keras.utils.PyDataset):
