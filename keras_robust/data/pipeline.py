@@ -15,8 +15,6 @@ from keras_robust.data.sampler import Sampler
 from keras_robust.data.sources import EncodedSource, ImageFolder, Source
 from keras_robust.types import Tensor
 
-# In which Exif data, that may hold an orientation, are looked for. They come first in a file, if there are any.
-HEADER_BYTES = 16_384
 # What of `Sampler.examples` is done last, when images are floats.
 _LATER = ("erase", "noise")
 # After as many unreadable images in a row something else is wrong.
@@ -178,8 +176,9 @@ def _loader(tf: Any, pipeline: Any, crop: Any) -> Any:
     from keras_robust.data.tf_functions import numpy_function
 
     source = pipeline.source
-    labels = tf.constant(source.labels) if isinstance(source, ImageFolder) else None
-    paths = tf.constant(source.paths) if isinstance(source, ImageFolder) else None
+    # TensorFlow reads files without Python's lock, and would wait for ever at a pipe.
+    in_files = isinstance(source, ImageFolder) and source.all_regular
+    labels, paths = (tf.constant(source.labels), tf.constant(source.paths)) if in_files else (None, None)
     plain = tf.autograph.experimental.do_not_convert
 
     def read(index: Any) -> Any:
@@ -192,7 +191,7 @@ def _loader(tf: Any, pipeline: Any, crop: Any) -> Any:
     def jpeg(slot: Any) -> Any:
         content, label = read(slot["index"])
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(content))
-        exif = tf.strings.regex_full_match(tf.strings.substr(content, 0, HEADER_BYTES), rb"\C*Exif\x00\x00\C*")
+        exif = tf.strings.regex_full_match(content, rb"\C*Exif\x00\x00\C*")
         simple = (channels <= 3) & ~exif & (height * width <= MAX_PIXELS)
         with tf.control_dependencies([tf.debugging.Assert(simple, ["left to Pillow"])]):
             box = crop.box(slot["crop"], height, width)

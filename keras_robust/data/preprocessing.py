@@ -81,9 +81,12 @@ def resize_and_crop(
 def _rgb(image: Any) -> np.ndarray:
     """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
     images, ops = pillow()
+    form = image.format
     image = ops.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("floating point pixels have no known range; accepted are 8-bit and 16-bit images")
+    if image.mode == "I" and form != "PNG":
+        raise ValueError("32-bit integer pixels have no known range; accepted are 8-bit and 16-bit images")
     if image.mode.startswith("I"):
         # Pillow's own conversion to 8 bits would clip 16-bit grey at 255 instead of scaling it.
         grey = np.asarray(image)

@@ -119,3 +119,9 @@ def test_size_is_checked_before_decoding(tmp_path, monkeypatch):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         decode(tmp_path / "absent.png")
+
+
+def test_integers_of_32_bits_have_no_known_range(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8)).save(tmp_path / "grey.tif")
+    with pytest.raises(ValueError, match=r"grey\.tif cannot be read as an image: 32-bit integer pixels"):
+        decode(tmp_path / "grey.tif")

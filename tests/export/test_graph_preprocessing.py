@@ -133,3 +133,47 @@ def test_preprocessing(photo, height, width, resolution, crop_pct, interpolation
     apart = np.abs(result.numpy().astype(int) - expected)
     assert apart.max() <= 1
     assert (apart > 0).mean() <= 0.01
+
+
+def long_orientation(order, mark):
+    stated = struct.pack(f"{order}HHII", 0x0112, 4, 1, 6)
+    return mark + struct.pack(f"{order}HIH", 42, 8, 1) + stated + bytes(4)
+
+
+def block(marker, content):
+    return marker + struct.pack(">H", len(content) + 2) + content
+
+
+WHERE = {
+    "behind 20 kB": lambda data: data[:2] + block(b"\xff\xe2", bytes(20_000)) + data[2:],
+    "behind 195 kB": lambda data: data[:2] + 3 * block(b"\xff\xe2", bytes(65_000)) + data[2:],
+    "behind fill bytes": lambda data: data[:2] + b"\xff\xff" + data[2:],
+    "behind a table": lambda data: data[:2] + block(b"\xff\xdb", b"\0" + bytes(range(1, 65))) + data[2:],
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_orientation_wherever_it_stands(photo, tmp_path, where):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = WHERE[where](encoded(photo, "JPEG", exif=exif))
+    expected = by_pillow(data, tmp_path)
+    assert expected.shape == (121, 90, 3)
+    np.testing.assert_array_equal(decode(data), expected)
+    # And in training, whose fast way does not look at orientations.
+    for name in "ab":
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "1.jpg").write_bytes(data)
+    whole = kr.data.Policy(crop_scale=(1.0, 1.0), aspect_ratio=(0.01, 100.0))
+    train = kr.data.TrainPipeline(kr.data.source(tmp_path / "folder", None), whole, 32, batch_size=2)
+    images, _ = next(iter(train.dataset()))
+    small = np.asarray(Image.fromarray(expected).resize((32, 32), Image.Resampling.BICUBIC)) / 255
+    assert np.abs(images.numpy()[0] - small).mean() < 0.02 < np.abs(images.numpy()[0] - np.rot90(small)).mean()
+
+
+@pytest.mark.parametrize(("order", "mark"), [("<", b"II"), (">", b"MM")])
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_orientation_in_four_bytes(photo, tmp_path, order, mark, form):
+    data = encoded(photo, form, exif=b"Exif\0\0" + long_orientation(order, mark))
+    assert by_pillow(data, tmp_path).shape == (121, 90, 3)
+    np.testing.assert_array_equal(decode(data), by_pillow(data, tmp_path))

@@ -29,6 +29,7 @@ class ImageFolder(EncodedSource):
 
     Attributes:
         paths: the file of each image, sorted by class and name.
+        all_regular: whether none of the files is a pipe, a device or a link that leads nowhere.
 
     Raises:
         ValueError: `root` is no folder, holds no classes or not this split, a class has no files (or only one, where a
@@ -40,7 +41,9 @@ class ImageFolder(EncodedSource):
         if not Path(root).is_dir():
             raise ValueError(f"root must be a folder; received {str(root)!r}.")
         root = os.fspath(root)
-        found = files_of(str(root), _names(root), split, seed)
+        special: list[str] = []
+        found = files_of(str(root), _names(root, special), split, seed)
+        self.all_regular = not special
         self.class_names = tuple(printable(name) for name in found.by_class)
         self.note = found.note
         self._classes_in = os.path.join(root, found.classes_in)
@@ -60,8 +63,11 @@ class ImageFolder(EncodedSource):
         return read_file(self.paths[index], MAX_FILE_BYTES)
 
 
-def _names(root: str) -> Iterator[str]:
-    """Files and folders below `root`, with `/`; folders that links lead to come last, and only if they are new."""
+def _names(root: str, special: list[str]) -> Iterator[str]:
+    """Files and folders below `root`, with `/`; folders that links lead to come last, and only if they are new.
+
+    Pipes, devices and links that lead nowhere are added to `special`.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [("", root)]
     links: list[tuple[str, str]] = []
@@ -77,6 +83,8 @@ def _names(root: str) -> Iterator[str]:
                 name = f"{prefix}{entry.name}"
                 if not entry.is_dir():
                     yield name
+                    if not entry.is_file():
+                        special.append(name)
                 elif not entry.is_symlink():
                     yield name + "/"
                     waiting.append((name + "/", entry.path))
