@@ -59,6 +59,7 @@ class Attack:
     """
 
     supported_returns: tuple[str, ...] = RETURNS[:2]
+    minimises_norm = False  # whether it looks for the nearest point, so that any radius makes sense
 
     def __init__(
         self,
@@ -150,7 +151,8 @@ class Attack:
     def __call__(self, model: Any, x: Any, y: Any) -> Tensor:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
-        self.threat.check_images(x.shape[1:])
+        if not self.minimises_norm:
+            self.threat.check_images(x.shape[1:])
         index = ops.arange(x.shape[0], dtype="int32")
         x_adv, loss, inside, zero = self._compile(model)(x, y, index)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
@@ -177,7 +179,8 @@ class Attack:
     ) -> tuple[Any, ...]:
         """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None).
 
-        `observe(losses, gradient)` is called with loss (batch,) and gradient at the first point of the first run.
+        `observe(losses, gradient, correct)` is called with loss (batch,), gradient and correctness (batch,) at the
+        first point of the first run.
         """
         problem = self.problem(model, x, y, eps, loss_scale)
         n_targets, targets = 1, None
@@ -226,9 +229,12 @@ class Attack:
     def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
         zero: list[Tensor] = []
         keys = random.example_keys(self.seed, 0, index)
-        x_adv, loss = self.perturb(
-            model, x, y, keys, loss_scale=loss_scale, observe=lambda _, gradient: zero.append(is_zero(gradient))
-        )
+
+        def observe(_: Tensor, gradient: Tensor, correct: Tensor) -> None:
+            # What is misclassified needs no attack, and DLR is constant on some of it by its definition.
+            zero.append(ops.logical_and(correct, is_zero(gradient)))
+
+        x_adv, loss = self.perturb(model, x, y, keys, loss_scale=loss_scale, observe=observe)
         inside = self.threat.geometry.contains(x_adv, x, self.threat.eps)
         return x_adv, loss, inside, zero[0] if zero else ops.zeros_like(inside)
 

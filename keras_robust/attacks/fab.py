@@ -51,6 +51,8 @@ class FAB(Attack):
         >>> x_adv = FAB(ThreatModel("L2", 0.5), n_iter=100, targeted=True)(model, x, y)
     """
 
+    minimises_norm = True
+
     def __init__(
         self,
         threat: ThreatModel,
@@ -87,7 +89,7 @@ class FAB(Attack):
         if first:
             margin = gap
             if problem.observe is not None and not self.targeted:
-                problem.observe(gap, gradient)
+                problem.observe(gap, gradient, problem.value(x)[1])
         gap_at_image = gap + ops.sum(gradient * (image - x), axis=tuple(range(1, len(x.shape))))
         # Both projections at once: half as many operations.
         steps = norm.to_hyperplane(

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust import random
 from keras_robust.attacks.base import RETURNS, Attack
 from keras_robust.attacks.problem import Found, Problem, repeat
 from keras_robust.checks import check_count, check_number
@@ -141,12 +140,10 @@ class NFGSM(Attack):
         problem = replace(self.problem(model, x, y, eps, loss_scale), observe=observe)
         return self.run(self.attempt(problem, keys, 0, None)).x, None
 
-    def _checked_run(
-        self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0
-    ) -> tuple[Tensor, None, Tensor]:
-        x_adv, _ = self.perturb(model, x, y, random.example_keys(self.seed, 0, index), loss_scale=loss_scale)
+    def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
+        x_adv, _, _, zero = super()._checked_run(model, x, y, index, loss_scale)
         x_adv = self.threat.geometry.project(x_adv, x, self.threat.eps)
-        return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps)
+        return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps), zero
 
     def arguments(self) -> Any:
         return {"threat": self.threat, "noise": self.noise, "loss": self.loss, "seed": self.seed}

@@ -35,7 +35,7 @@ class Problem:
     scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
     are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
     class indices (batch,), is what a targeted attempt aims at; `eot_iter` the number of gradients to average where
-    the model's output is random; `observe(losses, gradient)` is told of the first point of a run.
+    the model's output is random; `observe(losses, gradient, correct)` is told of the first point of a run.
     """
 
     model: Callable
@@ -86,7 +86,7 @@ class Problem:
             usable = ops.logical_not(ops.any(ops.isnan(gradient), axis=tuple(range(1, len(x.shape)))))
             values = ops.where(usable, values, float("nan"))
             if self.observe is not None:
-                self.observe(values, gradient)
+                self.observe(values, gradient, correct)
         # What overflowed float16 keeps its sign and a size whose square is finite.
         return values, correct, ops.nan_to_num(gradient, nan=0.0, posinf=LARGEST_FLOAT16, neginf=-LARGEST_FLOAT16)
 

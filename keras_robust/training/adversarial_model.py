@@ -309,7 +309,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 random.example_keys(attack.seed, update, index),
                 attack.threat.eps * warm,
                 loss_scale(self.model, attack.loss),
-                observe=lambda loss, gradient: first.extend((loss, gradient)) if self.diagnostics else None,
+                observe=lambda loss, gradient, _: first.extend((loss, gradient)) if self.diagnostics else None,
             )
             if not self.diagnostics:
                 return (ops.stop_gradient(x_adv),)
@@ -373,7 +373,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             labels,
             keys,
             loss_scale=loss_scale(self.model, attack.loss),
-            observe=lambda loss, gradient: first.append(gradient),
+            observe=lambda loss, gradient, _: first.append(gradient),
         )
         clean, adversarial = frozen(x), frozen(x_adv)
         robust = ops.logical_and(losses.correct(clean, labels), losses.correct(adversarial, labels))

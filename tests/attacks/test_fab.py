@@ -117,7 +117,7 @@ def test_finds_the_nearest_boundary_of_a_linear_model(norm, targeted):
     )
     if norm == "L1":  # the entry with the largest gradient may reach the border of the box first
         distance *= 1.5
-    attack = kr.attacks.FAB(kr.ThreatModel(norm, 10.0), n_iter=20, targeted=targeted)
+    attack = kr.attacks.FAB(kr.ThreatModel(norm, 1.0 if norm == "Linf" else 10.0), n_iter=20, targeted=targeted)
     x_adv = attack(model, x, y)
     assert (ops.convert_to_numpy(model(ops.convert_to_tensor(x_adv))).argmax(1) != y).all()
     found = np.linalg.norm((x_adv.astype("float64") - x).reshape(8, -1), ORDER[norm], axis=1)

@@ -114,5 +114,6 @@ def test_breaks_a_model_whose_gradients_are_zero(norm):
     y = ops.convert_to_numpy(model(ops.convert_to_tensor(x))).argmax(1).astype("int32")
     x_adv = kr.attacks.Square(kr.ThreatModel(norm, 2 * EPS[norm]), n_queries=40)(model, x, y)
     assert (ops.convert_to_numpy(model(ops.convert_to_tensor(x_adv))).argmax(1) != y).mean() > 0.5
-    x_adv = kr.attacks.APGD(kr.ThreatModel(norm, 2 * EPS[norm]), n_iter=5)(model, x, y)
+    with pytest.warns(UserWarning, match="Zero gradients"):
+        x_adv = kr.attacks.APGD(kr.ThreatModel(norm, 2 * EPS[norm]), n_iter=5)(model, x, y)
     assert (ops.convert_to_numpy(model(ops.convert_to_tensor(x_adv))).argmax(1) == y).all()
