@@ -18,7 +18,7 @@ from keras_robust.attacks.suite import AttackSuite, is_differentiable
 from keras_robust.checks import check_count, check_shard
 from keras_robust.data import Source, resize_and_crop
 from keras_robust.evaluation.attack_suites import attack_suite, check_attack, settings_of
-from keras_robust.evaluation.fingerprint import fingerprint
+from keras_robust.evaluation.fingerprint import fingerprint, probes
 from keras_robust.evaluation.image_selection import is_imagenet, open_dataset, select
 from keras_robust.evaluation.progress import EvaluationProgress, forward_passes
 from keras_robust.evaluation.reporting import write
@@ -129,7 +129,7 @@ def evaluate(
     make_suites = partial(_suites, num_classes, threats, attack, batch_size, seed, surrogate)
     images = EvaluationImages(dataset, selection, crop_pct, interpolation, channels_of(model))
     worker = Worker(make_suites(model), images)
-    first = next(iter(worker.suites.values())).logits(images.at(resolutions[0], slice(0, batch_size)))
+    first = next(iter(worker.suites.values())).logits(probes(resolutions[0], channels_of(model)))
     settings = EvaluationSettings(
         keras_robust=version("keras-robust"),
         model=_model_settings(model, name, resolutions, first),

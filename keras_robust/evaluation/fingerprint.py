@@ -17,8 +17,8 @@ def fingerprint(model: Any, logits: np.ndarray) -> str:
 
     Args:
         model: a model; an attribute `sha256`, such as that of its file, goes before all else.
-        logits: its answers to some images, (n, classes): its classes count, and of models that show no configuration,
-            as subclassed ones and functions, the logits to three digits.
+        logits: its answers to `probes`, (n, classes): its classes count, and of models that show no configuration, as
+            subclassed ones and functions, the logits to three digits.
     """
     given = getattr(model, "sha256", None)
     if given is not None:
@@ -34,6 +34,13 @@ def fingerprint(model: Any, logits: np.ndarray) -> str:
         scale = max(float(np.abs(np.nan_to_num(logits)).max()), np.finfo(np.float32).tiny)
         digest.update((np.round(np.nan_to_num(logits) / scale, 3) + 0.0).astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def probes(resolution: int, channels: int) -> np.ndarray:
+    """Images that tell functions apart, float32 (32, resolution, resolution, channels): noise, and flat ones."""
+    noise = np.random.default_rng(0).uniform(size=(16, resolution, resolution, channels))
+    flat = np.random.default_rng(1).uniform(size=(16, 1, 1, channels)) + np.zeros_like(noise)
+    return np.concatenate([noise, flat]).astype(np.float32)
 
 
 def _configuration(model: Any) -> str | None:

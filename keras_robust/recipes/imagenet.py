@@ -29,6 +29,7 @@ SYSTEMS = {
     "convnext_base_convstem": "convnext_base_convstem_250ep",
     "convnext_large_convstem": "convnext_large_convstem_100ep",
     "swin_base": "swin_base_300ep",
+    "swin_base_short": "swin_base_90ep",
 }
 # Of one-step attacks, which overfit from random starts at the full radius.
 ONE_STEP_EPS_WARMUP = 10

@@ -44,8 +44,9 @@ def _layer(weight: Any) -> Any:
     return weight.path.rsplit("/", 1)[0]
 
 
-# On PyTorch Keras has optimizers of its own, which update all weights at once; this is one of them there.
-_AdamW: Any = type(keras.optimizers.AdamW())
+# On PyTorch Keras has optimizers of its own, which update all weights at once; this is one of them there. None is made
+# to find out: its variables would initialise TensorFlow's devices, which a program may want to configure first.
+_AdamW: Any = type(keras.optimizers.AdamW.__new__(keras.optimizers.AdamW))
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -103,6 +103,7 @@ class TestSavedModel:
             assert check in failed
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.filterwarnings("ignore:Zero gradients")
     def test_gradients_that_hide_the_weakness(self, toy, tmp_path, monkeypatch):
         """The same logits, but no gradient to attack them by."""
         write = formats.Format.write

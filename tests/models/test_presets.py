@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust.evaluation.evaluate import preprocessing_of
 from keras_robust.models import registry
 from keras_robust.models.convnext import IsotropicConvNeXt
 
@@ -105,6 +106,7 @@ def test_from_preset_builds_and_loads(monkeypatch, tmp_path):
     model = kr.models.from_preset("convnext_isotropic_small_300ep", weights=tmp_path / "robust.safetensors")
     x = np.random.RandomState(0).uniform(size=(2, 16, 16, 3)).astype("float32")
     np.testing.assert_array_equal(model.predict_on_batch(x), trained.predict_on_batch(x))
+    assert preprocessing_of(model, None, None) == (0.875, "bicubic")
 
 
 def test_from_preset_says_where_the_weights_are():

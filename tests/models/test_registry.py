@@ -148,7 +148,7 @@ def test_logits_are_float32_under_16_bit_policies(small):
         logits = model.predict_on_batch(x)
         assert logits.dtype == "float32"
         assert keras.backend.standardize_dtype(model.outputs[0].dtype) == "float32"
-        assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+        assert 0 < np.abs(logits - expected).max() < 0.15 * np.abs(expected).max()
 
 
 def test_save_and_reload_in_a_process_that_only_imports_the_package(tmp_path):

@@ -127,13 +127,13 @@ def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
     assert "weights must be given for the architecture 'vit_tiny'" in capsys.readouterr().err
 
 
-def test_preset_brings_its_preprocessing(tool, evaluate, monkeypatch, tmp_path, capsys):
+def test_what_is_not_given_is_left_to_the_model(tool, evaluate, monkeypatch, tmp_path, capsys):
     given = {}
     monkeypatch.setattr(kr.export, "load_model", lambda *arguments: arguments)
     monkeypatch.setattr(kr.evaluation, "evaluate", lambda *arguments, **options: given.update(options, args=arguments))
     command = ["--model", "robarch_small_110ep", "--weights", "w.pt", "--data", "photo_crops", "--out", tmp_path]
     assert evaluate(*command, "--shard", "1/2") == 0
-    assert (given["interpolation"], given["crop_pct"]) == ("bilinear", 0.875)
+    assert (given["interpolation"], given["crop_pct"]) == (None, None)
     model, _, threats, resolutions, attack, n_examples, seed, out = given["args"]
     assert model[:2] == ("robarch_small_110ep", Path("w.pt"))
     assert [str(threat) for threat in threats] == ["Linf 4/255", "L2 2", "L1 75"]
