@@ -94,6 +94,9 @@ def test_what_is_no_image_with_one_label():
     with pytest.raises(ValueError, match="one class each, not several"):
         trainer("soft").fit(X, several, verbose=0)
 
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere Keras says it first, in its own words")
+def test_batches_that_are_no_pairs():
     class Dicts(keras.utils.PyDataset):
         def __len__(self):
             return 1

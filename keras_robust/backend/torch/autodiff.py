@@ -41,13 +41,15 @@ COMPILES_EACH_SHAPE = False
 
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
-    # What is kept by model must not keep it.
-    owner = weakref.ref(model) if isinstance(model, keras.Layer) else None
+    if isinstance(model, keras.Layer):
+        owner = weakref.ref(model)  # what is kept by model must not keep it
+        called = lambda: frozen_call(owner())  # noqa: E731
+    else:
+        called = lambda: model  # noqa: E731
 
     def run(*tensors: Any) -> Any:
         with gradients_possible(), torch.no_grad():
-            called = model if owner is None else frozen_call(owner())
-            return function(called, *map(usable, tensors))
+            return function(called(), *map(usable, tensors))
 
     return run
 
