@@ -345,6 +345,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             ValueError: there are none (`ema_decay`).
 
         Example:
+            >>> history = trainer.fit(x, y, verbose=0)
             >>> with trainer.averaged_weights():
             ...     accuracies = trainer.evaluate(x_val, y_val, verbose=0, return_dict=True)
         """

@@ -105,8 +105,8 @@ def photo_crops(split: str, per_class: int | None = None, seed: int = 0) -> Phot
 
     Example:
         >>> train = kr.data.photo_crops("train")
-        >>> images, labels = train.arrays(32, crop_pct=1.0)   # uint8 (4000, 32, 32, 3), int64 (4000,)
-        >>> train.class_names[labels[0]]
+        >>> images, labels = train.arrays(32, crop_pct=1.0)   # uint8 (4000, 32, 32, 3), int64 (4000,), shuffled
+        >>> train.class_names[0]
         'brick'
     """
     return PhotoCrops(split, per_class, seed)
