@@ -85,7 +85,7 @@ def of_chance(robust: Mapping[str, Proportion], labels: np.ndarray) -> Iterator[
     """Warnings about robust accuracies, by what they are of, that answering one class to everything would reach.
 
     Args:
-        robust: robust accuracies above 0.
+        robust: from what they are of to the accuracies; one of 0 says enough by itself.
         labels: count of the images of each class, (classes,).
     """
     share = labels.max() / labels.sum()

@@ -234,8 +234,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         if isinstance(validation, (list, tuple)) and len(validation) > 1:
             with named("validation_data"):
                 self._check_arrays(validation[0], validation[1])
-        if split := options.get("validation_split"):
-            check_held_out(y, float(split))
+        if y is not None and options.get("validation_split"):
+            check_held_out(y, float(options["validation_split"]))
         callbacks = with_input_check(callbacks, self)
         for callback in callbacks if isinstance(callbacks, list) else ():
             monitored = str(getattr(callback, "monitor", "")).removeprefix("val_")

@@ -22,9 +22,7 @@ def check_arrays(x: Tensor, y: Tensor, sample_weight: Tensor | None, classes: in
     x = check_images(x)
     if y is None:
         raise ValueError("y must be given: an attack needs labels; received None.")
-    labels = ops.convert_to_numpy(y)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    check_labels(labels, x.shape[0], classes)
+    check_labels(y, x.shape[0], classes)
     if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
         raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
 

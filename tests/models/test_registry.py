@@ -139,6 +139,7 @@ def test_options_reach_the_layers():
 
 def test_logits_are_float32_under_16_bit_policies(small):
     exact = keras_robust.models.create(small, num_classes=5, input_size=32)
+    set_random_weights(exact)  # initial ones of so few channels can leave almost nothing to normalise but rounding
     x = images(48, 48)
     expected = exact.predict_on_batch(x)
     for policy in ("mixed_bfloat16", "mixed_float16"):
@@ -148,7 +149,7 @@ def test_logits_are_float32_under_16_bit_policies(small):
         logits = model.predict_on_batch(x)
         assert logits.dtype == "float32"
         assert keras.backend.standardize_dtype(model.outputs[0].dtype) == "float32"
-        assert 0 < np.abs(logits - expected).max() < 0.15 * np.abs(expected).max()
+        assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_save_and_reload_in_a_process_that_only_imports_the_package(tmp_path):
