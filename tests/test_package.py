@@ -76,7 +76,7 @@ def test_modules_import_only_what_their_place_allows(path):
     allowed = MAY_IMPORT.get(part)
     for name in _imports(path):
         if name.split(".")[0] in FRAMEWORKS:
-            assert part in {"backend", "data", "weights", "export", "serving"}, f"{relative} imports {name}"
+            assert part in {"backend", "data", "weights", "export"}, f"{relative} imports {name}"
         if name.startswith("keras_robust.") and allowed is not None:
             target = name.split(".")[1]
             assert target in allowed or target == part, f"{relative} imports {name}"

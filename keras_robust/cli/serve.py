@@ -37,7 +37,7 @@ def serve(options: argparse.Namespace) -> None:
             f"path must be the folder of a SavedModel of keras-robust export; received {str(options.path)!r}."
         )
     try:
-        from keras_robust.serving import server
+        from keras_robust.export.server import server
     except ImportError as error:
         raise ImportError(f"serving needs {error.name}: pip install 'keras-robust[serve]'") from error
     names = [part for part in options.path.resolve().parts if any(letter.isalpha() for letter in part)]
