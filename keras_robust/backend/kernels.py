@@ -1,9 +1,12 @@
-"""Layer normalisation and exact GELU: of our own where Keras' are slow, Keras' where they are not.
+"""Layer normalisation, exact GELU, depthwise convolution: our own where Keras' are slow, else Keras'.
 
 `layer_norm(x, gamma, beta, epsilon)`
     Normalises the last axis of `x` (..., channels); statistics in float32 (at least), result in the dtype of `x`.
 `gelu(x)`
     `x * Phi(x)`, exact; dtype of `x`.
+`depthwise(x, kernel)`
+    Convolution of each channel of `x` (batch, height, width, channels) with its own `kernel` (rows, columns, channels,
+    multiplier), odd sides, stride 1, zeros around the map, which keeps its size; dtype of `x`.
 """
 
 import importlib
@@ -11,6 +14,6 @@ import importlib
 import keras
 
 _active = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.kernels")
-gelu, layer_norm = _active.gelu, _active.layer_norm
+depthwise, gelu, layer_norm = _active.depthwise, _active.gelu, _active.layer_norm
 
-__all__ = ["gelu", "layer_norm"]
+__all__ = ["depthwise", "gelu", "layer_norm"]

@@ -84,7 +84,6 @@ def quickstart(args: argparse.Namespace) -> None:
     threat = kr.ThreatModel(args.norm, eps[args.norm])
     architecture = kr.models.architecture(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
-    warn_if_slow(args.model)
 
     # 1. Photographs.
     train, val = (
@@ -197,18 +196,6 @@ OUTPUTS = {
     "saved_model": "the robust model, verified, to serve: keras-robust serve",
     "logs": "for TensorBoard: curves, and pictures of the attack after every epoch",
 }
-
-
-def warn_if_slow(model: str) -> None:
-    import keras
-
-    if keras.backend.backend() != "jax" or not model.startswith("convnext"):
-        return
-    if all("cpu" in device.lower() for device in keras.distribution.list_devices()):
-        print(
-            "Warning: on a CPU, JAX runs depthwise convolutions 35 to 45 times slower than TensorFlow: expect hours. "
-            "--backend tensorflow or --model vit_tiny_convstem takes minutes."
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

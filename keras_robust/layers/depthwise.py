@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_robust.backend import kernels
 from keras_robust.types import Tensor
 
 
@@ -54,7 +55,7 @@ def same_depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     `kernel`: (rows, columns, channels, multiplier), rows and columns odd.
     """
     met = tuple(_met(size, taps) for size, taps in zip(x.shape[1:3], kernel.shape[:2]))
-    return ops.depthwise_conv(x, kernel[met], strides=1, padding="same", data_format="channels_last")
+    return kernels.depthwise(x, kernel[met])
 
 
 def _met(size: int, taps: int) -> Any:

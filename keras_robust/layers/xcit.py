@@ -12,6 +12,7 @@ from keras import ops
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.attention import softmax
 from keras_robust.layers.convolution import PaddedConv2D
+from keras_robust.layers.depthwise import SameDepthwiseConv2D
 from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
@@ -185,10 +186,10 @@ class LocalPatchInteraction(keras.layers.Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        common = {"padding": "same", "data_format": "channels_last", "dtype": self.dtype_policy}
-        self.conv1 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=Normal(), name="conv1", **common)
+        common = {"depthwise_initializer": Normal(), "dtype": self.dtype_policy}
+        self.conv1 = SameDepthwiseConv2D(3, name="conv1", **common)
         self.norm = batch_norm(dtype=self.dtype_policy, name="norm")
-        self.conv2 = keras.layers.DepthwiseConv2D(3, depthwise_initializer=Normal(), name="conv2", **common)
+        self.conv2 = SameDepthwiseConv2D(3, name="conv2", **common)
 
     def build(self, input_shape: Any) -> None:
         for layer in (self.conv1, self.norm, self.conv2):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras import ops
 
 from keras_robust.types import Tensor
 
@@ -80,3 +81,7 @@ def _gelu(x: Tensor) -> tuple[Tensor, Callable]:
         return upstream * (phi + density)
 
     return phi * x, gradient
+
+
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    return ops.depthwise_conv(x, kernel, strides=1, padding="same", data_format="channels_last")

@@ -1,4 +1,4 @@
-"""Layer normalisation and exact GELU on PyTorch: Keras' own, which are PyTorch's."""
+"""Layer normalisation, exact GELU and depthwise convolution on PyTorch: Keras' own, which are PyTorch's."""
 
 from typing import Any
 
@@ -13,3 +13,7 @@ def layer_norm(x: Tensor, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
 def gelu(x: Tensor) -> Any:
     return ops.gelu(x, approximate=False)
+
+
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    return ops.depthwise_conv(x, kernel, strides=1, padding="same", data_format="channels_last")
