@@ -75,16 +75,17 @@ def _kernel_gradient(x: Tensor, kernel: Tensor, upstream: Tensor) -> Tensor:
     padded, upstream = jnp.pad(_padded(x, kernel), fill), jnp.pad(upstream, fill)
     wide = _wide(x)
 
+    # All images at once, each with a sum of its own: a loop over them would gather the parts of other devices.
     def add(step: Tensor, total: Tensor) -> Tensor:
-        image, row, column = step // (height * blocks), step // blocks % height, step % blocks * block
-        around = jax.lax.dynamic_slice(padded, (image, row, column, 0), (1, rows, block + columns - 1, channels))
-        along = jax.lax.dynamic_slice(upstream, (image, row, column, 0), (1, 1, block, channels))
-        around, along = around[0].astype(wide), along[0, 0].astype(wide)
-        by_column = [sum(around[:, j + t] * along[t] for t in range(block)) for j in range(columns)]
-        return total + jnp.stack(by_column, axis=1)
+        row, column = step // blocks, step % blocks * block
+        around = jax.lax.dynamic_slice(padded, (0, row, column, 0), (batch, rows, block + columns - 1, channels))
+        along = jax.lax.dynamic_slice(upstream, (0, row, column, 0), (batch, 1, block, channels))
+        around, along = around.astype(wide), along.astype(wide)
+        by_column = [sum(around[:, :, j + t] * along[:, :, t] for t in range(block)) for j in range(columns)]
+        return total + jnp.stack(by_column, axis=2)
 
-    total = jax.lax.fori_loop(0, batch * height * blocks, add, jnp.zeros((rows, columns, channels), wide))
-    return total.astype(kernel.dtype)
+    total = jax.lax.fori_loop(0, height * blocks, add, jnp.zeros((batch, rows, columns, channels), wide))
+    return total.sum(0).astype(kernel.dtype)
 
 
 def _padded(x: Tensor, kernel: Tensor) -> Tensor:
