@@ -41,15 +41,16 @@ COMPILES_EACH_SHAPE = False
 
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
-    if isinstance(model, keras.Layer):
-        owner = weakref.ref(model)  # what is kept by model must not keep it
-        called = lambda: frozen_call(owner())  # noqa: E731
-    else:
-        called = lambda: model  # noqa: E731
+    if not isinstance(model, keras.Layer):
+        return _without_graph(function, lambda: model)
+    owner = weakref.ref(model)  # what is kept by model must not keep it
+    return _without_graph(function, lambda: frozen_call(owner()))
 
+
+def _without_graph(function: Any, forward: Any) -> Any:
     def run(*tensors: Any) -> Any:
         with gradients_possible(), torch.no_grad():
-            return function(called(), *map(usable, tensors))
+            return function(forward(), *map(usable, tensors))
 
     return run
 
