@@ -32,10 +32,11 @@ examples:
 
 exit status: 0 at the end, 2 for settings that make no sense, 3 where training broke, 4 where a checkpoint could not be
 written, 75 after SIGTERM: a checkpoint is written, and the same command goes on."""
-NAMES = {"source": "--data", "path_or_name": "--data", "weights": "--start", "name": "NAME"}
+NAMES = {"source": "--data", "path_or_name": "--data or --validation", "weights": "--start", "name": "NAME"}
 SMALL = {"convnext": "convnext_atto", "vit": "vit_tiny"}
 SMOKE = (
     "data.source=photo_crops",
+    "data.validation=none",
     "data.resolution=32",
     "data.schedule=",
     "data.batch_size=8",
@@ -161,6 +162,8 @@ def _chosen(recipe: "Recipe", options: argparse.Namespace) -> "Recipe":
     assignments = list(options.set)
     if options.data:
         assignments.insert(0, f"data.source={options.data}")
+    if options.validation:
+        assignments.insert(0, f"data.validation={options.validation}")
     if options.start:
         assignments.insert(0, f"start.weights={options.start}")
     return override(recipe, assignments)
@@ -175,6 +178,7 @@ def _parser(names: tuple[str, ...], command: str, description: str, examples: st
     parser.add_argument(
         "--data", help='training and validation images: a folder, a .tar, an .npz, photo_crops, "tfds:imagenet2012"'
     )
+    parser.add_argument("--validation", help="validation images, where they lie apart from the training images")
     parser.add_argument(
         "--start", help="weights to start from: the folder of a finished run, .keras, .safetensors, .pth"
     )

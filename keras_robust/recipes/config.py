@@ -72,6 +72,8 @@ class DataConfig:
 
     Attributes:
         source: what `kr.data.source` takes: "photo_crops", a folder, a tar, an .npz, "tfds:imagenet2012".
+        validation: None where the source holds validation images or a fifth of it may be held out as such; else what
+            `kr.data.source` takes, of the same classes, and all of the source is trained on.
         data_dir, download: of "tfds:" data sets; nothing is downloaded unasked.
         policy: "heavy" or "basic" augmentation (Singh et al. 2023); any that `kr.data.TrainPipeline` knows.
         resolution: height and width in training, pixels.
@@ -83,6 +85,7 @@ class DataConfig:
     """
 
     source: str = "photo_crops"
+    validation: str | None = None
     data_dir: str | None = None
     download: bool = False
     policy: str = "heavy"
@@ -331,6 +334,7 @@ class Recipe:
             del parts[part]
         for setting in ("source", "data_dir", "download"):
             del parts["data"][setting]
+        parts["data"]["validation"] = self.data.validation is None  # a fifth of the images may not be trained on
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: "Recipe") -> list[str]:

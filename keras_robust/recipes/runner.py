@@ -13,6 +13,7 @@ import keras
 from keras_robust import data, models
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
+from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
 from keras_robust.files import write_text
 from keras_robust.recipes import checkpoints
 from keras_robust.recipes.attack_share import attack_share
@@ -81,13 +82,17 @@ class TrainingRun:
         self.recipe, self.out, self.distribution = recipe, Path(out), distribution
         part = recipe.data
         fetch: dict[str, Any] = {"data_dir": part.data_dir, "download": part.download}
-        self.sources = {split: data.source(part.source, split, **fetch) for split in ("train", "val")}
+        if part.validation is None:
+            self.sources = {split: data.source(part.source, split, **fetch) for split in ("train", "val")}
+        else:
+            train, val = (part.source, WHOLE_TRAIN), (part.validation, HELD_OUT)
+            self.sources = {"train": data.source(*train, **fetch), "val": data.source(*val, **fetch)}
         self.class_names = self.sources["train"].class_names
         if self.class_names != (held_out := self.sources["val"].class_names):
             different = sorted({*self.class_names} ^ {*held_out}) or ["their order"]
             raise ValueError(
-                f"data.source must have the same classes for training and validation; {part.source} differs in "
-                f"{', '.join(different[:10])}."
+                f"data.source must have the same classes for training and validation; {part.source} and "
+                f"{part.validation or 'its validation part'} differ in {', '.join(different[:10])}."
             )
         self.num_classes = recipe.model.num_classes or len(self.class_names)
         self.stream = sys.stdout if verbose and distribution.writes else None

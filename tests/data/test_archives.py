@@ -131,6 +131,7 @@ LABELS = np.arange(20) % 2
 
 def test_arrays_with_their_own_splits(tmp_path):
     path = save(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:3], y_test=LABELS[:3])
+    assert len(data.source(path, "whole_train")) == len(IMAGES)
     assert [len(data.source(path, split)) for split in ("train", "val", "test")] == [16, 4, 3]
     with pytest.raises(ValueError, match="split must be one of 'train', 'test'"):
         data.source(path, None)

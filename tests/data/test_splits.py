@@ -44,6 +44,12 @@ def test_without_a_validation_part_one_is_held_out_of_train():
     assert parts["train"].note == "no validation folder: a fifth of Training is held out as one (seed 0)"
 
 
+@pytest.mark.parametrize("parts", [(), ("train",), ("train", "test"), ("train", "val", "test")])
+def test_nothing_is_held_out_of_a_whole_train(parts):
+    names = names_of(parts) if parts else [name.removeprefix("train/") for name in names_of(("train",))]
+    assert counts(names, "whole_train") == {"cats": 10, "dogs": 10}
+
+
 @pytest.mark.parametrize(
     "parts",
     [

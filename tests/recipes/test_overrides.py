@@ -72,6 +72,7 @@ def test_same_run_or_another():
         assert overrides.override(recipe, [same]).fingerprint() == recipe.fingerprint()
     for other in (
         "data.batch_size=64",
+        "data.validation=elsewhere",
         "training.seed=1",
         "attack.n_iter=3",
         "start.weights=a",

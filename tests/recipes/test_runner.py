@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust.backend.distribution import Distribution
 from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, load_run, train
 from keras_robust.recipes.build import build_model
+from keras_robust.recipes.runner import TrainingRun
 from tests.recipes import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -143,3 +145,14 @@ def test_global_state_is_put_back(tmp_path, source):
     assert model.layers[2].compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
     assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+
+
+def test_validation_images_from_elsewhere(tmp_path, source):
+    """Then nothing of the source is held out; other classes are refused by name."""
+    recipe = tiny.recipe(source, f"data.validation={source}")
+    run = TrainingRun(recipe, tmp_path / "run", (), Distribution(), verbose=False)
+    assert {split: len(images) for split, images in run.sources.items()} == {"train": 60, "val": 60}
+    run = TrainingRun(tiny.recipe(source), tmp_path / "run", (), Distribution(), verbose=False)
+    assert {split: len(images) for split, images in run.sources.items()} == {"train": 48, "val": 12}
+    with pytest.raises(ValueError, match=r"data\.source must have the same classes .*images.npz and photo_crops"):
+        TrainingRun(tiny.recipe(source, "data.validation=photo_crops"), tmp_path / "run", (), Distribution())

@@ -28,7 +28,8 @@ def source(
             `.tar.gz` of such a folder (`TarArchive`); an `.npz` of arrays (`ArrayFile`); or "tfds:NAME", a data set of
             TensorFlow Datasets, e.g. "tfds:imagenet2012" (`tfds.DataSet`).
         split: "train", "val" or "test", as far as the data set has it, by any of their usual names; "held_out" for
-            "val" or else "test", or all of one that has no splits; None takes all of one that has no splits.
+            "val" or else "test", or all of one that has no splits; "whole_train" for a train of which nothing is held
+            out; None takes all of one that has no splits.
         data_dir: where "tfds:" data sets are stored, if not where TensorFlow Datasets puts them.
         download: fetch and prepare a "tfds:" data set that is not there yet. Never done unasked: ImageNet is 150 GB.
         seed: of the split of files that have none of their own.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import Source
-from keras_robust.data.sources.splits import HELD_OUT, SPLITS, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_split
 from keras_robust.files import DAMAGE
 
 MAX_UNPACKED_BYTES = 32 * 2**30
@@ -94,8 +94,11 @@ def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
             suffixed = [part for part in SPLITS if f"x_{part}" in arrays]
             if split == HELD_OUT:
                 split = next((part for part in ("val", "test", "train") if part in suffixed), None)
+            whole = split == WHOLE_TRAIN
+            if whole:
+                split = "train" if suffixed else None
             if suffixed:
-                drawn = set(suffixed) == {"train", "test"} and split in ("train", "val")
+                drawn = set(suffixed) == {"train", "test"} and split in ("train", "val") and not whole
                 if split not in suffixed and not drawn:
                     accepted = ", ".join(map(repr, suffixed))
                     raise ValueError(f"split must be one of {accepted}, which it holds; received {split!r}")

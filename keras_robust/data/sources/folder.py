@@ -24,7 +24,7 @@ class ImageFolder(EncodedSource):
     Args:
         root: the folder.
         split: "train", "val" or "test"; "held_out" for "val" or else "test", or all images where there are no splits;
-            None takes all images of `root/<class>/*`.
+            "whole_train" for a train of which nothing is held out; None takes all images of `root/<class>/*`.
         seed: of a validation part that is drawn.
 
     Attributes:

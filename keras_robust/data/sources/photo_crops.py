@@ -12,7 +12,7 @@ import numpy as np
 from keras_robust.checks import check_choice, check_count
 from keras_robust.data.preprocessing import decode
 from keras_robust.data.sources.base import Source
-from keras_robust.data.sources.splits import HELD_OUT
+from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
 
 SPLITS = ("train", "val")
 
@@ -58,7 +58,7 @@ class PhotoCrops(Source):
     TRAIN_SHARE = 0.6
 
     def __init__(self, split: str, per_class: int | None = None, seed: int = 0) -> None:
-        split = "val" if split == HELD_OUT else check_choice("split", split, SPLITS)
+        split = {HELD_OUT: "val", WHOLE_TRAIN: "train"}.get(split) or check_choice("split", split, SPLITS)
         per_class = self.PER_CLASS[split] if per_class is None else check_count("per_class", per_class)
         self.class_names = tuple(PHOTOS)
         self.labels = np.repeat(np.arange(len(PHOTOS)), per_class)

@@ -9,8 +9,10 @@ from keras_robust.checks import check_choice
 from keras_robust.data.class_names import ordered
 
 SPLITS = ("train", "val", "test")
-# What may be asked for beside these: the images held out from training, where a data set says so, or all of it.
+# What may be asked for beside these: the images held out from training, where a data set says so, or all of it; and the
+# training images where validation images come from elsewhere, so that none are held out: of no splits, all of them.
 HELD_OUT = "held_out"
+WHOLE_TRAIN = "whole_train"
 SYNONYMS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
@@ -55,14 +57,14 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
         where: of the data set, for messages.
         names: of its files, with `/`, relative to `where`; a folder's name ends in `/`.
         split: "train", "val" or "test"; "held_out" for "val" or else "test", or all images where there are no splits;
-            None takes all images of `<class>/*`.
+            "whole_train" for a train of which nothing is held out; None takes all images of `<class>/*`.
         seed: of a validation part that is drawn.
 
     Raises:
         ValueError: folders that look like splits and are not understood; files in hidden folders; no such split; no
             classes, or a class without images; other classes in this split than in train.
     """
-    check_choice("split", split, (*SPLITS, HELD_OUT, None))
+    check_choice("split", split, (*SPLITS, HELD_OUT, WHOLE_TRAIN, None))
     names = [name for name in names if _is_no_stray(name)]
     folders = _own_splits(where, names)
     _check_hidden(where, names, set(folders.values()))
@@ -71,7 +73,9 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
         return _of_whole(where, names, split, seed)
     if split == HELD_OUT:
         split = next(each for each in ("val", "test", "train") if each in folders)
-    holds_out = {"train", "test"} == folders.keys()
+    holds_out = {"train", "test"} == folders.keys() and split != WHOLE_TRAIN
+    if split == WHOLE_TRAIN:
+        split = "train"
     if split not in folders and not (holds_out and split == "val"):
         has = ", ".join(repr(each) for each in folders)
         raise ValueError(f"split must be one that {where} has, {has}; received {split!r}.")
@@ -103,7 +107,7 @@ def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
 
 def _of_whole(where: str, names: Sequence[str], split: str | None, seed: int) -> Files:
     by_class = _classes(where, names)
-    if split in (None, HELD_OUT):
+    if split in (None, HELD_OUT, WHOLE_TRAIN):
         return Files(by_class)
     if split == "test":
         raise ValueError(f"split must be one of 'train', 'val', as {where} has no test folder; received 'test'.")

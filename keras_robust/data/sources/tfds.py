@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
-from keras_robust.data.sources.splits import HELD_OUT, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN, drawn_split
 from keras_robust.types import Tensor
 
 # What other data sets call the validation split.
-ALIASES = {"val": ("val", "validation"), HELD_OUT: ("val", "validation", "test", "train")}
+ALIASES = {"val": ("val", "validation"), HELD_OUT: ("val", "validation", "test", "train"), WHOLE_TRAIN: ("train",)}
 
 
 class DataSet(EncodedSource):
