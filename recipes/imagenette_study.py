@@ -22,8 +22,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,8 @@ class Scale:
         tests: test resolutions over that of training.
         steps_per_epoch: None for all of the data.
         on_device: augmentation inside the step, without RandAugment.
+        layer_scale: family -> where its layer scale starts: at the published 1e-6 a net of few steps learns next to
+            nothing.
     """
 
     families: dict[str, str]
@@ -82,6 +84,7 @@ class Scale:
     tests: tuple[float, ...] = (0.75, 1, 1.25, 1.5, 2, 3)
     steps_per_epoch: int | None = None
     on_device: bool = False
+    layer_scale: Mapping[str, float] = field(default_factory=lambda: {"convnext": 0.1})
 
 
 SCALES = {
@@ -143,8 +146,7 @@ def recipe(cell: Cell, scale: Scale, data: Path | None, runs: Path) -> "Recipe":
         policy = "heavy_without_randaugment"
     return Recipe(
         cell.name,
-        # Layer scale starts at 0.1: at the published 1e-6 a net of few steps learns next to nothing.
-        ModelConfig(scale.families[cell.family] + ("_convstem" if cell.stem == CONV else ""), layer_scale_init=0.1),
+        ModelConfig(scale.families[cell.family] + ("_convstem" if cell.stem == CONV else ""), layer_scale_init=scale.layer_scale.get(cell.family)),
         StartConfig(
             weights=str(runs / source.name / "model_ema.keras") if from_clean else None,
             new=("stem",) if clean and cell.stem == CONV else (),
