@@ -146,7 +146,10 @@ def recipe(cell: Cell, scale: Scale, data: Path | None, runs: Path) -> "Recipe":
         policy = "heavy_without_randaugment"
     return Recipe(
         cell.name,
-        ModelConfig(scale.families[cell.family] + ("_convstem" if cell.stem == CONV else ""), layer_scale_init=scale.layer_scale.get(cell.family)),
+        ModelConfig(
+            scale.families[cell.family] + ("_convstem" if cell.stem == CONV else ""),
+            layer_scale_init=scale.layer_scale.get(cell.family),
+        ),
         StartConfig(
             weights=str(runs / source.name / "model_ema.keras") if from_clean else None,
             new=("stem",) if clean and cell.stem == CONV else (),
