@@ -7,6 +7,7 @@ from keras_robust.registration import register_with_keras
 
 if TYPE_CHECKING:
     from keras_robust import attacks, data, evaluation, export, losses, models, recipes, training, weights
+    from keras_robust.models.adapt import adapt
     from keras_robust.threat import ThreatModel
     from keras_robust.training.adversarial_model import AdversarialModel
 
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialModel",
     "ThreatModel",
+    "adapt",
     "attacks",
     "data",
     "evaluation",
@@ -28,6 +30,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
+        "keras_robust.models.adapt": ("adapt",),
         "keras_robust.threat": ("ThreatModel",),
         "keras_robust.training.adversarial_model": ("AdversarialModel",),
     },

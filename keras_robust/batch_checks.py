@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend
+from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.types import Tensor
 
 
@@ -71,19 +72,29 @@ def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
 
 def class_count(model: Callable, x: Tensor) -> int:
     """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
+    if isinstance(model, keras.Layer) and not model.built:
+        model(x[:1])
     shape = getattr(model, "output_shape", None)
     if not isinstance(shape, tuple):
         shape = _classes.get(model) if isinstance(model, keras.Layer) else None
     if shape is None:
-        logits = backend.compile(lambda frozen, x: frozen(x), model)(x[:1])
-        shape = tuple(getattr(logits, "shape", None) or (type(logits).__name__,))
+        outputs = backend.compile(lambda frozen, x: frozen(x), model)(x[:1])
+        shape = tuple(getattr(outputs, "shape", None) or (type(outputs).__name__,))
+        if len(shape) == 2:
+            check_logits(model, ops.convert_to_numpy(outputs))
         if isinstance(model, keras.Layer):
             _classes[model] = shape
+    elif isinstance(model, keras.Layer) and model not in _checked:
+        check_logits(model)
+        check_pixels(model)
+        _checked.add(model)
     return check_logits_shape(shape)
 
 
 # Output shapes of models that do not tell theirs: finding out may cost a compilation.
 _classes: weakref.WeakKeyDictionary[keras.Layer, tuple] = weakref.WeakKeyDictionary()
+# Models whose graphs have been read.
+_checked: weakref.WeakSet[keras.Layer] = weakref.WeakSet()
 
 
 def check_logits_shape(shape: Any) -> int:

@@ -14,6 +14,7 @@ from keras_robust import backend, losses
 from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.batching import Outcomes, SlotRunner, slot_count
+from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
@@ -95,6 +96,7 @@ class AttackSuite:
         fallbacks: Mapping[str, tuple[int, str]] | None = None,
     ) -> None:
         self.threat, self.attacks, self.batch_size = threat, attacks, batch_size
+        check_pixels(model)
         self.model = float32_copy(model) if isinstance(model, keras.Model) else model
         self._expects_random, self._fallbacks = expects_random, fallbacks or {}
         self._runners: dict[str, SlotRunner] = {}
@@ -111,6 +113,7 @@ class AttackSuite:
             in_keras = isinstance(self.model, keras.Layer)
             logits = self.model(padded, training=False) if in_keras else self.model(padded)
             parts.append(ops.convert_to_numpy(ops.cast(logits, "float32"))[: len(part)])
+            check_logits(self.model, parts[-1])
         return np.concatenate(parts)
 
     def warnings(self, x: np.ndarray, y: np.ndarray) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Random layers in a frozen model: every call draws anew, although the states of its seeds stay as they are."""
 
+import inspect
 import itertools
 from typing import Any
 
@@ -7,6 +8,13 @@ from keras import ops
 
 from keras_robust.backend.keras_private import seed_states
 from keras_robust.types import Tensor
+
+
+def inference_mode(layer: Any) -> dict[str, bool]:
+    """What tells `stateless_call` that this is no training: nothing, where the layer's `call` does not ask."""
+    parameters = inspect.signature(layer.call).parameters.values()
+    asks = any(each.name == "training" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return {"training": False} if asks else {}
 
 
 def calls_with_fresh_draws(layer: Any, non_trainable: Any) -> Any:

@@ -52,7 +52,11 @@ def parser() -> CommandParser:
     what.add_argument(
         "--model",
         required=True,
-        help=".keras, .onnx or .tflite file, SavedModel folder, or name of a preset or architecture",
+        help=".keras, .onnx or .tflite file, SavedModel folder, name of a preset or architecture, applications:NAME "
+        "(keras.applications) or hub:PRESET (KerasHub)",
+    )
+    what.add_argument(
+        "--pixels", help="what a .keras file of other origin takes: 0..1, 0..255, -1..1, imagenet, applications:NAME"
     )
     what.add_argument("--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5")
     what.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
@@ -121,7 +125,9 @@ def evaluate(options: argparse.Namespace) -> None:
     divide_cores(min(options.batch_size, options.n_examples or options.batch_size))
     name = options.model
     normalization = None if options.mean is None else (options.mean, options.std)
-    model = kr.export.load_model(name, options.weights, options.num_classes, options.input_size, normalization)
+    model = kr.export.load_model(
+        name, options.weights, options.num_classes, options.input_size, normalization, options.pixels
+    )
     report = kr.evaluation.evaluate(
         model,
         kr.evaluation.open_dataset(options.data, options.split),

@@ -35,11 +35,17 @@ Then: keras-robust serve serving/flowers/1
 
 def parser() -> CommandParser:
     parser = CommandParser("export", DESCRIPTION, EXAMPLES)
-    parser.add_argument("model", help=".keras file, folder of a training run, or name of a preset or architecture")
+    parser.add_argument(
+        "model",
+        help=".keras file, folder of a training run, name of a preset or architecture, applications:NAME or hub:PRESET",
+    )
     parser.add_argument("out", type=Path, help="path of the artefact")
     source = parser.add_argument_group("the model")
     source.add_argument(
         "--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5"
+    )
+    source.add_argument(
+        "--pixels", help="what a .keras file of other origin takes: 0..1, 0..255, -1..1, imagenet, applications:NAME"
     )
     source.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
     source.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")
@@ -100,7 +106,12 @@ def _export(options: argparse.Namespace) -> None:
     else:
         normalization = None if options.mean is None else (options.mean, options.std)
         model = kr.export.load_model(
-            options.model, options.weights, options.num_classes, options.input_size, normalization
+            options.model,
+            options.weights,
+            options.num_classes,
+            options.input_size,
+            normalization,
+            options.pixels,
         )
     names = options.classes and [names[-1] for names in kr.evaluation.read_class_names(options.classes)]
     kr.export.export(

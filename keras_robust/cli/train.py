@@ -160,6 +160,10 @@ def _chosen(recipe: "Recipe", options: argparse.Namespace) -> "Recipe":
     if options.smoke:
         recipe = smoke(recipe)
     assignments = list(options.set)
+    if options.model:
+        assignments.insert(0, f"model.name={options.model}")
+    if options.pixels:
+        assignments.insert(1, f"model.pixels={options.pixels}")
     if options.data:
         assignments.insert(0, f"data.source={options.data}")
     if options.validation:
@@ -178,6 +182,10 @@ def _parser(names: tuple[str, ...], command: str, description: str, examples: st
     parser.add_argument(
         "--data", help='training and validation images: a folder, a .tar, an .npz, photo_crops, "tfds:imagenet2012"'
     )
+    parser.add_argument(
+        "--model", help="another model: an architecture, applications:NAME, hub:PRESET, or a .keras file of any origin"
+    )
+    parser.add_argument("--pixels", help="what the .keras file takes: 0..1, 0..255, -1..1, imagenet, applications:NAME")
     parser.add_argument("--validation", help="validation images, where they lie apart from the training images")
     parser.add_argument(
         "--start", help="weights to start from: the folder of a finished run, .keras, .safetensors, .pth"

@@ -27,6 +27,7 @@ from keras_robust.evaluation.results import Report, assemble
 from keras_robust.evaluation.settings import OWN, EvaluationSettings, ImageSettings, ModelSettings, ThreatSettings
 from keras_robust.evaluation.workers import EvaluationImages, Worker, channels_of, on_all_devices, run
 from keras_robust.export.loading import load_model
+from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.models import multiply_adds, parameters
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
@@ -246,6 +247,7 @@ def _check_grid(threats: Sequence[ThreatModel], resolutions: Sequence[int]) -> t
 
 def _try_resolutions(model: Any, resolutions: Sequence[int], crop_pct: float, interpolation: str) -> int:
     """The number of classes, from grey images of all resolutions, which the model must take."""
+    check_pixels(model)
     grey = np.full((8, 8, 3), 128, np.uint8)
     for resolution in resolutions:
         x = resize_and_crop(grey, resolution, crop_pct, interpolation)[None, ..., : channels_of(model)]
@@ -259,6 +261,7 @@ def _try_resolutions(model: Any, resolutions: Sequence[int], crop_pct: float, in
             raise ValueError(f"model cannot take images of {resolution} x {resolution} pixels: {message}") from error
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(f"model must return logits of shape (batch, classes), classes >= 2; received {shape}.")
+        check_logits(model, np.asarray(ops.convert_to_numpy(logits), "float32"))
     return shape[1]
 
 

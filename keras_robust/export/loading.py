@@ -14,14 +14,18 @@ def load_model(
     num_classes: int = 1000,
     input_size: int = 224,
     normalization: tuple | None = None,
+    pixels: str | None = None,
 ) -> Any:
     """A model from what a user may name.
 
     Args:
         model: a model or other callable, which is returned; the path of a file in one of `FORMATS`; the name of a
-            preset or of an architecture, with weights at `path`.
+            preset or of an architecture, with weights at `path`; "applications:NAME", of `keras.applications`, or
+            "hub:PRESET", an image classifier of KerasHub, with the weights at `path` or those that these libraries
+            download.
         path: weights for a preset or an architecture; see `keras_robust.weights.load`.
         num_classes, input_size, normalization: of an architecture; see `keras_robust.models.create`.
+        pixels: what a `.keras` file of other origin takes, to be adapted: see `keras_robust.adapt`.
 
     Raises:
         ValueError: there is no such model, it cannot be read, or its weights are missing.
@@ -43,11 +47,17 @@ def load_model(
     for row in FORMATS.values():
         if row.artefact.is_at(path_of_model):
             try:
-                return row.load(path_of_model)
+                loaded = row.load(path_of_model)
+                return loaded if pixels is None else models.adapt(loaded, pixels)
             except (ValueError, OSError, TypeError, KeyError) as error:
                 raise ValueError(f"{model} cannot be read as {row.described}: {error}") from error
         if row.suffix and path_of_model.suffix == row.suffix:
             raise ValueError(f"model: there is no file {model}")
+    if models.is_foreign(model):
+        built = models.adapted(model, pretrained=path is None)
+        if path is not None:
+            weights.load(built, path)
+        return built
     if model in models.presets():
         return models.from_preset(model, path)  # type: ignore[arg-type]
     if model in models.names():
@@ -58,6 +68,6 @@ def load_model(
         return built
     accepted = ", ".join(row.described for row in FORMATS.values())
     raise ValueError(
-        f"model must be {accepted}, or the name of a preset or architecture (kr.models.presets(), kr.models.names()) "
-        f"with weights; received {model!r}."
+        f"model must be {accepted}, the name of a preset or architecture (kr.models.presets(), kr.models.names()) with "
+        f"weights, applications:NAME or hub:PRESET; received {model!r}."
     )

@@ -6,7 +6,7 @@ from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
-from keras_robust.layers.preprocessing import ImageInput, Normalize
+from keras_robust.layers.preprocessing import ImageInput, Normalize, ReverseChannels
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
 from keras_robust.layers.resnet import Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
@@ -39,6 +39,7 @@ __all__ = [
     "LocalPatchInteraction",
     "Mlp",
     "Normalize",
+    "ReverseChannels",
     "PaddedConv2D",
     "PatchMap",
     "PatchMerging",

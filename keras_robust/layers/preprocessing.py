@@ -66,6 +66,25 @@ class Normalize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
+class ReverseChannels(keras.layers.Layer):
+    """The channels in reverse order: RGB to BGR, which nets that come from Caffe take.
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Example:
+
+    >>> float(ReverseChannels()(keras.ops.convert_to_tensor([[1.0, 2.0, 3.0]]))[0, 0])
+    3.0
+    """
+
+    def call(self, x: Tensor) -> Any:
+        return ops.flip(x, axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("keras_robust")
 class ImageInput(keras.layers.Layer):
     """First layer of a model: images pass unchanged; those whose height or width the model cannot take are refused.
 

@@ -48,18 +48,11 @@ def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
 
 
 def _build_model(recipe: Recipe, num_classes: int) -> keras.Model:
-    part = recipe.model
-    row = models.architecture(part.name)
-    size = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
-    model = models.create(
-        part.name,
-        num_classes,
-        max(size, row.min_size),
-        part.drop_path_rate,
-        part.normalization,
-        part.layer_scale_init,
-    )
-    start = recipe.start
+    part, start = recipe.model, recipe.start
+    if models.is_foreign(part.name):
+        model = models.adapted(part.name, num_classes, part.pixels, start.weights is None, "head" in start.new)
+    else:
+        model = _created(recipe, num_classes)
     if start.weights is not None:
         path = Path(start.weights)
         if path.is_dir():
@@ -71,6 +64,20 @@ def _build_model(recipe: Recipe, num_classes: int) -> keras.Model:
         for layer in model.layers:
             layer.trainable = layer.name == start.train_only
     return model
+
+
+def _created(recipe: Recipe, num_classes: int) -> keras.Model:
+    part = recipe.model
+    row = models.architecture(part.name)
+    size = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
+    return models.create(
+        part.name,
+        num_classes,
+        max(size, row.min_size),
+        part.drop_path_rate,
+        part.normalization,
+        part.layer_scale_init,
+    )
 
 
 def build_attacks(recipe: Recipe) -> list[attacks.Attack]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, cast
 
 from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
-from keras_robust.models import names
+from keras_robust.models import is_foreign, names
 from keras_robust.norms import NORMS
 from keras_robust.training.objectives import OBJECTIVES
 
@@ -18,10 +18,12 @@ PARTS = ("stem", "head")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Arguments of `kr.models.create`.
+    """Arguments of `kr.models.create`, or of `kr.models.adapted` for a model of other origin.
 
     Attributes:
-        name: one of `kr.models.names()`.
+        name: one of `kr.models.names()`; "applications:NAME", "hub:PRESET" or the path of a .keras file, which come
+            with their weights and, where they have other classes, get a new head.
+        pixels: what the model of a .keras file takes; see `kr.adapt`.
         num_classes: None for as many as the data have.
         normalization: None for raw pixels, or (mean, std).
         drop_path_rate: stochastic depth; 0 in the published training.
@@ -29,13 +31,22 @@ class ModelConfig:
     """
 
     name: str = "convnext_tiny_convstem"
+    pixels: str | None = None
     num_classes: int | None = None
     normalization: tuple[tuple[float, ...], ...] | None = None
     drop_path_rate: float = 0.0
     layer_scale_init: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("model.name", self.name, names())
+        if not is_foreign(self.name):
+            check_choice("model.name", self.name, names())
+            if self.pixels is not None:
+                raise ValueError(f"model.pixels is for a .keras file; received {self.pixels!r} for {self.name}.")
+        elif self.normalization is not None or self.drop_path_rate or self.layer_scale_init is not None:
+            raise ValueError(
+                "model.normalization, model.drop_path_rate and model.layer_scale_init must be left out for "
+                f"{self.name}; received {self.normalization!r}, {self.drop_path_rate!r}, {self.layer_scale_init!r}."
+            )
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,17 @@ def count(recipe: Recipe, n_images: int = IMAGENET, num_classes: int = 1000) -> 
     """Floating-point operations of training a recipe, and the parameters of its model.
 
     Operations are two per multiply-add, of convolutions and products of matrices. Nothing is computed: the weights of
-    the model have shapes and no values.
+    this package's models have shapes and no values.
 
     Example:
         >>> operations, parameters = count(kr.recipes.imagenet.recipe("convnext_tiny_convstem"))
         >>> round(operations / 1e18), parameters
         (28, 28627432)
     """
+    name, classes = recipe.model.name, recipe.model.num_classes or num_classes
+    foreign = models.adapted(name, classes, recipe.model.pixels, pretrained=False) if models.is_foreign(name) else None
     with keras.StatelessScope(initialize_variables=False):
-        model = models.create(recipe.model.name, recipe.model.num_classes or num_classes)
+        model = models.create(name, classes) if foreign is None else foreign
         per_image: dict[int, int] = {}
         total = 0
         for epoch in range(recipe.training.epochs):

@@ -63,9 +63,9 @@ def load_run(folder: Any, which: str = "best") -> Any:
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint for which={which!r} yet.")
     arrays = checkpoints.read(checkpoint.path)
-    heads = [array.shape[-1] for name, array in arrays.items() if name.startswith("model/") and "head/bias" in name]
+    num_classes = checkpoint.info["num_classes"]
     bare = replace(recipe, start=type(recipe.start)())
-    trainer = build_trainer(bare, build_model(bare, heads[0]), bare.training.accumulate)
+    trainer = build_trainer(bare, build_model(bare, num_classes), bare.training.accumulate)
     checkpoints.restore(trainer, arrays, checkpoint.path)
     if which == "best":
         context = best_weights(trainer, checkpoint)
@@ -78,6 +78,6 @@ def load_run(folder: Any, which: str = "best") -> Any:
     for weight, value in zip(trainer.model.weights, values):
         weight.assign(value)
     names = folder / CLASS_NAMES
-    if names.is_file() and len(known := json.loads(names.read_text(encoding="utf-8"))) == heads[0]:
+    if names.is_file() and len(known := json.loads(names.read_text(encoding="utf-8"))) == num_classes:
         models.set_class_names(trainer.model, known)
     return trainer.model

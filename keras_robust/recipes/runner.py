@@ -177,6 +177,7 @@ class TrainingRun:
         if found is None:
             self.progress.say(f"{recipe.name}: {epochs} epochs of {self.steps_per_epoch} steps")
             self.save_now(0)  # a folder without a checkpoint would start from other random weights after a rollback
+            self._measure_start()
         else:
             checkpoint, arrays = found
             checkpoints.restore(self.trainer, arrays, checkpoint.path)
@@ -185,6 +186,36 @@ class TrainingRun:
             self.progress.say(f"{recipe.name}: goes on at step {self.step}, from {checkpoint.path.name}")
         self.board = self._open_board()
         self._begin_callbacks()
+
+    def _measure_start(self) -> None:
+        """Says how a model with weights does before it is trained: wrong pixels or classes show here, not in days."""
+        if self.recipe.start.weights is None and not models.is_foreign(self.recipe.model.name):
+            return
+        logs = self._evaluate()
+        self._end_if_told()
+        labels = self.validation.labels.sum(0)
+        chance = labels.max() / labels.sum()
+        self.progress.say(f"before training: clean {logs['accuracy']:.1%}, robust {logs['robust_accuracy']:.1%}")
+        if logs["accuracy"] <= chance:
+            self._warn(
+                f"before training the model answers {logs['accuracy']:.1%} of the validation images correctly, no more "
+                f"than one answer for all ({chance:.1%}). With a new head that is so; otherwise pixels, classes or "
+                "weights do not fit."
+            )
+
+    def _evaluate(self) -> dict[str, float]:
+        """Clean and robust accuracy of the present weights on the validation images."""
+        options: Any = {"verbose": 0, "return_dict": True, "callbacks": [ValidationStop(self.stop)]}
+        batches = self.distribution.batches(self.validation)
+        logs: Any = self.trainer.evaluate(batches, steps=len(self.validation), **options)
+        logs["loss"] *= self.validation.padded
+        return {metric: float(value) for metric, value in logs.items()}
+
+    def _end_if_told(self) -> None:
+        """Ends the run after a validation that was cut short: half of one is none, and is done when the run goes on."""
+        if self.stop.received:
+            self.save_now(self.step)
+            raise Preempted
 
     def _open_board(self) -> TensorBoardWriter | None:
         """What writes for TensorBoard, in the one process that writes; None where tensorboard is not installed."""
@@ -301,18 +332,12 @@ class TrainingRun:
         entry = self.history[-1]
         found: dict[str, float] = {}
         stop_training = self.trainer.stop_training
-        options: Any = {"verbose": 0, "return_dict": True, "callbacks": [ValidationStop(self.stop)]}
-        batches = self.distribution.batches(self.validation)
         for name, context in (("val", nullcontext), ("ema", self.trainer.averaged_weights)):
             if name == "ema" and not self.trainer.weight_averages:
                 continue
             with context():
-                logs: Any = self.trainer.evaluate(batches, steps=len(self.validation), **options)
-            logs["loss"] *= self.validation.padded
-            found |= {f"{name}_{metric}": float(value) for metric, value in logs.items()}
-            if self.stop.received:  # half a validation is none: it is done again when the run goes on
-                self.save_now(self.step)
-                raise Preempted
+                found |= {f"{name}_{metric}": value for metric, value in self._evaluate().items()}
+            self._end_if_told()  # with the raw weights in their place again
         self.trainer.stop_training = stop_training
         entry |= found
         self.progress.epoch(int(entry["epoch"]), entry)
@@ -395,6 +420,7 @@ class TrainingRun:
             )
         info = {
             "fingerprint": self.recipe.fingerprint(),
+            "num_classes": self.num_classes,
             "rollbacks": self.rollbacks,
             "history": self.history,
             "validated": self.validated,

@@ -14,6 +14,7 @@ from keras_robust.attacks.base import Attack, is_zero, loss_scale
 from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
 from keras_robust.checks import check_count
+from keras_robust.model_graph import check_logits, check_pixels, outputs_on_noise
 from keras_robust.training.class_counts import ClassCounts
 from keras_robust.training.input_checks import (
     accepted,
@@ -104,6 +105,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                     f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
                 )
         check_logits_shape(getattr(model, "output_shape", None))
+        check_logits(model, outputs_on_noise(model))
+        check_pixels(model)
         objective = AdversarialCrossEntropy() if objective is None else objective
         if not isinstance(objective, AdversarialCrossEntropy):
             raise ValueError(f"objective must be one of kr.training's, e.g. TRADES(); received {objective!r}.")

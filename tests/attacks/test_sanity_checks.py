@@ -54,7 +54,10 @@ def test_randomised():
 
 
 def test_probabilities():
-    (warning,) = _warnings(lambda x: ops.softmax(linear(x)))
+    """Refused where gradients are taken through them, and doubted where a black box gives them."""
+    with pytest.raises(ValueError, match="model must return logits, not probabilities: each row"):
+        _warnings(lambda x: ops.softmax(linear(x)))
+    (warning,) = sanity_checks.of_outputs(lambda x: ops.convert_to_numpy(ops.softmax(linear(x))), X)
     assert warning.startswith("Probabilities: the outputs lie in [0, 1] and sum to 1")
 
 

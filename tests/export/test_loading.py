@@ -86,7 +86,7 @@ def test_what_is_no_model(tmp_path):
     for model, message in (
         (tmp_path / "m.keras", "m.keras cannot be read as a .keras file"),
         (tmp_path / "absent.keras", "there is no file"),
-        (tmp_path, "model must be the folder of a SavedModel, .*, or the name of a preset"),
+        (tmp_path, "model must be the folder of a SavedModel, .*, the name of a preset"),
         ("convnext_tiny_300ep", "weights must be the path of a file"),
         (3, "model must be a callable"),
     ):

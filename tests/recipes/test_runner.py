@@ -156,3 +156,44 @@ def test_validation_images_from_elsewhere(tmp_path, source):
     assert {split: len(images) for split, images in run.sources.items()} == {"train": 48, "val": 12}
     with pytest.raises(ValueError, match=r"data\.source must have the same classes .*images.npz and photo_crops"):
         TrainingRun(tiny.recipe(source, "data.validation=photo_crops"), tmp_path / "run", (), Distribution())
+
+
+def foreign(path, classes=3):
+    """A model of other origin: 8-bit pixels, a softmax."""
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes, activation="softmax"),
+        ]
+    )
+    net.save(path)
+    return net
+
+
+def test_a_model_of_other_origin(tmp_path, source, capsys):
+    """Its head is kept where the classes are as many, it is tried before training, and it comes back from its run."""
+    net = foreign(tmp_path / "net.keras")
+    recipe = tiny.recipe(source, f"model.name={tmp_path / 'net.keras'}", "training.epochs=1")
+    model = build_model(recipe, 3)
+    x = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
+    softmax = keras.ops.convert_to_numpy(keras.ops.softmax(model(x)))
+    given = keras.ops.convert_to_tensor(255 * x)
+    np.testing.assert_allclose(softmax, keras.ops.convert_to_numpy(net(given)), atol=1e-5)
+    assert build_model(recipe, 5).output_shape == (None, 5)
+    train(recipe, tmp_path / "run")
+    assert "before training: clean " in capsys.readouterr().out
+    again, best = load_run(tmp_path / "run"), keras.saving.load_model(tmp_path / "run" / "best.keras")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(x)) for each in (again, best)))
+
+
+@pytest.mark.parametrize("setting", ["model.pixels=0..1", "model.name=applications:X", "model.name=x.keras"])
+def test_models_that_cannot_be_adapted(source, setting):
+    more = ["model.drop_path_rate=0.1"] if setting == "model.name=x.keras" else []
+    with pytest.raises(
+        ValueError, match=r"model\.pixels is for|applications: with one of|must be left out for x\.keras"
+    ):
+        build_model(tiny.recipe(source, setting, *more), 3)

@@ -9,7 +9,7 @@ import jax
 import keras
 import numpy as np
 
-from keras_robust.backend.seeds import calls_with_fresh_draws
+from keras_robust.backend.seeds import calls_with_fresh_draws, inference_mode
 from keras_robust.types import Tensor
 
 
@@ -24,7 +24,8 @@ def input_gradient(function: Any, x: Tensor) -> Any:
 
 def frozen_call(layer: Any, trainable: Any, non_trainable: Any) -> Any:
     states = calls_with_fresh_draws(layer, non_trainable)
-    return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
+    mode = inference_mode(layer)
+    return lambda x: layer.stateless_call(trainable, states(x), x, **mode)[0]
 
 
 COMPILES_EACH_SHAPE = True

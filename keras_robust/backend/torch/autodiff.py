@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import torch
 
-from keras_robust.backend.seeds import calls_with_fresh_draws
+from keras_robust.backend.seeds import calls_with_fresh_draws, inference_mode
 from keras_robust.types import Tensor
 
 
@@ -34,7 +34,8 @@ def frozen_call(layer: Any) -> Any:
     trainable = [usable(variable.value).detach() for variable in layer.trainable_variables]
     non_trainable = [usable(variable.value) for variable in layer.non_trainable_variables]
     states = calls_with_fresh_draws(layer, non_trainable)
-    return lambda x: layer.stateless_call(trainable, states(x), x, training=False)[0]
+    mode = inference_mode(layer)
+    return lambda x: layer.stateless_call(trainable, states(x), x, **mode)[0]
 
 
 COMPILES_EACH_SHAPE = False
