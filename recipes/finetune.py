@@ -7,9 +7,14 @@ way there is a short training at 8/255 from the robust model, the radius warmed 
     python recipes/finetune.py --data imagenet --start convnext_tiny_cvst_robust.pt
     python recipes/finetune.py --data imagenet --start runs/vit_base_convstem \\
         --set model.name=vit_base_convstem --out runs/vit_base_convstem_8_255
+    python recipes/finetune.py --data photos --model applications:MobileNetV3Small --out runs/mobilenet \\
+        --set attack.eps=4/255 --set data.batch_size=64
+    python recipes/finetune.py --data photos --model mine.keras --pixels 0..255
     python recipes/finetune.py --smoke
 
 --start takes the folder of a finished run, or a file that kr.weights.load reads: a published robust checkpoint, say.
+--model takes another library's model, or your own (see kr.adapt); it keeps its head where it has as many classes as the
+data, and gets a new one else. What the model answers before training is printed first: wrong pixels show there.
 
 Expected: less clean accuracy and, at 8/255, more robust accuracy than the model that it starts from. Evaluate both, at
 4 and at 8/255, with the same attack: tools/evaluate.py. No figures stand here: nobody has trained it with this package

@@ -56,7 +56,9 @@ def parser() -> CommandParser:
         "(keras.applications) or hub:PRESET (KerasHub)",
     )
     what.add_argument(
-        "--pixels", help="what a .keras file of other origin takes: 0..1, 0..255, -1..1, imagenet, applications:NAME"
+        "--pixels",
+        help="what a .keras file of other origin takes: 0..1, 0..255, =-1..1 (with its equals sign), imagenet, "
+        "applications:NAME",
     )
     what.add_argument("--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5")
     what.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")

@@ -45,7 +45,9 @@ def parser() -> CommandParser:
         "--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5"
     )
     source.add_argument(
-        "--pixels", help="what a .keras file of other origin takes: 0..1, 0..255, -1..1, imagenet, applications:NAME"
+        "--pixels",
+        help="what a .keras file of other origin takes: 0..1, 0..255, =-1..1 (with its equals sign), imagenet, "
+        "applications:NAME",
     )
     source.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
     source.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")
