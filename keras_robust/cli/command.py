@@ -50,6 +50,15 @@ class CommandParser(argparse.ArgumentParser):
         return option + message[len(first[0]) :] if first and option else message
 
 
+def add_pixels(group: Any) -> None:
+    """The option for models of other origin; `group` is a parser or a group of its arguments."""
+    group.add_argument(
+        "--pixels",
+        help="what the model of a .keras file of other origin takes: 0..1, 0..255, imagenet, applications:NAME, or "
+        "-1..1, written --pixels=-1..1; see kr.adapt",
+    )
+
+
 def run(
     parser: CommandParser,
     function: Callable[[Any], int | None],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_robust.cli.command import CommandParser, run
+from keras_robust.cli.command import CommandParser, add_pixels, run
 
 if TYPE_CHECKING:
     from keras_robust.evaluation import Report
@@ -55,11 +55,7 @@ def parser() -> CommandParser:
         help=".keras, .onnx or .tflite file, SavedModel folder, name of a preset or architecture, applications:NAME "
         "(keras.applications) or hub:PRESET (KerasHub)",
     )
-    what.add_argument(
-        "--pixels",
-        help="what a .keras file of other origin takes: 0..1, 0..255, =-1..1 (with its equals sign), imagenet, "
-        "applications:NAME",
-    )
+    add_pixels(what)
     what.add_argument("--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5")
     what.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
     what.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")

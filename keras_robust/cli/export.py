@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_robust.cli.command import CommandParser, run
+from keras_robust.cli.command import CommandParser, add_pixels, run
 
 DESCRIPTION = "Export a robust model to serve it, and verify that what is served is what was evaluated."
 NAMES = {
@@ -44,11 +44,7 @@ def parser() -> CommandParser:
     source.add_argument(
         "--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5"
     )
-    source.add_argument(
-        "--pixels",
-        help="what a .keras file of other origin takes: 0..1, 0..255, =-1..1 (with its equals sign), imagenet, "
-        "applications:NAME",
-    )
+    add_pixels(source)
     source.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
     source.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")
     source.add_argument("--mean", type=float, nargs=3, help="per channel, of an architecture that normalises")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_robust.cli.command import CommandParser, run
+from keras_robust.cli.command import CommandParser, add_pixels, run
 from keras_robust.recipes.imagenet import SYSTEMS
 
 if TYPE_CHECKING:
@@ -185,10 +185,7 @@ def _parser(names: tuple[str, ...], command: str, description: str, examples: st
     parser.add_argument(
         "--model", help="another model: an architecture, applications:NAME, hub:PRESET, or a .keras file of any origin"
     )
-    parser.add_argument(
-        "--pixels",
-        help="what the .keras file takes: 0..1, 0..255, =-1..1 (with its equals sign), imagenet, applications:NAME",
-    )
+    add_pixels(parser)
     parser.add_argument("--validation", help="validation images, where they lie apart from the training images")
     parser.add_argument(
         "--start", help="weights to start from: the folder of a finished run, .keras, .safetensors, .pth"

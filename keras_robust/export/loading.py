@@ -48,9 +48,9 @@ def load_model(
         if row.artefact.is_at(path_of_model):
             try:
                 loaded = row.load(path_of_model)
-                return loaded if pixels is None else models.adapt(loaded, pixels)
             except (ValueError, OSError, TypeError, KeyError) as error:
                 raise ValueError(f"{model} cannot be read as {row.described}: {error}") from error
+            return loaded if pixels is None else models.adapt(loaded, pixels)
         if row.suffix and path_of_model.suffix == row.suffix:
             raise ValueError(f"model: there is no file {model}")
     if models.is_foreign(model):
