@@ -35,6 +35,20 @@ DAMAGE = (
     zlib.error,
 )
 
+MAX_UNPACKED_BYTES = 32 * 2**30
+# Drawings, digits and weights of zero are packed to a hundredth; kilobytes that unpack to gigabytes are an attack.
+MAX_RATIO = 200
+FREE_BYTES = 64 * 2**20
+
+
+def check_unpacked_sizes(archive: zipfile.ZipFile) -> None:
+    """Refuses a zip archive that unpacks to more than a file of its size may, before any of it is unpacked."""
+    entries = archive.infolist()
+    unpacked, packed = (sum(getattr(entry, size) for entry in entries) for size in ("file_size", "compress_size"))
+    most = min(MAX_UNPACKED_BYTES, FREE_BYTES + MAX_RATIO * packed)
+    if unpacked > most:
+        raise ValueError(f"it unpacks from {packed:,} to {unpacked:,} bytes, more than the {most:,} accepted")
+
 
 @contextmanager
 def written_aside(path: Any) -> Iterator[Any]:

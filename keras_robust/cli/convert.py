@@ -122,7 +122,8 @@ def convert(options: argparse.Namespace) -> None:
     keras.utils.set_random_seed(options.seed)
     model = build(options)
     print(f"built {model.name}: {kr.models.parameters(model):,} parameters", flush=True)
-    kr.weights.load(model, options.weights, head=options.head, stem=options.stem, entry=options.entry)
+    stated = options.preset is not None
+    kr.weights.load(model, options.weights, options.head, options.stem, options.entry, stated=stated)
     print(f"read {options.weights}", flush=True)
     largest = write(model, options)
     print(f"wrote {options.out}: {options.out.stat().st_size:,} bytes")

@@ -8,6 +8,7 @@ import keras
 from keras_robust.export import model_card
 from keras_robust.export.metadata import ExportMetadata, attach
 from keras_robust.export.runtimes import ZIP_FOLDER
+from keras_robust.weights import keras_archive
 
 
 def write(model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str = "float32") -> None:
@@ -19,7 +20,7 @@ def write(model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str =
 
 def load(path: Path) -> keras.Model:
     """The model of a .keras file; of a saved `AdversarialModel` the one that it trains."""
-    model = keras.models.load_model(path, compile=False)
+    model = keras_archive.load(path)
     inner = getattr(model, "model", None)
     model = inner if isinstance(inner, keras.Model) else model
     with zipfile.ZipFile(path) as archive:

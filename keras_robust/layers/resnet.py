@@ -10,6 +10,8 @@ from keras_robust.layers.initializers import FanOutNormal
 from keras_robust.layers.regularization import StochasticDepth
 from keras_robust.types import Tensor
 
+LOWEST = -60000.0  # below any activation, also in 16 bits
+
 
 def batch_norm(**kwargs: Any) -> Any:
     """Batch normalisation with PyTorch's constants: epsilon 1e-5, and 0.1 of each batch in the moving statistics."""
@@ -18,10 +20,11 @@ def batch_norm(**kwargs: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_robust")
 class ResNetStem(keras.layers.Layer):
-    """7x7 convolution of stride 2, batch norm, ReLU and, with `pool`, a 3x3 maximum of stride 2.
+    """7x7 convolution of stride 2, batch norm, an activation and, with `pool`, a 3x3 maximum of stride 2.
 
     Args:
         channels: output channels.
+        activation: name of a Keras activation.
         pool: whether the maximum follows (ResNet) or not (RobArch).
 
     Shapes: `(batch, height, width, 3)` to `(batch, ceil(height / s), ceil(width / s), channels)`, s = 4 with `pool` and
@@ -32,9 +35,11 @@ class ResNetStem(keras.layers.Layer):
     >>> x = ResNetStem(64)(keras.random.uniform((2, 64, 64, 3)))
     """
 
-    def __init__(self, channels: Any, pool: bool = True, **kwargs: Any) -> None:
+    def __init__(self, channels: Any, pool: bool = True, activation: str = "relu", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
+        self.activation = activation
+        self._activate = keras.activations.get(activation)
         self.pool = pool
         common = {"dtype": self.dtype_policy}
         self.conv = PaddedConv2D(
@@ -47,10 +52,11 @@ class ResNetStem(keras.layers.Layer):
         self.norm.build(self.conv.compute_output_shape(input_shape))
 
     def call(self, x: Tensor, training: bool = False) -> Any:
-        x = ops.relu(self.norm(self.conv(x), training=training))
+        x = self._activate(self.norm(self.conv(x), training=training))
         if self.pool:
-            # Zeros are as good a margin as minus infinity: after the ReLU nothing is smaller.
-            x = ops.max_pool(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, strides=2, data_format="channels_last")
+            # No value of the margin is a maximum.
+            x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=LOWEST)
+            x = ops.max_pool(x, 3, strides=2, data_format="channels_last")
         return x
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -60,7 +66,7 @@ class ResNetStem(keras.layers.Layer):
         return (batch, *sizes, channels)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels, "pool": self.pool}
+        return {**super().get_config(), "channels": self.channels, "pool": self.pool, "activation": self.activation}
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -23,6 +23,7 @@ from keras_robust.model_graph import (
     takes_bytes,
 )
 from keras_robust.models.outputs import set_class_names
+from keras_robust.weights import keras_archive
 
 APPLICATIONS, HUB, KERAS_FILE = "applications:", "hub:", ".keras"
 # Name -> (mean, standard deviation) that pixels in [0, 1] are normalised with, per channel or for all.
@@ -141,10 +142,7 @@ def adapted(
     elif name.startswith(HUB):
         net = _from_hub(name.removeprefix(HUB), pretrained)
     elif name.endswith(KERAS_FILE):
-        try:
-            net = keras.saving.load_model(name, compile=False)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{name} cannot be read as a .keras file: {error}") from error
+        net = keras_archive.load(name)
     else:
         raise ValueError(f"name must be applications:NAME, hub:PRESET or a .keras file; received {name!r}.")
     kept = not new_head and len(net.output_shape) == 2 and net.output_shape[1] == num_classes

@@ -58,6 +58,6 @@ def from_preset(name: str, weights: str | None = None) -> Any:
             f"see {row.source} (licence: {row.licence})"
         )
     model = create(row.architecture, input_size=row.resolution, normalization=row.normalization)
-    weight_files.load(model, weights)
+    weight_files.load(model, weights, stated=True)
     model.preprocessing = row.preprocessing
     return model

@@ -47,6 +47,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_base": ViT(768, 12),
     "vit_base_convstem": ViT(768, 12, conv_stem=(48, 96, 192, 384)),
     "resnet50": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048)),
+    "resnet50_gelu": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048), stem_activation="gelu", activation="gelu"),
     "xcit_small": XCiT(384, 8),
     "swin_base": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "robarch_small": ResNet((5, 8, 13, 1), (288, 576, 1120, 2160), **ROBARCH),

@@ -17,6 +17,7 @@ class ResNet(Architecture):
         dims: output channels per stage.
         stem_channels: output channels of the stem.
         stem_pool: whether the stem ends in a maximum of stride 2; without it the first stage has stride 2.
+        stem_activation: of the stem.
         activation, groups, first_norm, squeeze_ratio: see `keras_robust.layers.Bottleneck`.
     """
 
@@ -24,6 +25,7 @@ class ResNet(Architecture):
     dims: tuple[int, ...]
     stem_channels: int = 64
     stem_pool: bool = True
+    stem_activation: str = "relu"
     activation: str = "relu"
     groups: int = 1
     first_norm: bool = True
@@ -36,7 +38,7 @@ class ResNet(Architecture):
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
 
     def build(self, x: Tensor, options: Any) -> Any:
-        x = ResNetStem(self.stem_channels, self.stem_pool, name="stem")(x)
+        x = ResNetStem(self.stem_channels, self.stem_pool, self.stem_activation, name="stem")(x)
         rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
             for j in range(depth):

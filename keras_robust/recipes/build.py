@@ -59,7 +59,8 @@ def _build_model(recipe: Recipe, num_classes: int) -> keras.Model:
             path = path / BEST
             if not path.is_file():
                 raise ValueError(f"start.weights must be the folder of a finished run, with {BEST}; received {path}.")
-        weights.load(model, path, **dict.fromkeys(start.new, "skip"))
+        stem, head = ("skip" if part in start.new else None for part in ("stem", "head"))
+        weights.load(model, path, head, stem)
     if start.train_only is not None:
         for layer in model.layers:
             layer.trainable = layer.name == start.train_only

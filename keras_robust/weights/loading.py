@@ -1,28 +1,39 @@
 """Loading of a file into a model."""
 
 import warnings
-import zipfile
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_robust.layers import Normalize
-from keras_robust.weights import convnext, reading, resnet, swin, vit, xcit
-from keras_robust.weights.naming import from_torch, torch_shape
+from keras_robust.files import DAMAGE
+from keras_robust.layers import ImageInput, Normalize
+from keras_robust.weights import convnext, keras_archive, reading, resnet, swin, vit, xcit
+from keras_robust.weights.naming import Naming, from_torch, torch_shape
 
 NAMINGS = (*convnext.NAMINGS, *vit.NAMINGS, *resnet.NAMINGS, *swin.NAMINGS, *xcit.NAMINGS)
-TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+TENSOR_SUFFIXES = (*reading.TORCH_SUFFIXES, ".safetensors", reading.INDEX)
 
 
-def load(model: Any, path: Any, head: Any = None, stem: Any = None, entry: Any = None) -> None:
+def load(
+    model: keras.Model,
+    path: str | PathLike,
+    head: str | None = None,
+    stem: str | None = None,
+    entry: str | None = None,
+    rename: reading.Rename | None = None,
+    stated: bool = False,
+) -> None:
     """Load weights from a file into a model.
 
     Reads PyTorch state dicts: timm's ConvNeXt, ViT, DeiT, ResNet-50, Swin and XCiT, those of the original
     repositories (ConvNeXt, also isotropic, DeiT III, Swin, XCiT, RobArch) and the robust checkpoints published with
     "Revisiting Adversarial Training for ImageNet". Which of them a file is follows from its names. Names of wrappers
-    around the model ("module.", "base_model.", "model.") are ignored. Also reads Keras' own files.
+    around the model and within it are ignored ("module.", "base_model.", "model.", "net.", "backbone.", "_orig_mod.",
+    "_fsdp_wrapped_module.", a sequence of normalisation and net), and a normalisation in the file is understood. Also
+    reads Keras' own files.
 
     Strict: either the model gets every one of its weights from the file and the file has no others, or it stays as it
     was. A position embedding of another grid is resized as the published models are evaluated
@@ -31,11 +42,15 @@ def load(model: Any, path: Any, head: Any = None, stem: Any = None, entry: Any =
 
     Args:
         model: from `keras_robust.models.create`.
-        path: .pt, .pth or .tar (these need PyTorch, and are refused if they hold more than tensors), .safetensors,
-            .keras or .weights.h5.
+        path: .pt, .pth, .tar, .bin or Lightning's .ckpt (these need PyTorch, and are refused if they hold more than
+            tensors), .safetensors, the .index.json of weights in several files, .keras or .weights.h5.
         head: "skip" keeps the model's own classifier, as a changed number of classes needs.
         stem: "skip" keeps the model's own stem: clean weights with a PatchStem initialise a model with a ConvStem so.
-        entry: which part of a .pt, .pth or .tar file to read, where it holds several state dicts ("model_ema", ...).
+        entry: which part of a file of PyTorch to read, where it holds several state dicts ("model_ema", ...).
+        rename: from the names in a file of tensors to those of a known kind: {"encoder.": ""}, by how names begin, or
+            a function of the name, which may give None for a tensor to leave out.
+        stated: the net of a file that does not tell is known to take raw pixels, and to have the model's activations;
+            without it there is a warning, as most published nets normalise outside of their files.
 
     Raises:
         ValueError: the file cannot be read or does not fit: the first ten of the missing, surplus and misshapen
@@ -52,17 +67,17 @@ def load(model: Any, path: Any, head: Any = None, stem: Any = None, entry: Any =
     skipped = _skipped(head, stem)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix in TORCH_SUFFIXES:
-        values = _from_torch_file(model, path, skipped, entry)
-    elif entry is not None:
-        raise ValueError(f"entry is for PyTorch files, received entry={entry!r} with {path}")
+    if path.name.endswith(TENSOR_SUFFIXES):
+        values = _from_torch_file(model, path, skipped, entry, rename, stated)
+    elif entry is not None or rename is not None:
+        raise ValueError(f"entry and rename are for files of tensors; received {entry!r} and {rename!r} with {path}")
     elif path.suffix == ".keras":
         values = _from_keras_file(model, path, skipped)
     elif path.name.endswith(".weights.h5"):
         values = _from_h5_file(model, path, skipped)
     else:
         raise ValueError(
-            f"path must end in one of {', '.join(TORCH_SUFFIXES)}, .keras, .weights.h5; received {str(path)!r}"
+            f"path must end in one of {', '.join(TENSOR_SUFFIXES)}, .keras, .weights.h5; received {str(path)!r}"
         )
     for variable in model.weights:
         if variable.path in values:
@@ -82,8 +97,8 @@ def _wanted(model: Any, skipped: Any) -> Any:
     return {path: shape for path, shape in weights.items() if path.split("/")[0] not in skipped}
 
 
-def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any) -> Any:
-    file = reading.read(path, entry)
+def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: Any, stated: bool) -> Any:
+    file = reading.read(path, entry, rename)
     _check_normalization(model, file.normalization, path)
     wanted = _wanted(model, skipped)
     naming, names = _recognise(wanted, file.tensors, model, path)
@@ -108,7 +123,30 @@ def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any) -> Any:
         infinite=_infinite(tensors),
         parts={"head": naming.head, "stem": naming.stem},
     )
+    there, here = reading.architecture_of(path), architecture_of(model)
+    if naming.activations and there and here and there != here:
+        raise ValueError(f"{path} holds weights of {there}, whose names {here} shares and whose activations differ")
+    if file.normalization is reading.UNKNOWN and not stated:
+        _warn_of_what_is_not_told(model, path, naming)
     return values
+
+
+def _warn_of_what_is_not_told(model: keras.Model, path: Path, naming: Naming) -> None:
+    """Names and shapes fit alike with and without a normalisation, and with another activation."""
+    doubts = []
+    if normalization_of(model) is None:
+        doubts.append(
+            f"whether its net normalises its pixels, while {model.name} takes them raw: if it does, create the model "
+            "with normalization=(mean, std)"
+        )
+    if naming.activations:
+        doubts.append(f"which activations its net has: {naming.activations}")
+    if doubts:
+        warnings.warn(
+            f"{path} does not tell {'; nor '.join(doubts)}. Otherwise its figures would be wrong without a word; "
+            "stated=True if the model is right.",
+            stacklevel=4,
+        )
 
 
 def _recognise(wanted: Any, tensors: Any, model: Any, path: Any) -> Any:
@@ -128,10 +166,7 @@ def _recognise(wanted: Any, tensors: Any, model: Any, path: Any) -> Any:
 
 
 def _from_keras_file(model: Any, path: Any, skipped: Any) -> Any:
-    try:
-        source = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable Keras model: {error}") from error
+    source = keras_archive.load(path)
     # A model saved within its trainer.
     source = getattr(source, "model", source)
     _check_normalization(model, normalization_of(source), path)
@@ -169,8 +204,8 @@ def _from_h5_file(model: Any, path: Any, skipped: Any) -> Any:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             twin.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path} does not fit {model.name}: {error}") from error
+    except DAMAGE as error:
+        raise ValueError(f"{path} does not fit {model.name}: {str(error) or type(error).__name__}") from error
     if caught:  # of weights that stayed as they were
         raise ValueError(f"{path} does not fit {model.name}: {caught[0].message}")
     if in_file != len(twin.weights):
@@ -197,10 +232,16 @@ def _look_into_h5(path: Any) -> Any:
 
     try:
         with h5py.File(path) as file:
+            keras_archive.values_in(file)
             file.visititems(visit)
-    except OSError as error:
-        raise ValueError(f"{path} is not a .weights.h5 file: {error}") from error
+    except DAMAGE as error:
+        raise ValueError(f"{path} is not a .weights.h5 file: {str(error) or type(error).__name__}") from error
     return count, (normalization["mean"], normalization["std"]) if len(normalization) == 2 else None
+
+
+def architecture_of(model: keras.Model) -> str | None:
+    """The name of the architecture that a model was created as; None of other models."""
+    return next((layer.architecture for layer in model.layers if isinstance(layer, ImageInput)), None)
 
 
 def normalization_of(model: Any) -> Any:

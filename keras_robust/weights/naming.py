@@ -38,6 +38,7 @@ class Naming:
         pack: function `tensors -> tensors`, the inverse of `unpack`.
         suits: function from the shapes of the model's variables, by path, to whether files are written in this
             naming; among those that do, the first counts.
+        activations: which architectures have the same names and other activations, in words; "" where none do.
     """
 
     names: dict[str, str | Callable]
@@ -47,6 +48,7 @@ class Naming:
     unpack: Callable = _unchanged
     pack: Callable = _unchanged
     suits: Callable = lambda shapes: True
+    activations: str = ""
 
     def name(self, path: Any) -> Any:
         """Tensor name of the Keras variable at `path`; None when the family has no such variable."""

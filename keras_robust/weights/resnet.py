@@ -16,6 +16,7 @@ RESNET = Naming(
     },
     stem=("conv1.", "bn1."),
     head=("fc.",),
+    activations="resnet50 is with ReLU, resnet50_gelu with GELU",
 )
 
 ROBARCH_LAYERS = {

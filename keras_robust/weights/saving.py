@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_robust.files import written_aside
-from keras_robust.weights.loading import NAMINGS, normalization_of
-from keras_robust.weights.reading import METADATA_KEY
+from keras_robust.weights.loading import NAMINGS, architecture_of, normalization_of
+from keras_robust.weights.reading import ARCHITECTURE_KEY, METADATA_KEY
 
 
 def save(model: Any, path: Any, format: str = "timm") -> None:
@@ -48,6 +48,8 @@ def save(model: Any, path: Any, format: str = "timm") -> None:
     }
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in naming.pack(tensors).items()}
     metadata = {"format": "pt", METADATA_KEY: json.dumps(normalization_of(model))}
+    if (architecture := architecture_of(model)) is not None:
+        metadata[ARCHITECTURE_KEY] = architecture
 
     from safetensors.numpy import save_file
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import keras_robust.data as data
-from keras_robust.data.sources import arrays, tar
+from keras_robust import files as package_files
+from keras_robust.data.sources import tar
 from tests.data import files
 from tests.published_nets import FOLDER as SHARED
 
@@ -203,7 +204,7 @@ def test_array_files_that_are_none_or_too_large(tmp_path, monkeypatch):
         data.source(tmp_path / "a.npz", None)
     with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", bytes(5000))
-    monkeypatch.setattr(arrays, "MAX_UNPACKED_BYTES", 4000)
+    monkeypatch.setattr(package_files, "MAX_UNPACKED_BYTES", 4000)
     with pytest.raises(ValueError, match="unpacks from 22 to 5,000 bytes, more than the 4,000 accepted"):
         data.source(tmp_path / "b.npz", None)
 

@@ -220,6 +220,7 @@ MODELS = {
     "vit_base": lambda: _vit("vit_base_patch16_224"),
     "vit_base_convstem": lambda: _vit("vit_base_patch16_224", (48, 96, 192, 384)),
     "resnet50": lambda: _timm("resnet50"),
+    "resnet50_gelu": lambda: _timm("resnet50", act_layer=torch.nn.GELU),
     "xcit_small": lambda: _timm("xcit_small_12_p16_224"),
     "swin_base": SizedSwin,
     "robarch_small": lambda: RobArch((5, 8, 13, 1), (288, 576, 1120, 2160)),

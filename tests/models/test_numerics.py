@@ -57,6 +57,11 @@ CASES = {
         lambda w, x: reference.vit(w, x, 1, heads=2, n_convs=0),
         [(32, 48), (16, 48)],
     ),
+    "resnet_gelu": (
+        ResNet((1, 2, 1, 1), (8, 12, 16, 20), stem_channels=6, stem_activation="gelu", activation="gelu"),
+        lambda w, x: reference.resnet(w, x, (1, 2, 1, 1), pool=True, activation=F.gelu, stem_activation=F.gelu),
+        [(32, 32), (39, 70)],
+    ),
     "resnet": (
         ResNet((1, 2, 1, 1), (8, 12, 16, 24), stem_channels=4),
         lambda w, x: reference.resnet(w, x, (1, 2, 1, 1), pool=True),

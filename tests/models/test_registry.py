@@ -37,6 +37,7 @@ PARAMETERS = {
     "vit_base_convstem": 87_147_112,
     "vit_tiny": 5_717_416,
     "resnet50": 25_557_032,
+    "resnet50_gelu": 25_557_032,
     "xcit_small": 26_253_304,
     "swin_base": 87_768_224,
     "robarch_small": 26_143_228,

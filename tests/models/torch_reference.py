@@ -137,8 +137,8 @@ def bottleneck(w, name, x, stride, activation, groups):
     return activation(x + y)
 
 
-def resnet(w, x, depths, pool, activation=F.relu, groups=1):
-    x = F.relu(batch_norm(w, "stem/norm", conv(w, "stem/conv", x, 2, padding=3)))
+def resnet(w, x, depths, pool, activation=F.relu, groups=1, stem_activation=F.relu):
+    x = stem_activation(batch_norm(w, "stem/norm", conv(w, "stem/conv", x, 2, padding=3)))
     if pool:
         x = F.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, padding=1).permute(0, 2, 3, 1)
     for i, depth in enumerate(depths):

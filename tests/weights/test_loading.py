@@ -1,13 +1,17 @@
 """Which files load into which models, and what is refused."""
 
 import re
+import warnings
 
 import keras
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import keras_robust as kr
+from keras_robust.models import registry
+from keras_robust.models.resnet import ResNet
 
 from . import tensors
 from .small import IMAGENET, SMALL, assert_same, create, values, write
@@ -229,3 +233,30 @@ def test_other_refusals(tmp_path):
     write(path, {**tensors.isotropic(), "module.norm.bias": np.zeros(4, "float32")})
     with pytest.raises(ValueError, match=r"two different tensors called norm\.bias"):
         kr.weights.load(model, path)
+
+
+@pytest.mark.parametrize("name", ["isotropic", "resnet"])
+def test_what_a_file_does_not_tell(name, tmp_path):
+    """Normalisation outside of the file, and an activation that names do not show, are warned of or stated."""
+    small = create(name)
+    kr.weights.save(small, tmp_path / "ours.safetensors")
+    path = tmp_path / "theirs.safetensors"
+    save_file(load_file(tmp_path / "ours.safetensors"), path)  # without the metadata of ours
+    with pytest.warns(UserWarning, match=r"theirs\.safetensors does not tell whether its net normalises") as caught:
+        kr.weights.load(small, path)
+    assert ("resnet50_gelu with GELU" in str(caught[0].message)) == (name == "resnet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kr.weights.load(small, path, stated=True)
+        kr.weights.load(small, tmp_path / "ours.safetensors")
+        if name == "isotropic":
+            kr.weights.load(create(name, normalization=IMAGENET), path)
+
+
+def test_files_of_ours_know_their_activations(tmp_path, monkeypatch):
+    row = ResNet((1, 1, 1, 1), (8, 12, 16, 20), stem_channels=4, stem_activation="gelu", activation="gelu")
+    monkeypatch.setitem(registry.ARCHITECTURES, "resnet_gelu", row)
+    kr.weights.save(create("resnet_gelu"), tmp_path / "w.safetensors")
+    kr.weights.load(create("resnet_gelu"), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"holds weights of resnet_gelu, whose names resnet shares"):
+        kr.weights.load(create("resnet"), tmp_path / "w.safetensors")

@@ -10,12 +10,7 @@ import numpy as np
 
 from keras_robust.data.sources.base import Source
 from keras_robust.data.sources.splits import HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_split
-from keras_robust.files import DAMAGE
-
-MAX_UNPACKED_BYTES = 32 * 2**30
-# Images of drawings and digits are packed to a hundredth; a few kilobytes that unpack to gigabytes are an attack.
-MAX_RATIO = 200
-FREE_BYTES = 64 * 2**20
+from keras_robust.files import DAMAGE, check_unpacked_sizes
 
 
 class ArrayFile(Source):
@@ -89,7 +84,7 @@ def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
     """Images, labels, class names or None, and whether the split is still to be drawn."""
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive)
+            check_unpacked_sizes(archive)
             arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             suffixed = [part for part in SPLITS if f"x_{part}" in arrays]
             if split == HELD_OUT:
@@ -117,15 +112,6 @@ def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be read as an .npz of images and labels: {reason}") from error
     return images, labels, names, drawn
-
-
-def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """Refuses what unpacks to more than a file of its size may, before any of it is unpacked."""
-    entries = archive.infolist()
-    unpacked, packed = (sum(getattr(entry, size) for entry in entries) for size in ("file_size", "compress_size"))
-    most = min(MAX_UNPACKED_BYTES, FREE_BYTES + MAX_RATIO * packed)
-    if unpacked > most:
-        raise ValueError(f"it unpacks from {packed:,} to {unpacked:,} bytes, more than the {most:,} accepted")
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
