@@ -32,7 +32,7 @@ examples:
 
 exit status: 0 at the end, 2 for settings that make no sense, 3 where training broke, 4 where a checkpoint could not be
 written, 75 after SIGTERM: a checkpoint is written, and the same command goes on."""
-NAMES = {"source": "--data", "path_or_name": "--data or --validation", "weights": "--start", "name": "NAME"}
+NAMES = {"source": "--data", "path_or_name": "--data", "weights": "--start", "name": "NAME"}
 SMALL = {"convnext": "convnext_atto", "vit": "vit_tiny"}
 SMOKE = (
     "data.source=photo_crops",
@@ -87,7 +87,8 @@ def run_recipes(
         return run(parser, lambda options: print(_imagenet_table()), options)
     if options.name is None and options.names:
         parser.error(f"NAME must be one of {', '.join(options.names)} (--list shows them)")
-    return run(parser, lambda options: _train(parser, make(options.name), options), options, NAMES)
+    names = NAMES | ({"path_or_name": "--data or --validation"} if options.validation else {})
+    return run(parser, lambda options: _train(parser, make(options.name), options), options, names)
 
 
 def _train(parser: CommandParser, recipe: "Recipe", options: argparse.Namespace) -> int:
