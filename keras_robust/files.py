@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from keras_robust import machine
 
 # What readers of archives and arrays raise for files that are damaged or made to harm.
 DAMAGE = (
@@ -54,14 +57,17 @@ def check_unpacked_sizes(archive: zipfile.ZipFile) -> None:
 def written_aside(path: Any) -> Iterator[Any]:
     """A path beside `path` to write a file to, which is moved to `path` when the block ends.
 
-    Where the block raises, what was at `path` before stays, and nothing else.
+    Where the block raises, what was at `path` before stays, and nothing else. Files that killed processes of this
+    machine left aside in the folder are removed.
 
     Example:
         >>> with written_aside("report.json") as aside:
         ...     size = aside.write_text('{"robust": 0.5}')
     """
     path = Path(path)
-    aside = path.with_name(f".{os.getpid()}.{threading.get_ident()}.{path.name}")  # with its suffix, which some need
+    _remove_leftovers(path.parent)
+    owner = f".{machine.identity()}.{os.getpid()}.{threading.get_ident()}."
+    aside = path.with_name(owner + path.name)  # with its suffix, which some need
     try:
         yield aside
         with aside.open("rb+") as file:
@@ -69,6 +75,36 @@ def written_aside(path: Any) -> Iterator[Any]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+LEFT_ASIDE = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\..+")
+_tidied: set[str] = set()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes, once per folder, what processes that no longer run have left aside."""
+    place = os.path.realpath(folder)
+    if place in _tidied:
+        return
+    _tidied.add(place)
+    for name in os.listdir(place) if os.path.isdir(place) else ():
+        left = LEFT_ASIDE.fullmatch(name)
+        if left and left[1] == machine.identity() and not machine.runs(int(left[2])):
+            Path(place, name).unlink(missing_ok=True)
+
+
+def pread(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes of an open file from `offset` on, by any number of threads; Windows has no call for it."""
+    if hasattr(os, "pread"):
+        # One system call that moves no file position: forked processes may share the file, too.
+        return os.pread(descriptor, size, offset)
+    with _reading:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+_reading = threading.Lock()
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would turn line ends
 
 
 def read_file(path: str | os.PathLike, most: int) -> bytes:

@@ -1,7 +1,6 @@
 """The input pipeline of training: from image files to augmented batches, on tf.data."""
 
 import contextlib
-import os
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ from keras_robust.data.augmentation.policy import Policy, find_policy
 from keras_robust.data.preprocessing import MAX_PIXELS
 from keras_robust.data.sampler import Sampler
 from keras_robust.data.sources import EncodedSource, ImageFolder, Source
+from keras_robust.machine import available_cores
 from keras_robust.types import Tensor
 
 # What of `Sampler.examples` is done last, when images are floats.
@@ -87,7 +87,7 @@ class TrainPipeline:
                 f"batch_size must be a multiple of the number of shards, {self.shard[1]}; received {batch_size}."
             )
         self.skip_corrupt = skip_corrupt
-        self.workers = len(os.sched_getaffinity(0)) if workers is None else check_count("workers", workers)
+        self.workers = available_cores() if workers is None else check_count("workers", workers)
         self.skipped: dict[str, str] = {}
         self._sampler = Sampler(len(source), batch_size, resolution, self.policy, seed, self.shard)
         self.steps_per_epoch = self._sampler.steps_per_epoch

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.machine import available_cores
 from keras_robust.types import Tensor
 
 
@@ -70,24 +71,20 @@ def gradients_possible() -> Any:
 
 def concurrent_calls() -> int:
     """The cores of a CPU: small operations gain nothing from being divided among them."""
-    return 1 if len(tf.config.list_logical_devices()) > 1 else min(_cores(), _threads())
+    return 1 if len(tf.config.list_logical_devices()) > 1 else min(available_cores(), _threads())
 
 
 def divide_cores(most_calls: int) -> None:
-    calls = min(most_calls, _cores(), _threads())
+    calls = min(most_calls, available_cores(), _threads())
     if calls > 1 and len(tf.config.list_physical_devices()) == 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         with contextlib.suppress(RuntimeError):  # TensorFlow has started
-            tf.config.threading.set_intra_op_parallelism_threads(_cores() // calls)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            tf.config.threading.set_intra_op_parallelism_threads(available_cores() // calls)
 
 
 def _threads() -> int:
     """How many functions TensorFlow runs at a time: as its user has said, else as many as there are cores."""
     set_by_code, set_by_user = tf.config.threading.get_inter_op_parallelism_threads(), os.environ.get(THREADS, "")
-    return set_by_code or (int(set_by_user) if set_by_user.isdecimal() else 0) or _cores()
+    return set_by_code or (int(set_by_user) if set_by_user.isdecimal() else 0) or available_cores()
 
 
 def concrete(x: Tensor) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
 from keras_robust.data.sources.splits import files_of, is_split
-from keras_robust.files import DAMAGE, printable
+from keras_robust.files import DAMAGE, READ_ONLY, pread, printable
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 # An image of MAX_PIXELS in 32 bits, and what a compressed archive may unpack to in memory.
@@ -56,7 +56,7 @@ class TarArchive(EncodedSource):
         self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
         self._places = np.array([members[names[name]] for name in self.names], np.int64)
         if self._memory is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
+            self._descriptor = os.open(self.path, READ_ONLY)
             weakref.finalize(self, os.close, self._descriptor)
 
     def name(self, index: int) -> str:
@@ -69,8 +69,7 @@ class TarArchive(EncodedSource):
         offset, size = (int(number) for number in self._places[index])
         if self._memory is not None:
             return bytes(self._memory[offset : offset + size])
-        # One system call that moves no file position: threads and forked processes may share the file.
-        return os.pread(self._descriptor, size, offset)
+        return pread(self._descriptor, size, offset)
 
 
 def _index(path: Path) -> tuple[Any, ...]:

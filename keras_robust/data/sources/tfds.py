@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
 from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN, drawn_split
+from keras_robust.files import READ_ONLY, pread
 from keras_robust.types import Tensor
 
 # What other data sets call the validation split.
@@ -124,12 +125,12 @@ class _TFRecords:
 
     def __init__(self, paths: list[str]) -> None:
         places = []
-        self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
+        self._descriptors = [os.open(path, READ_ONLY) for path in paths]
         weakref.finalize(self, _close, self._descriptors)
         for number, (path, descriptor) in enumerate(zip(paths, self._descriptors)):
             offset, end = 0, os.fstat(descriptor).st_size
             while offset < end:
-                header = os.pread(descriptor, 8, offset)
+                header = pread(descriptor, 8, offset)
                 (size,) = struct.unpack("<Q", header) if len(header) == 8 else (end,)
                 if offset + 16 + size > end:
                     raise ValueError(f"{path} ends within a record: it is truncated, or no TFRecord file.")
@@ -142,7 +143,7 @@ class _TFRecords:
 
     def __getitem__(self, index: int) -> bytes:
         number, offset, size = (int(value) for value in self._places[index])
-        return os.pread(self._descriptors[number], size, offset)
+        return pread(self._descriptors[number], size, offset)
 
 
 def _records(paths: list[Any], file_format: str) -> Any:
