@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keras_robust import machine
+from keras_robust.machine import identity, runs
 
 # What readers of archives and arrays raise for files that are damaged or made to harm.
 DAMAGE = (
@@ -66,7 +66,7 @@ def written_aside(path: Any) -> Iterator[Any]:
     """
     path = Path(path)
     _remove_leftovers(path.parent)
-    owner = f".{machine.identity()}.{os.getpid()}.{threading.get_ident()}."
+    owner = f".{identity()}.{os.getpid()}.{threading.get_ident()}."
     aside = path.with_name(owner + path.name)  # with its suffix, which some need
     try:
         yield aside
@@ -89,7 +89,7 @@ def _remove_leftovers(folder: Path) -> None:
     _tidied.add(place)
     for name in os.listdir(place) if os.path.isdir(place) else ():
         left = LEFT_ASIDE.fullmatch(name)
-        if left and left[1] == machine.identity() and not machine.runs(int(left[2])):
+        if left and left[1] == identity() and not runs(int(left[2])):
             Path(place, name).unlink(missing_ok=True)
 
 
