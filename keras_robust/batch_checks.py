@@ -106,6 +106,22 @@ def check_logits_shape(shape: Any) -> int:
     return shape[1]
 
 
+def check_outputs(logits: Any, x: Tensor) -> None:
+    """Refuses what is no batch of logits for the images `x`: by its shape and dtype, also while a graph is traced.
+
+    Raises:
+        ValueError: another number of rows than images, which some operations would broadcast without a word; integers
+            or booleans, as of a model that rounds its answer or gives classes: no score to attack.
+    """
+    check_logits_shape(tuple(getattr(logits, "shape", None) or (type(logits).__name__,)))
+    rows, images = logits.shape[0], x.shape[0]
+    if rows is not None and images is not None and rows != images:
+        raise ValueError(f"model must return one row of logits per image; received {rows} rows for {images} images.")
+    dtype = keras.backend.standardize_dtype(logits.dtype)
+    if "float" not in dtype:
+        raise ValueError(f"model must return logits, floats of any size; received dtype {dtype}: answers, not scores.")
+
+
 def check_batch(model: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Images and labels as tensors that `model` can be attacked on."""
     if not callable(model):

@@ -1,6 +1,7 @@
 """Checks of arguments: each raises a ValueError that names the argument, what came and what is accepted."""
 
 import difflib
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 def check_number(name: str, value: Any, least: float = 0.0) -> float:
     """`value` as a finite float >= `least`."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value < least:
+    if not number or not abs(value) <= sys.float_info.max or value < least:
         raise ValueError(f"{name} must be a finite number >= {least:g}; received {value!r}.")
     return float(value)
 

@@ -64,7 +64,7 @@ def activation_of(operation: Any) -> str | None:
 
 def is_probabilities(outputs: np.ndarray) -> bool:
     """Whether outputs (n, classes) are probabilities: all in [0, 1], each row with the sum 1."""
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or not len(outputs):
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or not len(outputs) or outputs.dtype.kind in "biu":
         return False
     inside = (outputs >= 0).all() and (outputs <= 1).all()
     return bool(inside and (np.abs(outputs.sum(1, dtype="float64") - 1) < SUM_TOLERANCE).all())

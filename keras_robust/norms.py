@@ -162,7 +162,7 @@ class L2(Norm):
         delta = x_adv - x
         sign, square = ops.sign(delta), delta * delta
         room = _room(x, sign)
-        radius = ops.minimum(eps, LARGEST_RADIUS)
+        radius = ops.minimum(ops.cast(eps, square.dtype), LARGEST_RADIUS)
         needed = radius * radius + 0.0 * square[:, 0, 0, 0]
         factor = _filling(ops.ones_like(square), square, room * room, needed, most=1.0)
         change = ops.minimum(per_example(ops.sqrt(factor), x) * ops.abs(delta), room)

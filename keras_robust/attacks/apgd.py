@@ -187,7 +187,7 @@ def _choose_number(condition: Any, yes: float, no: float, x: Tensor) -> Any:
     """A number for all examples, or one for each, to multiply `x` with."""
     if isinstance(condition, bool):
         return yes if condition else no
-    number = ops.where(condition, yes, no)
+    number = ops.cast(ops.where(condition, yes, no), x.dtype)  # not the dtype of `floatx`
     return per_example(number, x) if len(number.shape) else number
 
 

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_robust import backend, losses, random
 from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
-from keras_robust.batch_checks import check_batch
+from keras_robust.batch_checks import check_batch, check_outputs
 from keras_robust.checks import check_bool, check_choice, check_count
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
@@ -185,7 +185,9 @@ class Attack:
         problem = self.problem(model, x, y, eps, loss_scale)
         n_targets, targets = 1, None
         if self.targeted:
-            logits = ops.cast(model(x), "float32")
+            logits = model(x)
+            check_outputs(logits, x)
+            logits = ops.cast(logits, "float32")
             targets, n_targets = losses.targets(logits, y), self.n_targets(logits.shape[-1])
 
         def attempt(number: int, observe: Callable | None = None) -> Found:

@@ -9,7 +9,7 @@ from keras import ops
 from keras_robust import losses
 from keras_robust.attacks.base import CHUNK, Attack
 from keras_robust.attacks.problem import Found, Problem
-from keras_robust.checks import check_count
+from keras_robust.checks import check_bool, check_count
 from keras_robust.norms import choose, per_example
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
@@ -62,7 +62,7 @@ class FAB(Attack):
         seed: int = 0,
         n_target_classes: int = 9,
     ) -> None:
-        loss = "targeted-margin" if targeted else "margin"
+        loss = "targeted-margin" if check_bool("targeted", targeted) else "margin"
         super().__init__(threat, loss, seed=seed, n_target_classes=n_target_classes)
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.n_iter = check_count("n_iter", n_iter)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from keras import ops
 
 from keras_robust import backend, losses
+from keras_robust.batch_checks import check_outputs
 from keras_robust.norms import Norm, choose
 from keras_robust.types import Tensor
 
@@ -51,9 +52,15 @@ class Problem:
     eot_iter: int = 1
     observe: Callable | None = None
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of images, float32 (batch, classes), of a model that is checked on the way."""
+        logits = self.model(x)
+        check_outputs(logits, x)
+        return ops.cast(logits, "float32")
+
     def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
-        logits = ops.cast(self.model(x), "float32")
+        logits = self.logits(x)
         labels = (self.y,) if self.target is None else (self.y, self.target)
         values = self.loss(logits, *labels)
         if len(values.shape) != 1:

@@ -30,7 +30,7 @@ def areas(n_queries: int, p_init: float) -> np.ndarray:
 
 
 def _signs(draws: Tensor) -> Tensor:
-    return ops.where(draws < 0.5, -1.0, 1.0)
+    return 1.0 - 2.0 * ops.cast(draws < 0.5, draws.dtype)
 
 
 def _as_rows(images: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class EtaUpdates:
     def initial(self, problem: Problem) -> Tensor:
         x = problem.x
         _, height, width, _ = ops.shape(x)
-        side = ops.maximum(height // TILES, 1)
+        side = ops.cast(ops.maximum(height // TILES, 1), "int32")
         margin = (height - side * TILES) // 2
         draws = random.uniform(problem.keys, ops.concatenate([x, x[..., :1]], axis=-1))
         covered, place = [], []
@@ -120,7 +120,7 @@ class EtaUpdates:
             draws = ops.take(draws, ops.clip(tile, 0, length - 1), axis=axis)
             covered.append(ops.cast(ops.logical_and(position >= 0, tile < length // side), "float32"))
             place.append(ops.cast(position % side, "float32")[None])
-        sides = ops.cast(side, "float32") * ops.ones((1,))
+        sides = ops.cast(side, "float32") * ops.ones((1,), "float32")
         shapes = []
         for lying in (False, True):
             along = (

@@ -14,6 +14,7 @@ from keras_robust import backend, losses
 from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.batching import Outcomes, SlotRunner, slot_count
+from keras_robust.batch_checks import check_outputs
 from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
@@ -112,6 +113,7 @@ class AttackSuite:
             padded = ops.convert_to_tensor(np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge"))
             in_keras = isinstance(self.model, keras.Layer)
             logits = self.model(padded, training=False) if in_keras else self.model(padded)
+            check_outputs(logits, padded)
             parts.append(ops.convert_to_numpy(ops.cast(logits, "float32"))[: len(part)])
             check_logits(self.model, parts[-1])
         return np.concatenate(parts)

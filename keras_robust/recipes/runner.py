@@ -478,7 +478,11 @@ class TrainingRun:
         with best_weights(self.trainer, best):
             save(self.model, self.out / BEST)
         checkpoints.restore(self.trainer, now)
-        self.progress.say(f"best: {BEST}, {best.info['score']:.1%} at step {best.step}; all in {self.out}")
+        self.progress.say(
+            f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen on: "
+            "a figure to publish needs others"
+        )
+        self.progress.say(f"all in {self.out}")
 
 
 def _save_nothing(model: keras.Model, path: Path) -> None:
