@@ -78,6 +78,10 @@ def run(
         os.environ["KERAS_BACKEND"] = options.backend
     try:
         return function(options) or 0
+    except ModuleNotFoundError as error:
+        hint = "" if "pip install" in str(error) else f": pip install {error.name}"
+        print(f"{parser.prog}: {error}{hint}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ImportError) as error:
         message = parser.typed(" ".join(str(error).split()), names or {})
         print(f"{parser.prog}: {message}", file=sys.stderr)

@@ -99,13 +99,11 @@ def _train(parser: CommandParser, recipe: "Recipe", options: argparse.Namespace)
     from keras_robust.training import distribution
 
     recipe = _chosen(recipe, options)
-    # Before the cost, for which a model is built: devices are divided before anything is computed.
-    devices = None if options.show else distribution.start(options.distribution)
-    if devices is None or devices.writes:
-        print(f"{recipe.name}: {cost.describe(recipe)}", flush=True)
-    if devices is None:
+    if options.show:
+        print(f"{recipe.name} on ImageNet: {cost.describe(recipe)}", flush=True)
         print(recipe.to_json(), end="")
         return 0
+    devices = distribution.start(options.distribution)
     if not options.smoke:
         for warning in recipe.warns:
             print(f"warning: {warning}", file=sys.stderr, flush=True)

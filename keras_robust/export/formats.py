@@ -1,6 +1,7 @@
 """Formats of exported models, one row each: how they are written, run, recognised and evaluated."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -17,6 +18,7 @@ OUTPUTS = (
     "`probabilities` float32 (batch, classes), `classes` int32 (batch,), `top5_classes` int32 and `top5_probabilities` "
     "float32 (batch, 5)"
 )
+OTHER_FILE = re.compile(r"\.[A-Za-z]{1,6}\d?")  # "model.txt", "net.h5"; a folder may be called "1.2" or "net.2024"
 UINT8 = "uint8 images (batch, height, width, 3)"
 FLOAT = "float32 images (batch, height, width, 3), pixels in [0, 1]"
 
@@ -119,9 +121,16 @@ def check_format(name: str, dtype: str) -> Format:
 def format_of(path: str | PathLike) -> str:
     """The format that a path to write to stands for, by its suffix: a folder is a SavedModel.
 
+    Raises:
+        ValueError: the path ends as files of another kind do.
+
     Example:
         >>> format_of("flowers.onnx"), format_of("serving/flowers/1")
         ('onnx', 'tf_saved_model')
     """
     suffix = Path(path).suffix
-    return next((name for name, row in FORMATS.items() if row.suffix and row.suffix == suffix), "tf_saved_model")
+    found = next((name for name, row in FORMATS.items() if row.suffix and row.suffix == suffix), None)
+    if found is None and OTHER_FILE.fullmatch(suffix):
+        ours = ", ".join(row.suffix for row in FORMATS.values() if row.suffix)
+        raise ValueError(f"out must be a folder, or end in {ours}; received {str(path)!r}.")
+    return found or "tf_saved_model"

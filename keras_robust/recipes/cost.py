@@ -52,9 +52,9 @@ def count(recipe: Recipe, n_images: int = IMAGENET, num_classes: int = 1000) -> 
     return total * n_images, models.parameters(model)
 
 
-def describe(recipe: Recipe, n_images: int = IMAGENET) -> str:
+def describe(recipe: Recipe, n_images: int = IMAGENET, num_classes: int = 1000) -> str:
     """The cost in words."""
-    operations, _ = count(recipe, n_images)
+    operations, _ = count(recipe, n_images, num_classes)
     if recipe.training.steps_per_epoch is not None:
         n_images = recipe.training.steps_per_epoch * recipe.data.batch_size
     seconds = operations / SUSTAINED

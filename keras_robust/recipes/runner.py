@@ -15,7 +15,7 @@ from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
 from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
 from keras_robust.files import write_text
-from keras_robust.recipes import checkpoints
+from keras_robust.recipes import checkpoints, cost
 from keras_robust.recipes.attack_share import attack_share
 from keras_robust.recipes.build import BEST, build_model, build_trainer, seed_of
 from keras_robust.recipes.callbacks import BatchForwarder, CheckpointTimer, StepWatcher, StopSignal, ValidationStop
@@ -176,6 +176,8 @@ class TrainingRun:
         self.step, self.validated, self.history, self.stopped = 0, 0, [], False
         if found is None:
             self.progress.say(f"{recipe.name}: {epochs} epochs of {self.steps_per_epoch} steps")
+            if self.stream:
+                self.progress.say(cost.describe(recipe, len(self.sources["train"]), self.num_classes))
             self.save_now(0)  # a folder without a checkpoint would start from other random weights after a rollback
             self._measure_start()
         else:
@@ -479,8 +481,8 @@ class TrainingRun:
             save(self.model, self.out / BEST)
         checkpoints.restore(self.trainer, now)
         self.progress.say(
-            f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen on: "
-            "a figure to publish needs others"
+            f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen "
+            "on: a figure to publish needs others"
         )
         self.progress.say(f"all in {self.out}")
 

@@ -87,3 +87,13 @@ def test_errors_are_one_line_in_the_users_words(raised, status, shown, capsys):
     assert shown in error
     assert error.strip().startswith("keras-robust try: ")
     assert error.strip().count("\n") == 0
+
+
+def test_a_package_that_is_missing_is_named_with_its_installation(capsys):
+    parser = CommandParser("try", "")
+
+    def needs(options):
+        raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
+
+    assert run(parser, needs, parser.parse_args([])) == 2
+    assert capsys.readouterr().err == "keras-robust try: No module named 'safetensors': pip install safetensors\n"

@@ -88,3 +88,10 @@ def test_load_refuses_what_is_no_artefact(tmp_path):
     for path in (tmp_path, tmp_path / "none.onnx"):
         with pytest.raises(ValueError, match="SavedModel or a file"):
             kr.export.load_artefact(path)
+
+
+@pytest.mark.parametrize("path", ["x.txt", "net.h5", "flowers.ONNX", "folder/model.pb"])
+def test_paths_of_other_kinds_are_refused(path):
+    with pytest.raises(ValueError, match=r"out must be a folder, or end in \.onnx, \.tflite, \.keras; received"):
+        kr.export.format_of(path)
+    assert kr.export.format_of("serving/net.2024/1.2") == "tf_saved_model"
