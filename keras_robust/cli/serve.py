@@ -1,6 +1,7 @@
 """Server from the command line: `keras-robust serve`."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from keras_robust.cli.command import CommandParser, run
 
 DESCRIPTION = """\
-Serve an exported SavedModel over HTTP, with LitServe, by the contract of TensorFlow Serving's REST interface.
+Serve an exported SavedModel over HTTP, by the contract of TensorFlow Serving's REST interface.
 
     keras-robust export robust.keras serving/flowers/1 --resolution 64
     keras-robust serve serving/flowers/1 --port 8501
@@ -24,9 +25,14 @@ of the two answers:
     serving_default   images as nested lists of integers (height, width, 3), 0 to 255, all of one size
 
 Each gives `{"predictions": [{"probabilities": ..., "classes": ..., "names": ..., "top5_names": ..., ...}, ...]}`, or
-`{"error": ...}` with status 400. Requests that wait together run as one batch; one that is refused does not harm the
-others. Bounds: bytes of a request (--max-bytes), images in it (--max-images), seconds that it waits (--timeout), and
-those inside the SavedModel: a file's pixels are counted before it is decoded, and an image's sides are limited.
+`{"error": ...}` with status 400. `{"inputs": ...}` is answered column by column, `{"outputs": {...}}`. Requests that
+wait while a batch runs are the next batch; one that is refused does not harm the others. Bounds: bytes of a request
+(--max-bytes), images in it (--max-images), seconds that it may take (--timeout), requests under way (--max-waiting),
+and those inside the SavedModel: a file's pixels are counted before it is decoded, and an image's sides are limited.
+
+`GET /v1/models/NAME` tells whether it is ready, `GET /health` answers "ok"; `/versions/N` may follow the name. SIGTERM
+and Ctrl-C finish what is under way, within the timeout; it is one process, so that nothing is left behind. It has no
+passwords and no TLS, and listens to this machine alone: to the world it belongs behind a reverse proxy that has both.
 
 How fast it is, and what it says to malformed requests: keras-robust load-test localhost:8501 flowers photo.jpg"""
 
@@ -37,14 +43,22 @@ def serve(options: argparse.Namespace) -> None:
             f"path must be the folder of a SavedModel of keras-robust export; received {str(options.path)!r}."
         )
     try:
-        from keras_robust.export.server import server
+        import uvicorn
+
+        from keras_robust.export.server import Limits, application
     except ImportError as error:
         raise ImportError(f"serving needs {error.name}: pip install 'keras-robust[serve]'") from error
     names = [part for part in options.path.resolve().parts if any(letter.isalpha() for letter in part)]
-    bounds = (options.max_batch, options.max_images, options.max_bytes, options.timeout)
-    running = server(options.path, options.name or names[-1], *bounds)
-    running.run(
-        host=options.host, port=options.port, num_api_servers=1, generate_client_file=False, log_level="warning"
+    limits = Limits(options.max_batch, options.max_images, options.max_bytes, options.timeout, options.max_waiting)
+    name = options.name or names[-1]
+    address = f"http://{options.host}:{options.port}/v1/models/{name}"
+    print(f"{options.path} at {address}:predict", flush=True)
+    uvicorn.run(
+        application(options.path, name, limits, options.info),
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        timeout_graceful_shutdown=math.ceil(options.timeout),
     )
 
 
@@ -56,10 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8501)
-    parser.add_argument("--max-batch", type=int, default=32, help="requests that run together (default: 32)")
+    parser.add_argument("--max-batch", type=int, default=32, help="images that run together (default: 32)")
     parser.add_argument("--max-images", type=int, default=64, help="images in one request (default: 64)")
     parser.add_argument("--max-bytes", type=int, default=32_000_000, help="of one request (default: 32 MB)")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may wait (default: 30)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may take (default: 30)")
+    parser.add_argument("--max-waiting", type=int, default=256, help="requests under way at a time (default: 256)")
+    parser.add_argument("--info", action="store_true", help="GET /info gives the metadata of the artefact")
     return run(parser, serve, parser.parse_args(arguments))
 
 

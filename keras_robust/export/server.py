@@ -1,86 +1,200 @@
-"""Server of an exported SavedModel, on LitServe, by the contract of TensorFlow Serving's REST interface."""
+"""Server of an exported SavedModel, by the contract of TensorFlow Serving's REST interface.
 
+One process, on Starlette and uvicorn: it ends with whoever ends it, by any signal, and leaves the port free. Requests
+that wait while a batch runs are the next batch.
+"""
+
+import asyncio
 import base64
 import binascii
+import contextlib
 import json
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import litserve
 import numpy as np
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 OUTPUTS = ("probabilities", "classes", "names", "top5_classes", "top5_names", "top5_probabilities")
+BODY = 'the body must be JSON: {"signature_name": ..., "instances": [...]}'
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server spends on a request.
+
+    Attributes:
+        batch: images that run together.
+        images: in one request.
+        bytes: of one request.
+        seconds: that a request may take.
+        waiting: requests that are under way at a time; further ones are answered with 503.
+    """
+
+    batch: int = 32
+    images: int = 64
+    bytes: int = 32_000_000
+    seconds: float = 30.0
+    waiting: int = 256
 
 
 class Refused(ValueError):
-    """A request that has no answer; the message goes to the client."""
+    """A request that has no answer; the message goes to the client, with an HTTP status."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-class Classifier(litserve.LitAPI):
-    """Answers requests with an exported SavedModel."""
+@dataclass(frozen=True)
+class Job:
+    """Images of one request, uint8 (n, height, width, 3), and who waits for what the model says of them."""
 
-    def __init__(self, path: Path, name: str, max_images: int, **options: Any) -> None:
-        super().__init__(api_path=f"/v1/models/{name}:predict", **options)
-        self.path, self.max_images = str(path), max_images
+    images: np.ndarray
+    done: Callable[[dict[str, np.ndarray] | Refused], object]
 
-    def setup(self, device: str) -> None:
+
+class Batcher:
+    """A thread that runs the images of all waiting requests together, those of one size in one batch.
+
+    Args:
+        run: from images (n, height, width, 3) to outputs by name, (n, ...); may raise `Refused`.
+        most: images of a batch; a single request may have more.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], dict[str, np.ndarray]], most: int) -> None:
+        self._run, self._most = run, most
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish what waits, and end."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        kept: Job | None = None
+        while True:
+            job = kept or self._jobs.get()
+            kept = None
+            if job is None:
+                return
+            batch, count = [job], len(job.images)
+            ends = False
+            while count < self._most:
+                try:
+                    following = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ends = True
+                    break
+                if count + len(following.images) > self._most:
+                    kept = following
+                    break
+                batch.append(following)
+                count += len(following.images)
+            self._answer(batch)
+            if ends:
+                return
+
+    def _answer(self, batch: list[Job]) -> None:
+        for size in {job.images.shape[1:] for job in batch}:
+            jobs = [job for job in batch if job.images.shape[1:] == size]
+            try:
+                outputs = self._run(np.concatenate([job.images for job in jobs]))
+            except Refused as refusal:
+                for job in jobs:
+                    job.done(refusal)
+                continue
+            except Exception as error:
+                for job in jobs:
+                    job.done(Refused(f"the model failed: {type(error).__name__}", 500))
+                continue
+            start = 0
+            for job in jobs:
+                stop = start + len(job.images)
+                job.done({name: values[start:stop] for name, values in outputs.items()})
+                start = stop
+
+
+class Classifier:
+    """An exported SavedModel that answers requests.
+
+    Args:
+        path: of its folder.
+        limits: of a request.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
         import tensorflow as tf
 
-        self._tf, self._loaded = tf, tf.saved_model.load(self.path)
+        self._tf, self._loaded = tf, tf.saved_model.load(str(path))
+        self._limits = limits
+        self._batcher = Batcher(lambda images: self._call("serving_default", images), limits.batch)
 
-    # LitServe reads from these two annotations what travels over HTTP: any JSON in, any response out.
-    def decode_request(self, request: Request) -> np.ndarray | Refused:
-        """Images uint8 (n, height, width, 3); or why there are none, which must not stop the batch."""
+    def close(self) -> None:
+        self._batcher.close()
+
+    async def answer(self, body: bytes) -> dict[str, Any]:
+        """What a request is answered with.
+
+        Raises:
+            Refused: it has no answer.
+        """
+        images, by_row = await to_thread.run_sync(self._images, body)
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[dict[str, np.ndarray] | Refused] = loop.create_future()
+
+        def settle(outcome: dict[str, np.ndarray] | Refused) -> None:
+            if not waiting.done():  # its client may have gone
+                waiting.set_result(outcome)
+
+        self._batcher.submit(Job(images, lambda outcome: loop.call_soon_threadsafe(settle, outcome)))
+        outcome = await waiting
+        if isinstance(outcome, Refused):
+            raise outcome
+        columns = {name: _plain(outcome[name]) for name in OUTPUTS}
+        if not by_row:
+            return {"outputs": columns}
+        return {"predictions": [dict(zip(OUTPUTS, row)) for row in zip(*columns.values())]}
+
+    def _images(self, body: bytes) -> tuple[np.ndarray, bool]:
+        """Images of a request, and whether they came, and go, row by row."""
         try:
-            return self._images(request)
-        except Refused as refusal:
-            return refusal
-
-    def batch(self, inputs: list) -> list:
-        return inputs
-
-    def predict(self, requests: list) -> list:
-        """All images of one size run together."""
-        answers = list(requests)
-        for size in {images.shape[1:] for images in requests if not isinstance(images, Refused)}:
-            chosen = [i for i, images in enumerate(requests) if getattr(images, "shape", (0,))[1:] == size]
-            try:
-                outputs = self._run("serving_default", np.concatenate([requests[i] for i in chosen]))
-            except Refused as refusal:
-                outputs = {}
-                for i in chosen:
-                    answers[i] = refusal
-            start = 0
-            for i in chosen if outputs else ():
-                stop = start + len(requests[i])
-                answers[i] = {name: values[start:stop] for name, values in outputs.items()}
-                start = stop
-        return answers
-
-    def unbatch(self, output: list) -> list:
-        return output
-
-    def encode_response(self, output: Any) -> Response:
-        if isinstance(output, Refused):
-            return JSONResponse({"error": str(output)}, 400)
-        rows = zip(*(_plain(output[name]) for name in OUTPUTS))
-        return JSONResponse({"predictions": [dict(zip(OUTPUTS, row)) for row in rows]})
-
-    def _images(self, request: Any) -> np.ndarray:
-        if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
-            raise Refused('the body must be JSON: {"signature_name": ..., "instances": [...]}')
-        instances, signature = request["instances"], request.get("signature_name", "serving_default")
-        if not 1 <= len(instances) <= self.max_images:
-            raise Refused(f"instances must be 1 to {self.max_images}; received {len(instances)}")
+            request = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"{BODY}; this is none: {str(error)[:100]}") from None
+        if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
+            raise Refused(f'{BODY}, or "inputs" in the place of "instances"')
+        by_row = "instances" in request
+        instances, signature = request.get("instances", request.get("inputs")), request.get("signature_name")
+        if isinstance(instances, dict) and instances.keys() == {"images"}:
+            instances = instances["images"]
+        if not isinstance(instances, list) or not 1 <= len(instances) <= self._limits.images:
+            received = len(instances) if isinstance(instances, list) else type(instances).__name__
+            raise Refused(f"there must be a list of 1 to {self._limits.images} images; received {received}")
+        named = all(isinstance(each, dict) and each.keys() == {"images"} for each in instances)
+        instances = [each["images"] for each in instances] if named else instances
         if signature == "jpeg":
-            return self._run("preprocess", [_bytes(instance) for instance in instances])["images"]
-        if signature == "serving_default":
-            return _pixels(instances)
+            return self._call("preprocess", [_bytes(instance) for instance in instances])["images"], by_row
+        if signature in (None, "", "serving_default"):
+            return _pixels(instances), by_row
         raise Refused(f"signature_name must be jpeg or serving_default; received {signature!r:.100}")
 
-    def _run(self, signature: str, images: Any) -> dict[str, np.ndarray]:
+    def _call(self, signature: str, images: Any) -> dict[str, np.ndarray]:
         try:
             outputs = self._loaded.signatures[signature](images=self._tf.constant(images))
         except self._tf.errors.InvalidArgumentError as error:
@@ -98,7 +212,7 @@ def _bytes(instance: Any) -> bytes:
 def _pixels(instances: list) -> np.ndarray:
     try:
         images = np.array(instances)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise Refused("instances must be images of one size") from error
     if images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise Refused(f"instances must be images (height, width, 3); received shape {images.shape[1:]}")
@@ -119,12 +233,85 @@ def _reason(error: Any) -> str:
     return text.split("[[{{")[0].strip()[:300]
 
 
-def server(
-    path: Path, name: str, max_batch: int, max_images: int, max_bytes: int, timeout: float
-) -> litserve.LitServer:
-    """The server of one model; see `keras-robust serve --help` for the arguments."""
-    metadata = json.loads((path / "assets" / "metadata.json").read_text(encoding="utf-8"))
-    api = Classifier(path.resolve(), name, max_images, max_batch_size=max_batch, batch_timeout=0.005)
-    return litserve.LitServer(
-        api, accelerator="cpu", timeout=timeout, max_payload_size=max_bytes, model_metadata=metadata
-    )
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a request, of any content type, as far as it is not too large."""
+    parts, length = [], 0
+    async for part in request.stream():
+        length += len(part)
+        if length > most:
+            raise Refused(f"a request must have at most {most:,} bytes", 413)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def application(path: Path, name: str, limits: Limits | None = None, info: bool = False) -> Starlette:
+    """The web application that serves one model.
+
+    Args:
+        path: folder of the SavedModel.
+        name: of the model in the addresses.
+        limits: of a request.
+        info: whether `GET /info` gives the artefact's metadata.
+
+    Addresses: `POST /v1/models/NAME:predict`, `GET /v1/models/NAME`, both also with `/versions/N` after the name, as
+    in TensorFlow Serving; `GET /health`.
+    """
+    limits = limits or Limits()
+    version = path.resolve().name if path.resolve().name.isdecimal() else "1"
+    state: dict[str, Any] = {}
+    under_way = 0
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        state["classifier"] = await to_thread.run_sync(Classifier, path.resolve(), limits)
+        yield
+        await to_thread.run_sync(state["classifier"].close)
+
+    async def predict(request: Request) -> Response:
+        nonlocal under_way
+        if under_way >= limits.waiting:
+            return _error(Refused("too many requests wait; try again later", 503))
+        under_way += 1
+        try:
+            async with asyncio.timeout(limits.seconds):
+                body = await _body(request, limits.bytes)
+                return JSONResponse(await state["classifier"].answer(body))
+        except Refused as refusal:
+            return _error(refusal)
+        except TimeoutError:
+            return _error(Refused(f"no answer within {limits.seconds:g} s", 503))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        finally:
+            under_way -= 1
+
+    async def status(_: Request) -> Response:
+        fine = {"error_code": "OK", "error_message": ""}
+        return JSONResponse({"model_version_status": [{"version": version, "state": "AVAILABLE", "status": fine}]})
+
+    async def health(_: Request) -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    async def metadata(_: Request) -> Response:
+        return Response((path / "assets" / "metadata.json").read_bytes(), media_type="application/json")
+
+    places = [f"/v1/models/{name}", f"/v1/models/{name}/versions/{version}"]
+    routes = [Route("/health", health)]
+    routes += [Route(f"{place}:predict", predict, methods=["POST"]) for place in places]
+    routes += [Route(place, status) for place in places]
+    if info:
+        routes.append(Route("/info", metadata))
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_in_json((404, 405)))
+
+
+def _error(refusal: Refused) -> JSONResponse:
+    return JSONResponse({"error": str(refusal)}, refusal.status)
+
+
+def _in_json(statuses: Iterable[int]) -> dict[Any, Any]:
+    """Handlers that answer in JSON where Starlette would answer in plain text."""
+
+    def handler(_: Request, error: Any) -> Response:
+        return JSONResponse({"error": f"{error.detail}: see keras-robust serve --help"}, error.status_code)
+
+    return dict.fromkeys(statuses, handler)

@@ -96,6 +96,7 @@ class ValidationFeed(keras.utils.PyDataset):
 
     Attributes:
         n_examples: number of images that count.
+        chance: accuracy of a model that answers the commonest class to everything.
         padded: n_examples and what fills the last batch, over n_examples: what Keras' mean loss is too small by.
     """
 
@@ -110,6 +111,7 @@ class ValidationFeed(keras.utils.PyDataset):
         self.padded = batches * self.batch_size / self.n_examples
         self.images, labels = source.sample(n_examples).arrays(resolution, seed=None)
         self.labels = np.eye(num_classes, dtype="float32")[labels]
+        self.chance = float(np.bincount(labels).max() / len(labels))
 
     def __len__(self) -> int:
         return -(-self.n_examples // self.batch_size)

@@ -195,8 +195,7 @@ class TrainingRun:
             return
         logs = self._evaluate()
         self._end_if_told()
-        labels = self.validation.labels.sum(0)
-        chance = labels.max() / labels.sum()
+        chance = self.validation.chance
         self.progress.say(f"before training: clean {logs['accuracy']:.1%}, robust {logs['robust_accuracy']:.1%}")
         if logs["accuracy"] <= chance:
             self._warn(
@@ -484,6 +483,12 @@ class TrainingRun:
             f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen "
             "on: a figure to publish needs others"
         )
+        if best.info["score"] <= self.validation.chance:
+            self.progress.say(
+                f"That is no more than one answer for all images has ({self.validation.chance:.1%}): nothing was learned. "
+                "Start from weights that know something (--start, --model), train for more steps (training.epochs), or "
+                "let the radius rise (attack.eps_warmup_epochs=5)."
+            )
         self.progress.say(f"all in {self.out}")
 
 

@@ -71,7 +71,7 @@ def test_unknown_option(capsys):
         (ValueError("class_names must be one per output."), 2, "--classes must be one per output."),
         (ValueError("the dataset has 2 classes"), 2, "the dataset has 2 classes"),
         (FileNotFoundError(2, "No such file or directory", "a.keras"), 2, "No such file or directory: 'a.keras'"),
-        (ImportError("serving needs litserve:\n pip install"), 2, "serving needs litserve: pip install"),
+        (ImportError("serving needs uvicorn:\n pip install"), 2, "serving needs uvicorn: pip install"),
         (KeyboardInterrupt(), 130, "interrupted; go on"),
     ],
 )
