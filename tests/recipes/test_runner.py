@@ -177,7 +177,7 @@ def foreign(path, classes=3):
 def test_a_model_of_other_origin(tmp_path, source, capsys):
     """Its head is kept where the classes are as many, it is tried before training, and it comes back from its run."""
     net = foreign(tmp_path / "net.keras")
-    recipe = tiny.recipe(source, f"model.name={tmp_path / 'net.keras'}", "training.epochs=1")
+    recipe = tiny.recipe(source, f"model.name={tmp_path / 'net.keras'}", "training.epochs=1", "attack.eps=0.9")
     model = build_model(recipe, 3)
     x = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
     softmax = keras.ops.convert_to_numpy(keras.ops.softmax(model(x)))
@@ -185,7 +185,9 @@ def test_a_model_of_other_origin(tmp_path, source, capsys):
     np.testing.assert_allclose(softmax, keras.ops.convert_to_numpy(net(given)), atol=1e-5)
     assert build_model(recipe, 5).output_shape == (None, 5)
     train(recipe, tmp_path / "run")
-    assert "before training: clean " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "before training: clean " in said
+    assert "nothing was learned. Start from weights" in said  # at such a radius
     again, best = load_run(tmp_path / "run"), keras.saving.load_model(tmp_path / "run" / "best.keras")
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(x)) for each in (again, best)))
 
