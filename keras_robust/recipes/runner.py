@@ -486,8 +486,8 @@ class TrainingRun:
         if best.info["score"] <= self.validation.chance:
             self.progress.say(
                 f"That is no more than one answer for all images has ({self.validation.chance:.1%}): nothing was "
-                "learned. Start from weights that know something (--start, --model), train for more steps (training.epochs), or "
-                "let the radius rise (attack.eps_warmup_epochs=5)."
+                "learned. Start from weights that know something (--start, --model), train for more steps "
+                "(training.epochs), or let the radius rise (attack.eps_warmup_epochs=5)."
             )
         self.progress.say(f"all in {self.out}")
 
