@@ -13,6 +13,7 @@ import keras
 from keras_robust import data, models
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
+from keras_robust.data.shared_images import shared_images
 from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
 from keras_robust.files import write_text
 from keras_robust.recipes import checkpoints, cost
@@ -179,6 +180,7 @@ class TrainingRun:
             if self.stream:
                 self.progress.say(cost.describe(recipe, len(self.sources["train"]), self.num_classes))
             self.save_now(0)  # a folder without a checkpoint would start from other random weights after a rollback
+            self._warn_of_shared_images()
             self._measure_start()
         else:
             checkpoint, arrays = found
@@ -188,6 +190,14 @@ class TrainingRun:
             self.progress.say(f"{recipe.name}: goes on at step {self.step}, from {checkpoint.path.name}")
         self.board = self._open_board()
         self._begin_callbacks()
+
+    def _warn_of_shared_images(self) -> None:
+        shared = shared_images(self.sources["train"], self.sources["val"].sample(self.recipe.evaluation.n_examples))
+        if shared:
+            self._warn(
+                f"{len(shared)} of the {self.validation.n_examples} validation images are training images, too, byte "
+                f"for byte, {shared[0]} among them: the accuracy on them says nothing of new images."
+            )
 
     def _measure_start(self) -> None:
         """Says how a model with weights does before it is trained: wrong pixels or classes show here, not in days."""

@@ -90,6 +90,10 @@ class EncodedSource(Source):
         """The content of the image's file."""
         raise NotImplementedError(f"{type(self).__name__} has no encoded()")
 
+    def file_size(self, index: int) -> int | None:
+        """Bytes of the image's file, where they are known without reading it."""
+        return None
+
     def image(self, index: int) -> np.ndarray:
         return decode(self.encoded(index), self.name(index))
 
@@ -118,3 +122,6 @@ class _Subset(Source):
 class _EncodedSubset(_Subset, EncodedSource):
     def encoded(self, index: Any) -> Any:
         return self._source.encoded(self._indices[index])  # type: ignore[attr-defined]
+
+    def file_size(self, index: int) -> int | None:
+        return self._source.file_size(self._indices[index])  # type: ignore[attr-defined]

@@ -59,6 +59,12 @@ class ImageFolder(EncodedSource):
     def identifier(self, index: int) -> str:
         return printable(Path(os.path.relpath(self.paths[index], self._classes_in)).as_posix())
 
+    def file_size(self, index: int) -> int | None:
+        try:
+            return os.stat(self.paths[index]).st_size
+        except OSError:  # which reading it will tell
+            return None
+
     def encoded(self, index: int) -> bytes:
         return read_file(self.paths[index], MAX_FILE_BYTES)
 

@@ -65,6 +65,9 @@ class TarArchive(EncodedSource):
     def identifier(self, index: int) -> str:
         return printable(self.names[index].removeprefix(self._classes_in))
 
+    def file_size(self, index: int) -> int | None:
+        return int(self._places[index][1])
+
     def encoded(self, index: int) -> bytes:
         offset, size = (int(number) for number in self._places[index])
         if self._memory is not None:
