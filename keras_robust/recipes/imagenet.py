@@ -60,7 +60,7 @@ def recipe(name: str) -> Recipe:
     return Recipe(
         name,
         model=ModelConfig(preset.architecture, normalization=preset.normalization),
-        # 80 images on each of 8 devices.
+        # 80 images per device, as published, on eight devices: their number is a choice of this package.
         data=DataConfig("imagenet", policy="heavy", resolution=224, batch_size=640),
         training=TrainingConfig(epochs=preset.epochs, learning_rate=1e-3, ema_decay=0.9999, precision="mixed_bfloat16"),
         attack=AttackConfig(
