@@ -218,7 +218,7 @@ def test_calls_side_by_side(monkeypatch):
     """As many as there are cores, or as the user lets TensorFlow run at a time."""
     for name in ("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(backend.active, "_cores", lambda: 6)
+    monkeypatch.setattr(backend.active, "available_cores", lambda: 6)
     parts, tf = [], pytest.importorskip("tensorflow")
     monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 0)
     monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", parts.append)
