@@ -113,6 +113,10 @@ class ValidationFeed(keras.utils.PyDataset):
         self.labels = np.eye(num_classes, dtype="float32")[labels]
         self.chance = float(np.bincount(labels).max() / len(labels))
 
+    def is_chance(self, accuracy: float) -> bool:
+        """Whether an accuracy, rounded as float32 is, is no more than that of one answer for all images."""
+        return accuracy < self.chance + 0.5 / self.n_examples
+
     def __len__(self) -> int:
         return -(-self.n_examples // self.batch_size)
 

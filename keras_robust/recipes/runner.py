@@ -207,7 +207,7 @@ class TrainingRun:
         self._end_if_told()
         chance = self.validation.chance
         self.progress.say(f"before training: clean {logs['accuracy']:.1%}, robust {logs['robust_accuracy']:.1%}")
-        if logs["accuracy"] <= chance:
+        if self.validation.is_chance(logs["accuracy"]):
             self._warn(
                 f"before training the model answers {logs['accuracy']:.1%} of the validation images correctly, no more "
                 f"than one answer for all ({chance:.1%}). With a new head that is so; otherwise pixels, classes or "
@@ -493,7 +493,7 @@ class TrainingRun:
             f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen "
             "on: a figure to publish needs others"
         )
-        if best.info["score"] <= self.validation.chance:
+        if self.validation.is_chance(best.info["score"]):
             self.progress.say(
                 f"That is no more than one answer for all images has ({self.validation.chance:.1%}): nothing was "
                 "learned. Start from weights that know something (--start, --model), train for more steps "
