@@ -10,18 +10,23 @@ import numpy as np
 SUM_TOLERANCE = 1e-3
 # A model that multiplies its input by less than this takes 8-bit pixels.
 LARGEST_SCALE_OF_BYTES = 0.05
+# Packages whose layers are known, and operations that give on what they get.
+KNOWN = ("keras", "keras_robust")
+PASSED_ON = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
 NOISE = 64  # height and width of random images, pixels, for models of any size
 
 
 def last_operation(model: keras.Model) -> Any:
     """The operation that makes a model's output: a layer, or one of `keras.ops`; None where it is not known.
 
-    A model within a model is looked into.
+    A model within a model is looked into, and through what changes no value.
     """
     graph = graph_of(model)
     if graph is None or len(graph.outputs) != 1:
         return None
     operation = maker_of(graph, graph.outputs[0])
+    while changes_no_value(operation):
+        operation = maker_of(graph, operation.input)
     inner = last_operation(operation) if isinstance(operation, keras.Model) else None
     return inner or operation
 
@@ -31,17 +36,42 @@ def maker_of(model: keras.Model, tensor: keras.KerasTensor) -> Any:
     return next((each for each in reversed(model.operations) if _output(each) is tensor), None)  # type: ignore[attr-defined]
 
 
+def changes_no_value(operation: Any) -> bool:
+    """Whether an operation gives its input on in inference, in another shape or dtype at most."""
+    linear = isinstance(operation, keras.layers.Activation) and operation.activation.__name__ == "linear"
+    return linear or type(operation).__name__ in PASSED_ON
+
+
 def first_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers that a model begins with, in their order, up to the first with weights; inputs excluded."""
+    """The layers that a model begins with, in their order, as far as it is known what they do; inputs excluded.
+
+    They end with the first that has weights, and before the first that is no layer of Keras or of this package: an
+    operation such as `255 * inputs`, a `Lambda`.
+    """
     found: list[keras.Layer] = []
-    graph = graph_of(model)
-    for layer in [] if graph is None else graph.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        found += first_layers(layer) if isinstance(layer, keras.Model) else [layer]
-        if found and found[-1].count_params():
-            break
+    _add_first_layers(model, found)
     return found
+
+
+def _add_first_layers(model: keras.Model, found: list[keras.Layer]) -> bool:
+    """Adds them to `found`; returns whether the whole model is known: then what follows it belongs to the beginning."""
+    graph = graph_of(model)
+    if graph is None:
+        return False
+    for operation in graph.operations:  # type: ignore[attr-defined]
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if isinstance(operation, keras.Model):
+            if not _add_first_layers(operation, found):
+                return False
+            continue
+        known = isinstance(operation, keras.Layer) and type(operation).__module__.partition(".")[0] in KNOWN
+        if not known or isinstance(operation, keras.layers.Lambda):
+            return False
+        found.append(operation)
+        if operation.count_params():
+            return False
+    return True
 
 
 def graph_of(model: Any) -> keras.Model | None:

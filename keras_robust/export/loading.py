@@ -44,6 +44,8 @@ def load_model(
         return model
     model = str(model)
     path_of_model = Path(model)
+    if pixels is not None and path_of_model.suffix != ".keras":
+        raise ValueError(f"pixels is for .keras files of other origin; received {pixels!r} for {model}.")
     for row in FORMATS.values():
         if row.artefact.is_at(path_of_model):
             try:

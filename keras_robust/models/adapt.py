@@ -1,7 +1,7 @@
 """Adaptation of any image classifier: pixels in [0, 1] in, logits out, and a head for other classes."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.checks import check_count, did_you_mean
+from keras_robust.checks import check_count
 from keras_robust.layers import ImageInput, Normalize, ReverseChannels
 from keras_robust.model_graph import (
     activation_of,
     again,
-    first_layers,
+    changes_no_value,
     graph_of,
     is_probabilities,
     last_operation,
@@ -22,17 +22,12 @@ from keras_robust.model_graph import (
     rebuilt,
     takes_bytes,
 )
+from keras_robust.models.outputs import class_names as class_names_of
 from keras_robust.models.outputs import set_class_names
+from keras_robust.models.pixel_ranges import APPLICATIONS, PixelRange, application, pixel_range
 from keras_robust.weights import keras_archive
 
-APPLICATIONS, HUB, KERAS_FILE = "applications:", "hub:", ".keras"
-# Name -> (mean, standard deviation) that pixels in [0, 1] are normalised with, per channel or for all.
-PIXELS: dict[str, tuple[Any, Any]] = {
-    "0..1": (0.0, 1.0),
-    "0..255": (0.0, 1 / 255),
-    "-1..1": (0.5, 0.5),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
+HUB, KERAS_FILE = "hub:", ".keras"
 POOLINGS = ("avg", "max", "token")
 # Most by which logits may differ from the original's, over the largest logit.
 TOLERANCE = 1e-3
@@ -66,7 +61,7 @@ def adapt(
             units of pixels in [0, 1]. Not needed where the model tells it: it begins with `Rescaling` or
             `Normalization` for 8-bit pixels, or it is a task of KerasHub with a preprocessor.
         num_classes: a new, random head for so many classes; None keeps the model's.
-        class_names: of the outputs, in their order.
+        class_names: of the outputs, in their order; None for those that the model knows, where it keeps its head.
         pooling: of a model without a head whose outputs are feature maps ("avg", "max") or tokens ("token", the
             first, or "avg"); only with `num_classes`.
         input_size: height and width, pixels, of a model that does not tell it.
@@ -92,17 +87,19 @@ def adapt(
     if pooling is not None and (num_classes is None or pooling not in POOLINGS):
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, with num_classes; received {pooling!r}.")
     net = _as_layer(model)
-    mean, std, reverse = _normalization(net, pixels)
+    taken = pixel_range(net, pixels)
     first = _is_channels_first(net) if channels_first is None else channels_first
     channels, size = _input_of(net, first)
     if input_size is not None:
         size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-    before = _Before(mean, std, reverse, channels, size, first)
+    before = _Before(taken, channels, size, first)
     graph = graph_of(net)
     if graph is not None:
         adapted = _of_graph(graph, before, num_classes, pooling)
     else:
         adapted = _of_layer(net, before, num_classes, pooling, probabilities)
+    if class_names is None and num_classes is None:
+        class_names = class_names_of(net)
     if class_names is not None:
         set_class_names(adapted, class_names)
     return adapted
@@ -136,8 +133,10 @@ def adapted(
         >>> net.output_shape
         (None, 5)
     """
+    if pixels is not None and not name.endswith(KERAS_FILE):
+        raise ValueError(f"pixels must be left out for {name}, which tells them; received {pixels!r}.")
     if name.startswith(APPLICATIONS):
-        net = _application(name.removeprefix(APPLICATIONS))(weights="imagenet" if pretrained else None)
+        net = application(name.removeprefix(APPLICATIONS))(weights="imagenet" if pretrained else None)
         pixels = None if takes_bytes(net) else name
     elif name.startswith(HUB):
         net = _from_hub(name.removeprefix(HUB), pretrained)
@@ -145,7 +144,9 @@ def adapted(
         net = keras_archive.load(name)
     else:
         raise ValueError(f"name must be applications:NAME, hub:PRESET or a .keras file; received {name!r}.")
-    kept = not new_head and len(net.output_shape) == 2 and net.output_shape[1] == num_classes
+    # One sigmoid tells two classes apart.
+    classes = None if len(net.output_shape) != 2 else 2 if net.output_shape[1] == 1 else net.output_shape[1]
+    kept = not new_head and classes == num_classes
     return adapt(net, pixels, num_classes=None if kept else num_classes)
 
 
@@ -155,16 +156,6 @@ def _from_hub(preset: str, pretrained: bool) -> keras.Model:
     except ImportError as error:
         raise ImportError(f"hub: models need {error.name}: pip install keras-hub") from error
     return keras_hub.models.ImageClassifier.from_preset(preset, load_weights=pretrained)
-
-
-def _application(name: str) -> Any:
-    functions = [each for each in dir(keras.applications) if each[0].isupper()]
-    if name not in functions:
-        raise ValueError(
-            f"pixels and --model take applications: with one of {', '.join(functions)}; received {name!r}."
-            f"{did_you_mean(name, functions)}"
-        )
-    return getattr(keras.applications, name)
 
 
 def _as_layer(model: Any) -> keras.Layer:
@@ -179,13 +170,11 @@ def _as_layer(model: Any) -> keras.Layer:
 class _Before:
     """What stands between pixels in [0, 1] and a net.
 
-    `mean` and `std` normalise, per channel or for all; `reverse`: the net takes BGR; `size`: height and width that the
-    net is made for, None where any; `first`: it takes (batch, channels, height, width).
+    `range`: of the pixels that the net takes; `size`: height and width that it is made for, None where any; `first`: it
+    takes (batch, channels, height, width).
     """
 
-    mean: Any
-    std: Any
-    reverse: bool
+    range: PixelRange
     channels: int
     size: tuple[int | None, ...]
     first: bool
@@ -196,84 +185,19 @@ class _Before:
         return inputs, self(ImageInput(1, name="image_input")(inputs))
 
     def __call__(self, x: Any) -> Any:
-        mean, std = (np.broadcast_to(np.asarray(each, "float64"), self.channels) for each in (self.mean, self.std))
-        if self.reverse:
+        mean, std = (np.broadcast_to(each, self.channels) for each in (self.range.mean, self.range.std))
+        if self.range.reverse:
             x = ReverseChannels(name="reverse_channels")(x)
         if mean.any() or (std != 1).any():
             x = Normalize(mean.tolist(), std.tolist(), name="normalize")(x)
         return keras.layers.Permute((3, 1, 2), name="channels_first")(x) if self.first else x
 
-    def probe(self, size: Iterable[int | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Random images, and what the net would be fed with by a formula of its own."""
-        images = np.random.default_rng(0).random((2, *(side or PROBE for side in size), self.channels), "float32")
-        fed = ((images[..., ::-1] if self.reverse else images) - self.mean) / self.std
+    def probe(self, larger: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Random images of the net's size, or larger ones, and what the net is fed with, by a formula of its own."""
+        sides = [(side or PROBE) + larger for side in self.size]
+        images = np.random.default_rng(0).random((2, *sides, self.channels), "float32")
+        fed = ((images[..., ::-1] if self.range.reverse else images) - self.range.mean) / self.range.std
         return images, (fed.transpose(0, 3, 1, 2) if self.first else fed).astype("float32")
-
-
-# Pixels.
-
-
-def _normalization(net: keras.Layer, pixels: Any) -> tuple[Any, Any, bool]:
-    """Mean and standard deviation that bring pixels in [0, 1] to what the net takes, and whether it takes BGR."""
-    told = _told_by(net)
-    if pixels is None:
-        if told is None:
-            raise ValueError(
-                f"pixels must be given, as {net.name!r} does not tell what it takes: {', '.join(map(repr, PIXELS))}, "
-                "'applications:NAME' or (mean, std); received None."
-            )
-        return (*told, False)
-    if isinstance(pixels, str) and pixels.startswith(APPLICATIONS):
-        return _of_application(pixels.removeprefix(APPLICATIONS))
-    if isinstance(pixels, str):
-        if pixels not in PIXELS:
-            raise ValueError(
-                f"pixels must be one of {', '.join(map(repr, PIXELS))}, 'applications:NAME' or (mean, std); received "
-                f"{pixels!r}."
-            )
-        chosen = PIXELS[pixels]
-    else:
-        try:
-            mean, std = pixels
-            chosen = np.asarray(mean, "float64"), np.asarray(std, "float64")
-        except (TypeError, ValueError):
-            raise ValueError(f"pixels must be a name or a pair (mean, std); received {pixels!r}.") from None
-    if told is not None and not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(chosen, told)):
-        raise ValueError(
-            f"pixels must be what the model tells, or left out: it begins with a rescaling, or has a preprocessor, for "
-            f"mean {told[0]} and standard deviation {told[1]} of pixels in [0, 1]; received {pixels!r}."
-        )
-    return (*chosen, False)
-
-
-def _told_by(net: keras.Layer) -> tuple[Any, Any] | None:
-    """(mean, std) where the net or its preprocessor says what it takes."""
-    converter = getattr(getattr(net, "preprocessor", None), "image_converter", None)
-    if converter is not None:
-        scale = 1.0 if converter.scale is None else np.asarray(converter.scale, "float64")
-        offset = 0.0 if converter.offset is None else np.asarray(converter.offset, "float64")
-        return -offset / (255 * scale) + 0.0, 1 / (255 * scale)
-    if takes_bytes(net):
-        return PIXELS["0..255"]
-    if any(isinstance(layer, ImageInput) for layer in first_layers(net)):
-        return PIXELS["0..1"]
-    return None
-
-
-def _of_application(name: str) -> tuple[Any, Any, bool]:
-    """Mean, standard deviation and order of channels of a function's `preprocess_input`, found by trying it."""
-    function = _application(name)
-    module = next(
-        each
-        for each in vars(keras.applications).values()
-        if hasattr(each, "preprocess_input") and getattr(each, name, None) is function
-    )
-    probes = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])[:, None, None].astype("float32")
-    found = np.asarray(module.preprocess_input(probes.copy(), data_format="channels_last"), "float64")[:, 0, 0]
-    slopes = found[1:] - found[:1]  # [channel in, channel out], over pixels in [0, 1]
-    reverse = slopes[0, 0] == 0
-    scale = np.diag(slopes[::-1] if reverse else slopes)
-    return -found[0] / scale, 1 / scale, bool(reverse)
 
 
 # Inputs.
@@ -308,7 +232,7 @@ def _input_of(net: keras.Layer, first: bool) -> tuple[int, tuple[int | None, ...
 
 
 def _without_activation(net: keras.Model, keep_head: bool) -> keras.Model:
-    """The graph with its softmax or sigmoid taken off, copied layer by layer."""
+    """The graph with its softmax or sigmoid taken off."""
     last = last_operation(net)
     activation = activation_of(last)
     if activation is None:
@@ -320,6 +244,8 @@ def _without_activation(net: keras.Model, keep_head: bool) -> keras.Model:
             "several may be. num_classes= gives it a new head."
         )
     own = maker_of(net, net.outputs[0])
+    if changes_no_value(own):
+        return _without_activation(keras.Model(net.inputs[0], own.input, name=net.name), keep_head)
     graph = graph_of(own)
     if graph is not None:
         inner = _without_activation(graph, keep_head)
@@ -380,12 +306,12 @@ def _of_graph(net: keras.Model, before: _Before, num_classes: int | None, poolin
     for size, copied in (((None, None), True), (before.size, True), (before.size, False)):
         inputs, x = before.inputs(size)
         try:
-            inner = rebuilt(bare, keras.Input(x.shape[1:]), again) if copied else bare
-            inner.name = "net"
+            copy = rebuilt(bare, keras.Input(x.shape[1:]), again) if copied else bare
+            inner = keras.Model(copy.inputs[0], copy.outputs[0], name="net")
             model = keras.Model(inputs, ops.cast(inner(x), "float32"), name=_name(net))
             _check_same(model, bare if num_classes is not None else net, before)
             if size != before.size:
-                _try_other_size(model, before)
+                model(before.probe(larger=32)[0], training=False)
             return model
         except Exception as error:
             refused.append(" ".join(str(error).split())[:300])
@@ -404,14 +330,9 @@ def _name(net: keras.Layer) -> str:
     return re.sub(r"[^\w.-]", "_", net.name)
 
 
-def _try_other_size(model: keras.Model, before: _Before) -> None:
-    images, _ = before.probe([side + 32 for side in before.size if side])
-    model(images, training=False)
-
-
 def _check_same(model: keras.Model, net: keras.Model, before: _Before) -> None:
     """Refuses a copy that does not answer as the original, which may end in an activation, on random images."""
-    images, fed = before.probe(before.size)
+    images, fed = before.probe()
     ours = model(images, training=False)
     theirs = np.asarray(ops.convert_to_numpy(net(fed, training=False)), "float32")
     activation = activation_of(last_operation(net))
@@ -427,7 +348,7 @@ def _of_layer(
     net: keras.Layer, before: _Before, num_classes: int | None, pooling: str | None, probabilities: bool
 ) -> keras.Model:
     """A model around a net whose inside cannot be read."""
-    images, _ = before.probe(before.size)
+    images, _ = before.probe()
     outputs = ops.convert_to_numpy(net(before(images), training=False))
     if isinstance(net, keras.layers.TorchModuleWrapper) and net.output_shape is None:
         net.output_shape = (None, *(outputs.shape[1:] if outputs.ndim == 2 else (outputs.shape[1], None, None)))

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_robust as kr
 from keras_robust import backend
-from keras_robust.model_graph import activation_of, last_operation
+from keras_robust.model_graph import activation_of, check_pixels, last_operation, takes_bytes
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 32, 32, 3)).astype("uint8")
@@ -42,6 +42,12 @@ HEADS = {
         layers.Conv2D(4, 1),
         layers.Flatten(),
         layers.Activation("softmax"),
+    ],
+    "behind a cast and a dropout": lambda: [
+        POOL(),
+        layers.Dense(4, activation="softmax"),
+        layers.Activation("linear", dtype="float32"),
+        layers.Dropout(0.5),
     ],
     "logits": lambda: [POOL(), layers.Dense(4)],
 }
@@ -109,6 +115,57 @@ def test_pixels_are_told_or_asked_for():
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     want = numpy_of(bare(ops.convert_to_tensor(((IMAGES - mean) / std).astype("float32"))))
     np.testing.assert_allclose(numpy_of(kr.adapt(bare, (mean, std))(IMAGES)), want, atol=1e-5)
+
+
+def test_scaling_of_ones_own_is_not_misread():
+    """`255 * inputs` before a net for 8-bit pixels makes a model for [0, 1], which passes; augmentation is known."""
+    net = small(POOL(), layers.Dense(3), first=[layers.Rescaling(1 / 255)])
+    inputs = keras.Input((32, 32, 3))
+    for scaled in (255 * inputs, layers.Lambda(lambda x: 255 * x, output_shape=(32, 32, 3))(inputs)):
+        wrapped = keras.Model(inputs, net(scaled))
+        assert not takes_bytes(wrapped)
+        check_pixels(wrapped)
+    flips = keras.Sequential([keras.Input((32, 32, 3)), layers.RandomFlip()])
+    assert takes_bytes(keras.Model(inputs, net(flips(inputs))))
+    assert takes_bytes(net)
+
+
+def test_the_original_stays_as_it_was():
+    inputs = keras.Input((32, 32, 3))
+    net = keras.Model(inputs, layers.Dense(3)(Mean((1, 2))(layers.Conv2D(4, 3)(inputs))), name="mine")
+    model = kr.adapt(net, "0..1")
+    assert (net.name, model.name) == ("mine", "mine")
+    assert net.layers[-1].units == 3
+
+
+def test_class_names_are_kept_with_the_head():
+    own = kr.models.create("vit_tiny", num_classes=3, input_size=32)
+    kr.models.set_class_names(own, ["dog", "cat", "ant"])
+    assert kr.models.class_names(kr.adapt(own)) == ("dog", "cat", "ant")
+    assert kr.models.class_names(kr.adapt(own, num_classes=3)) is None
+
+
+def test_models_by_name(tmp_path):
+    """Of files and libraries; a head stays where it tells as many classes apart."""
+    path = str(tmp_path / "net.keras")
+    small(POOL(), layers.Dense(1, activation="sigmoid"), first=[layers.Rescaling(1 / 255)]).save(path)
+    nets = [kr.models.adapted(path, classes).get_layer("net") for classes in (None, 2, 3)]
+    assert ["head" in [layer.name for layer in net.layers] for net in nets] == [False, False, True]
+    bare = str(tmp_path / "bare.keras")
+    net = small(POOL(), layers.Dense(3, activation="softmax"))
+    net.save(bare)
+    loaded = kr.export.load_model(bare, pixels="0..255")
+    want = numpy_of(net(ops.convert_to_tensor(PIXELS.astype("float32"))))
+    np.testing.assert_allclose(softmax(numpy_of(loaded(IMAGES))), want, atol=1e-5)
+    for name in ("applications:MobileNetV2", "vit_tiny", "model.onnx"):
+        with pytest.raises(ValueError, match=r"pixels is for \.keras files"):
+            kr.export.load_model(name, pixels="0..1")
+    with pytest.raises(ValueError, match="pixels must be left out for applications:MobileNetV2"):
+        kr.models.adapted("applications:MobileNetV2", pixels="0..1", pretrained=False)
+    with pytest.raises(ValueError, match=r"applications: with one of .*Did you mean 'MobileNetV2'"):
+        kr.models.adapted("applications:MobilNetV2", pretrained=False)
+    with pytest.raises(FileNotFoundError, match=r"absent\.keras"):
+        kr.models.adapted("absent.keras")
 
 
 def test_size_is_left_open_where_the_net_allows():
@@ -207,6 +264,13 @@ def test_trains_attacks_and_saves(tmp_path):
     trainer = kr.AdversarialModel(model, kr.attacks.APGD(threat, n_iter=2))
     trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.fit(IMAGES, y, verbose=0)
+    photos = kr.data.photo_crops("val", 1).sample(4)
+    photos.class_names, photos.labels = ("a", "b", "c", "d"), np.arange(4)
+    kr.models.set_class_names(model, photos.class_names)
+    report = kr.evaluation.evaluate(
+        model, photos, [threat], [32, 48], [kr.attacks.PGD(threat, n_iter=1)], verbose=False
+    )
+    assert report.n_examples == 4
     x_adv = numpy_of(kr.attacks.APGD(threat, n_iter=3)(model, IMAGES, y))
     assert 0 < np.abs(x_adv - IMAGES).max() <= 2 / 255 + 1e-6
     model.save(tmp_path / "adapted.keras")
