@@ -42,6 +42,11 @@ MAX_UNPACKED_BYTES = 32 * 2**30
 # Drawings, digits and weights of zero are packed to a hundredth; kilobytes that unpack to gigabytes are an attack.
 MAX_RATIO = 200
 FREE_BYTES = 64 * 2**20
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would turn line ends
+# What `written_aside` calls its files: machine, process, thread, name.
+LEFT_ASIDE = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\..+")
+_tidied: set[str] = set()
+_reading = threading.Lock()
 
 
 def check_unpacked_sizes(archive: zipfile.ZipFile) -> None:
@@ -77,10 +82,6 @@ def written_aside(path: Any) -> Iterator[Any]:
         aside.unlink(missing_ok=True)
 
 
-LEFT_ASIDE = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\..+")
-_tidied: set[str] = set()
-
-
 def _remove_leftovers(folder: Path) -> None:
     """Removes, once per folder, what processes that no longer run have left aside."""
     place = os.path.realpath(folder)
@@ -101,10 +102,6 @@ def pread(descriptor: int, size: int, offset: int) -> bytes:
     with _reading:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
-
-
-_reading = threading.Lock()
-READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would turn line ends
 
 
 def read_file(path: str | os.PathLike, most: int) -> bytes:

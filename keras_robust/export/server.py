@@ -11,7 +11,7 @@ import contextlib
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,18 @@ class Limits:
     """What a server spends on a request.
 
     Attributes:
-        batch: images that run together.
+        batch: images from which on no further request joins those that run together.
         images: in one request.
         bytes: of one request.
         seconds: that a request may take.
         waiting: requests that are under way at a time; further ones are answered with 503.
     """
 
-    batch: int = 32
-    images: int = 64
-    bytes: int = 32_000_000
-    seconds: float = 30.0
-    waiting: int = 256
+    batch: int
+    images: int
+    bytes: int
+    seconds: float
+    waiting: int
 
 
 class Refused(ValueError):
@@ -67,7 +67,7 @@ class Batcher:
 
     Args:
         run: from images (n, height, width, 3) to outputs by name, (n, ...); may raise `Refused`.
-        most: images of a batch; a single request may have more.
+        most: images from which on no further request joins a batch.
     """
 
     def __init__(self, run: Callable[[np.ndarray], dict[str, np.ndarray]], most: int) -> None:
@@ -85,30 +85,16 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        kept: Job | None = None
-        while True:
-            job = kept or self._jobs.get()
-            kept = None
-            if job is None:
-                return
+        while (job := self._jobs.get()) is not None:
             batch, count = [job], len(job.images)
-            ends = False
-            while count < self._most:
-                try:
-                    following = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
+            while count < self._most and not self._jobs.empty():
+                following = self._jobs.get()
                 if following is None:
-                    ends = True
-                    break
-                if count + len(following.images) > self._most:
-                    kept = following
+                    self._jobs.put(None)
                     break
                 batch.append(following)
                 count += len(following.images)
             self._answer(batch)
-            if ends:
-                return
 
     def _answer(self, batch: list[Job]) -> None:
         for size in {job.images.shape[1:] for job in batch}:
@@ -244,7 +230,7 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-def application(path: Path, name: str, limits: Limits | None = None, info: bool = False) -> Starlette:
+def application(path: Path, name: str, limits: Limits, info: bool = False) -> Starlette:
     """The web application that serves one model.
 
     Args:
@@ -256,7 +242,6 @@ def application(path: Path, name: str, limits: Limits | None = None, info: bool 
     Addresses: `POST /v1/models/NAME:predict`, `GET /v1/models/NAME`, both also with `/versions/N` after the name, as
     in TensorFlow Serving; `GET /health`.
     """
-    limits = limits or Limits()
     version = path.resolve().name if path.resolve().name.isdecimal() else "1"
     state: dict[str, Any] = {}
     under_way = 0
@@ -301,17 +286,13 @@ def application(path: Path, name: str, limits: Limits | None = None, info: bool 
     routes += [Route(place, status) for place in places]
     if info:
         routes.append(Route("/info", metadata))
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_in_json((404, 405)))
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _in_json, 405: _in_json})
 
 
 def _error(refusal: Refused) -> JSONResponse:
     return JSONResponse({"error": str(refusal)}, refusal.status)
 
 
-def _in_json(statuses: Iterable[int]) -> dict[Any, Any]:
-    """Handlers that answer in JSON where Starlette would answer in plain text."""
-
-    def handler(_: Request, error: Any) -> Response:
-        return JSONResponse({"error": f"{error.detail}: see keras-robust serve --help"}, error.status_code)
-
-    return dict.fromkeys(statuses, handler)
+async def _in_json(_: Request, error: Any) -> Response:
+    """An answer in JSON where Starlette would give plain text."""
+    return JSONResponse({"error": f"{error.detail}: see keras-robust serve --help"}, error.status_code)

@@ -26,6 +26,7 @@ from keras_robust.models.outputs import class_names as class_names_of
 from keras_robust.models.outputs import set_class_names
 from keras_robust.models.pixel_ranges import APPLICATIONS, PixelRange, application, pixel_range
 from keras_robust.weights import keras_archive
+from keras_robust.weights.loading import architecture_name
 
 HUB, KERAS_FILE = "hub:", ".keras"
 POOLINGS = ("avg", "max", "token")
@@ -50,8 +51,8 @@ def adapt(
     The range of the pixels and their normalisation go into the graph, a softmax at the end goes, the head is replaced
     where there are other classes, and height and width are left open where the net allows. Functional and sequential
     models, tasks and backbones of KerasHub are copied; a subclassed model, and one whose layers cannot be made again,
-    is used as it is and shares its weights. What comes out is tried on random images: it must answer as the original
-    does.
+    is used as it is and shares its weights; a model of this package that keeps its head is what it should be. What
+    comes out is tried on random images: it must answer as the original does.
 
     Args:
         model: a Keras model, functional, sequential or subclassed; a task or backbone of KerasHub; a
@@ -88,6 +89,8 @@ def adapt(
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, with num_classes; received {pooling!r}.")
     net = _as_layer(model)
     taken = pixel_range(net, pixels)
+    if num_classes is None and class_names is None and architecture_name(net) is not None:
+        return net
     first = _is_channels_first(net) if channels_first is None else channels_first
     channels, size = _input_of(net, first)
     if input_size is not None:

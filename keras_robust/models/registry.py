@@ -14,6 +14,7 @@ from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
 from keras_robust.models.xcit import XCiT
+from keras_robust.weights.loading import architecture_name
 
 ROBARCH: dict[str, Any] = {
     "stem_channels": 96,
@@ -81,10 +82,7 @@ def architecture_of(model: keras.Model) -> Architecture | None:
         >>> kr.models.architecture_of(model) is None
         True
     """
-    for layer in model.layers:
-        if isinstance(layer, ImageInput):
-            return ARCHITECTURES.get(layer.architecture or "")
-    return None
+    return ARCHITECTURES.get(architecture_name(model) or "")
 
 
 def register(name: str, row: Architecture) -> None:

@@ -1,6 +1,9 @@
 """Guards of a training: signs that it has broken."""
 
 import math
+from collections.abc import Sequence
+
+from keras_robust.recipes.datasets import ValidationFeed
 
 
 class TrainingBroken(RuntimeError):
@@ -15,6 +18,53 @@ class Preempted(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(75)
+
+
+def check_classes(known: Sequence[str] | None, of_data: Sequence[str], where: str) -> None:
+    """Refuses a head whose classes are not those of the data, in their order: its answers would be taken for others.
+
+    Args:
+        known: names of the outputs of what training starts from, None where it does not know them.
+        of_data: names of the data's classes.
+        where: what training starts from.
+    """
+    if known is not None and tuple(known) != tuple(of_data):
+        raise ValueError(
+            f"start.new must be head where training starts from other classes, or from another order of them: {where} "
+            f"has {', '.join(known[:10])}, the data have {', '.join(of_data[:10])}."
+        )
+
+
+def of_start(accuracy: float, validation: ValidationFeed) -> str | None:
+    """A warning about a model that answers no better than by one class before it is trained; None for others."""
+    if not validation.is_chance(accuracy):
+        return None
+    return (
+        f"before training the model answers {accuracy:.1%} of the validation images correctly, no more than one "
+        f"answer for all ({validation.chance:.1%}). With a new head that is so; otherwise pixels, classes or weights "
+        "do not fit."
+    )
+
+
+def of_end(score: float, validation: ValidationFeed) -> str | None:
+    """What to do after a training whose best model answers no better than by one class; None after others."""
+    if not validation.is_chance(score):
+        return None
+    return (
+        f"That is no more than one answer for all images has ({validation.chance:.1%}): nothing was learned. Start "
+        "from weights that know something (--start, --model), train for more steps (training.epochs), or let the "
+        "radius rise (attack.eps_warmup_epochs=5)."
+    )
+
+
+def of_shared_images(shared: Sequence[str], n_examples: int) -> str | None:
+    """A warning about validation images, by name, that are training images, too; None where there are none."""
+    if not shared:
+        return None
+    return (
+        f"{len(shared)} of the {n_examples} validation images are training images, too, byte for byte, {shared[0]} "
+        "among them: the accuracy on them says nothing of new images."
+    )
 
 
 def check_finite(logs: dict[str, float], step: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def best_weights(trainer: Any, checkpoint: Any) -> Any:
     if averaged is not None and averaged >= entry[f"val_{name}"]:
         return trainer.averaged_weights()
     return nullcontext()
+
+
+def class_names_of_run(folder: str | PathLike | None) -> tuple[str, ...] | None:
+    """The names of the classes that a run was trained on; None of what is no run's folder."""
+    path = None if folder is None else Path(folder) / CLASS_NAMES
+    return tuple(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.is_file() else None
 
 
 def load_run(folder: Any, which: str = "best") -> Any:
@@ -77,7 +84,7 @@ def load_run(folder: Any, which: str = "best") -> Any:
         values = [np.array(keras.ops.convert_to_numpy(weight)) for weight in trainer.model.weights]
     for weight, value in zip(trainer.model.weights, values):
         weight.assign(value)
-    names = folder / CLASS_NAMES
-    if names.is_file() and len(known := json.loads(names.read_text(encoding="utf-8"))) == num_classes:
-        models.set_class_names(trainer.model, known)
+    names = class_names_of_run(folder)
+    if names is not None and len(names) == num_classes:
+        models.set_class_names(trainer.model, names)
     return trainer.model

@@ -16,7 +16,7 @@ from keras_robust.data.input_clock import InputClock
 from keras_robust.data.shared_images import shared_images
 from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
 from keras_robust.files import write_text
-from keras_robust.recipes import checkpoints, cost
+from keras_robust.recipes import checkpoints, cost, guards
 from keras_robust.recipes.attack_share import attack_share
 from keras_robust.recipes.build import BEST, build_model, build_trainer, seed_of
 from keras_robust.recipes.callbacks import BatchForwarder, CheckpointTimer, StepWatcher, StopSignal, ValidationStop
@@ -25,7 +25,7 @@ from keras_robust.recipes.config import Recipe
 from keras_robust.recipes.datasets import TrainFeed, ValidationFeed
 from keras_robust.recipes.guards import Preempted, TrainingBroken, check_finite, check_overfitting
 from keras_robust.recipes.progress import TrainingProgress
-from keras_robust.recipes.run_models import CLASS_NAMES, best_weights, save_model
+from keras_robust.recipes.run_models import CLASS_NAMES, best_weights, class_names_of_run, save_model
 from keras_robust.training.tensorboard import PICTURE, TensorBoardWriter
 
 SHOWN = 8  # images in the picture of the attack
@@ -163,6 +163,9 @@ class TrainingRun:
             )
         self.model = build_model(recipe, self.num_classes)
         if self.num_classes == len(self.class_names):
+            if "head" not in recipe.start.new:
+                guards.check_classes(models.class_names(self.model), self.class_names, recipe.model.name)
+                guards.check_classes(class_names_of_run(recipe.start.weights), self.class_names, "start.weights")
             models.set_class_names(self.model, self.class_names)
         self.trainer = build_trainer(recipe, self.model, self.steps_per_epoch, feed.augmentation, self.rollbacks)
         self.validation = ValidationFeed(
@@ -180,8 +183,7 @@ class TrainingRun:
             if self.stream:
                 self.progress.say(cost.describe(recipe, len(self.sources["train"]), self.num_classes))
             self.save_now(0)  # a folder without a checkpoint would start from other random weights after a rollback
-            self._warn_of_shared_images()
-            self._measure_start()
+            self._look_at_start()
         else:
             checkpoint, arrays = found
             checkpoints.restore(self.trainer, arrays, checkpoint.path)
@@ -191,28 +193,17 @@ class TrainingRun:
         self.board = self._open_board()
         self._begin_callbacks()
 
-    def _warn_of_shared_images(self) -> None:
-        shared = shared_images(self.sources["train"], self.sources["val"].sample(self.recipe.evaluation.n_examples))
-        if shared:
-            self._warn(
-                f"{len(shared)} of the {self.validation.n_examples} validation images are training images, too, byte "
-                f"for byte, {shared[0]} among them: the accuracy on them says nothing of new images."
-            )
-
-    def _measure_start(self) -> None:
-        """Says how a model with weights does before it is trained: wrong pixels or classes show here, not in days."""
+    def _look_at_start(self) -> None:
+        """Says what shows before the first step: wrong pixels or classes, and images on both sides."""
+        if self.stream:
+            held_out = self.sources["val"].sample(self.recipe.evaluation.n_examples)
+            self._warn(guards.of_shared_images(shared_images(self.sources["train"], held_out), len(held_out)))
         if self.recipe.start.weights is None and not models.is_foreign(self.recipe.model.name):
             return
         logs = self._evaluate()
         self._end_if_told()
-        chance = self.validation.chance
         self.progress.say(f"before training: clean {logs['accuracy']:.1%}, robust {logs['robust_accuracy']:.1%}")
-        if self.validation.is_chance(logs["accuracy"]):
-            self._warn(
-                f"before training the model answers {logs['accuracy']:.1%} of the validation images correctly, no more "
-                f"than one answer for all ({chance:.1%}). With a new head that is so; otherwise pixels, classes or "
-                "weights do not fit."
-            )
+        self._warn(guards.of_start(logs["accuracy"], self.validation))
 
     def _evaluate(self) -> dict[str, float]:
         """Clean and robust accuracy of the present weights on the validation images."""
@@ -268,8 +259,8 @@ class TrainingRun:
                     f"out must be a new folder, or that of a run of the same recipe; {self.out} holds "
                     f"another: {', '.join(there.differences(self.recipe))}."
                 )
-        names = self.out / CLASS_NAMES
-        if names.exists() and (known := tuple(json.loads(names.read_text(encoding="utf-8")))) != self.class_names:
+        known = class_names_of_run(self.out)
+        if known not in (None, self.class_names):
             raise ValueError(
                 f"{self.out} holds a run on other classes: {', '.join(known[:10])}; now there are "
                 f"{', '.join(self.class_names[:10])}."
@@ -277,7 +268,7 @@ class TrainingRun:
         if self.distribution.writes:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text(path, self.recipe.to_json())
-            write_text(names, json.dumps(self.class_names))
+            write_text(self.out / CLASS_NAMES, json.dumps(self.class_names))
 
     def _accepts(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.info.get("fingerprint") == self.recipe.fingerprint():
@@ -285,8 +276,8 @@ class TrainingRun:
         self._warn(f"{checkpoint.path} is of another recipe and is passed over.")
         return False
 
-    def _warn(self, message: str) -> None:
-        if self.stream:
+    def _warn(self, message: str | None) -> None:
+        if message is not None and self.stream:
             print(f"warning: {message}", file=sys.stderr, flush=True)
 
     # Training and validation.
@@ -493,12 +484,8 @@ class TrainingRun:
             f"best: {BEST}, {best.info['score']:.1%} at step {best.step}, on the validation images that it was chosen "
             "on: a figure to publish needs others"
         )
-        if self.validation.is_chance(best.info["score"]):
-            self.progress.say(
-                f"That is no more than one answer for all images has ({self.validation.chance:.1%}): nothing was "
-                "learned. Start from weights that know something (--start, --model), train for more steps "
-                "(training.epochs), or let the radius rise (attack.eps_warmup_epochs=5)."
-            )
+        if (advice := guards.of_end(best.info["score"], self.validation)) is not None:
+            self.progress.say(advice)
         self.progress.say(f"all in {self.out}")
 
 

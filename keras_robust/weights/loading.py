@@ -123,7 +123,7 @@ def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: An
         infinite=_infinite(tensors),
         parts={"head": naming.head, "stem": naming.stem},
     )
-    there, here = reading.architecture_of(path), architecture_of(model)
+    there, here = reading.declared_architecture(path), architecture_name(model)
     if naming.activations and there and here and there != here:
         raise ValueError(f"{path} holds weights of {there}, whose names {here} shares and whose activations differ")
     if file.normalization is reading.UNKNOWN and not stated:
@@ -239,9 +239,10 @@ def _look_into_h5(path: Any) -> Any:
     return count, (normalization["mean"], normalization["std"]) if len(normalization) == 2 else None
 
 
-def architecture_of(model: keras.Model) -> str | None:
+def architecture_name(model: keras.Layer) -> str | None:
     """The name of the architecture that a model was created as; None of other models."""
-    return next((layer.architecture for layer in model.layers if isinstance(layer, ImageInput)), None)
+    layers = getattr(model, "layers", ())
+    return next((layer.architecture for layer in layers if isinstance(layer, ImageInput)), None)
 
 
 def normalization_of(model: Any) -> Any:

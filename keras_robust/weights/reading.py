@@ -17,7 +17,7 @@ from keras_robust.files import DAMAGE, check_unpacked_sizes
 Rename = Mapping[str, str] | Callable[[str], str | None]
 
 # What stands before the names of a model inside of others, and what compilers and sharding put into the midst of names.
-WRAPPERS = re.compile(r"((module|base_model|model|attacker|net|network|backbone|classifier_model)\.)+")
+WRAPPERS = re.compile(r"((module|base_model|model|attacker|net|network|backbone)\.)+")
 INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 NORMALIZATION = re.compile(
     r"(?:(?:normalize|normalizer|normalization|normalise|preprocess|0)\.)?(?:new_|input_)?(mean|std|mu|sigma)"
@@ -130,9 +130,6 @@ def _renamed(tensors: Mapping[str, np.ndarray], rename: Rename | None) -> dict[s
 def _read_safetensors(path: Any) -> Any:
     import safetensors
 
-    with path.open("rb") as file:
-        if file.read(1) == b"":
-            raise ValueError(f"{path} is not a .safetensors file: it is empty")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -143,7 +140,7 @@ def _read_safetensors(path: Any) -> Any:
     return tensors, _declared(metadata.get(METADATA_KEY), path)
 
 
-def architecture_of(path: Path) -> str | None:
+def declared_architecture(path: Path) -> str | None:
     """The architecture that a file of `save` names; None of other files."""
     if path.suffix != ".safetensors":
         return None

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_robust.files import written_aside
-from keras_robust.weights.loading import NAMINGS, architecture_of, normalization_of
+from keras_robust.weights.loading import NAMINGS, architecture_name, normalization_of
 from keras_robust.weights.reading import ARCHITECTURE_KEY, METADATA_KEY
 
 
@@ -48,7 +48,7 @@ def save(model: Any, path: Any, format: str = "timm") -> None:
     }
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in naming.pack(tensors).items()}
     metadata = {"format": "pt", METADATA_KEY: json.dumps(normalization_of(model))}
-    if (architecture := architecture_of(model)) is not None:
+    if (architecture := architecture_name(model)) is not None:
         metadata[ARCHITECTURE_KEY] = architecture
 
     from safetensors.numpy import save_file

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_robust as kr
 from keras_robust.backend.distribution import Distribution
-from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, load_run, train
+from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, guards, load_run, train
 from keras_robust.recipes.build import build_model
 from keras_robust.recipes.runner import TrainingRun
 from tests.recipes import tiny
@@ -201,6 +203,36 @@ def test_a_run_that_learns_nothing_says_what_to_do(tmp_path, source, capsys):
     said = capsys.readouterr()
     assert "no more than one answer for all" in said.err
     assert "nothing was learned. Start from weights" in said.out
+
+
+def test_classes_in_another_order_are_refused(tmp_path, source):
+    """Of a model that knows its classes, and of a run; a new head has none."""
+    own = kr.models.create(tiny.NAME, 3, 16)
+    kr.models.set_class_names(own, ["1", "0", "2"])
+    own.save(tmp_path / "own.keras")
+    recipe = tiny.recipe(source, f"model.name={tmp_path / 'own.keras'}")
+    with pytest.raises(ValueError, match=r"start\.new must be head .*own\.keras has 1, 0, 2, the data have 0, 1, 2"):
+        train(recipe, tmp_path / "run", verbose=False)
+    guards.check_classes(("a", "b"), ("a", "b"), "")
+    guards.check_classes(None, ("a", "b"), "")
+    with pytest.raises(ValueError, match=r"start\.weights has b, a, the data have a, b"):
+        guards.check_classes(("b", "a"), ("a", "b"), "start.weights")
+
+
+def test_images_on_both_sides_are_warned_of(tmp_path, capsys):
+    """Before the first step, with their number."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(count):
+                path = tmp_path / "data" / split / name / f"{i}.png"
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    shutil.copy(tmp_path / "data/train/cat/3.png", tmp_path / "data/val/dog/copy.png")
+    recipe = tiny.recipe(tmp_path / "data")
+    run = TrainingRun(recipe, tmp_path / "run", (), Distribution())
+    run._look_at_start()
+    assert "1 of the 9 validation images are training images, too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", ["model.pixels=0..1", "model.name=applications:X", "model.name=x.keras"])

@@ -151,7 +151,7 @@ def suppress_naming(name):
 
 
 def test_random_damage(tmp_path):
-    """Bytes changed, cut and doubled in files of all kinds: an error that names the file, or the right weights."""
+    """Bytes changed and cut in files of all kinds: an error that names the file, and no other, where it is noticed."""
     rng = np.random.default_rng(0)
     model = create("isotropic")
     for suffix in (".pt", ".safetensors", ".keras"):
