@@ -168,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds, whole = load(args.address, args.model, file, clients, args.requests)
             marks = "".join(f"{1000 * percentile(seconds, percent):9.1f}" for percent in (50, 95, 99))
             print(f"{clients:8}{len(seconds):10}{len(seconds) / whole:12.1f}{marks}", flush=True)
+        client.close()  # it rested while the others worked, and the server may have let it go; it connects again
         for name, request in malformed().items() if args.malformed else ():
             status, answer = send(client, request)
             refused = 400 <= status < 600 and client.predict_files([file])[0] == 200

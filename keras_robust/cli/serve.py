@@ -37,6 +37,9 @@ passwords and no TLS, and listens to this machine alone: to the world it belongs
 How fast it is, and what it says to malformed requests: keras-robust load-test localhost:8501 flowers photo.jpg"""
 
 
+KEEP_ALIVE = 75  # seconds that a connection may rest between two requests, as of nginx
+
+
 def serve(options: argparse.Namespace) -> None:
     if not (options.path / "assets" / "metadata.json").is_file():
         raise ValueError(
@@ -52,12 +55,13 @@ def serve(options: argparse.Namespace) -> None:
     limits = Limits(options.max_batch, options.max_images, options.max_bytes, options.timeout, options.max_waiting)
     name = options.name or names[-1]
     address = f"http://{options.host}:{options.port}/v1/models/{name}"
-    print(f"{options.path} at {address}:predict", flush=True)
+    print(f"loading {options.path}; then it answers at {address}:predict", flush=True)
     uvicorn.run(
         application(options.path, name, limits, options.info),
         host=options.host,
         port=options.port,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(options.timeout),
     )
 
