@@ -235,12 +235,23 @@ def table(study: Study) -> str:
     return "\n".join(lines)
 
 
+def standard(study: Study) -> Iterable[str]:
+    """The last rung of seed 0 under AutoAttack `standard`."""
+    yield "| model | Linf 4/255 | L2 | L1 |\n|---|---|---|---|"
+    for family, stem in models():
+        rows = [study.row((family, stem, "long", 0), norm) for norm in ("Linf", "L2", "L1")]
+        if all(rows):
+            cells = (f"{100 * share(row, 'robust_to_all'):.1f}" for row in rows if row)
+            yield f"| {title(family, stem)} | {' | '.join(cells)} |"
+
+
 def summary(options: Any) -> None:
     folder = options.results / options.scale
     study = Study(folder)
     figures(study, folder)
     parts = [
-        ("Accuracies in %", [table(study)]),
+        ("Accuracies in %, AutoAttack `short`", [table(study)]),
+        ("AutoAttack `standard`, `long`, seed 0, in %", standard(study)),
         ("(a) Each step of the ladder makes models more robust", ladder(study)),
         ("(b) A ConvStem is more robust, above all to unseen threat models", stems(study)),
         ("(c) More pixels at test time make models more robust, up to a point", resolutions(study)),

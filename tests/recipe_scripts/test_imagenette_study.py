@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import keras
+import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust.models import registry
 from keras_robust.models.vit import ViT
 from tests import scripts
@@ -55,6 +57,25 @@ def test_every_cell_comes_after_what_it_starts_from(study):
     assert len(names) == len(set(names)) == 4 * (5 + 2 * 2)
 
 
+@pytest.mark.parametrize(
+    ("stages", "robust", "to_all"),
+    [
+        (("clean", "apgd-ce", "apgd-t", "fab-t", "square"), "00011", 1),  # standard
+        (("clean", "apgd-ce", "apgd-t"), "00011", 2),  # short
+        (("clean", "apgd-ce"), "00111", 3),
+    ],
+)
+def test_models_are_compared_by_the_same_attacks(study, stages, robust, to_all):
+    """Images that fall without attack, to each attack in turn, and to none: after two attacks two are left."""
+    falls = np.minimum([0, 1, 2, 4, 5], len(stages))
+    nothing = np.zeros(5, int)
+    threat = kr.ThreatModel("Linf", 0.1)
+    result = kr.attacks.AttackResult(threat, 48, stages, falls, nothing, nothing, nothing.astype(float), {}, {})
+    row = study.row(result)
+    assert (row["is_robust"], row["robust"], row["robust_to_all"]) == (robust, robust.count("1"), to_all)
+    assert (row["n"], row["clean"]) == (5, 4)
+
+
 def written(folder, family, stem, stage, seed, robust, sides=()):
     """Results of a cell: `robust` of 100 images under each threat model; `sides` as (resolution, robust)."""
 
@@ -62,7 +83,7 @@ def written(folder, family, stem, stage, seed, robust, sides=()):
         bits = "1" * count + "0" * (100 - count)
         return {
             **{"norm": norm, "eps": eps, "resolution": resolution, "n": 100},
-            **{"clean": min(100, count + 20), "robust": count, "is_robust": bits},
+            **{"clean": min(100, count + 20), "robust": count, "robust_to_all": count - 5, "is_robust": bits},
         }
 
     cell = {
@@ -100,6 +121,7 @@ def test_verdicts_of_known_numbers(figures, tmp_path, capsys):
     assert "ViT, PatchStem, 48 -> 96 px: +39.0 points" in said
     assert "not below 48 px up to 96 px" in said
     assert "ViT: the ConvStem decays later" in said
+    assert "| ViT, ConvStem | 25.0 | 43.0 | 32.0 |" in said
     assert "| ViT, ConvStem | long | 51.0 (50.0, 51.0, 52.0) | 31.0 (30.0, 31.0, 32.0) |" in said
     for name in ("ladder", "stems", "resolution"):
         assert (folder / f"{name}.svg").stat().st_size > 1000
