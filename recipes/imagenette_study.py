@@ -177,7 +177,7 @@ def located(data: Path, part: str) -> str:
 
 
 def train(cell: Cell, scale: Scale, data: Path | None, runs: Path) -> None:
-    """Train a cell to its end, and note whether training broke, and how long it took but for sessions that were killed."""
+    """Train a cell to its end; note whether training broke, and how long it took but for sessions that were killed."""
     from keras_robust import recipes
     from keras_robust.files import write_text
 

@@ -1,7 +1,7 @@
 """Adaptation of any image classifier: pixels in [0, 1] in, logits out, and a head for other classes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +130,7 @@ def adapted(
     Raises:
         ValueError: no such model, or `adapt` needs what was not given.
         ImportError: keras-hub is not installed.
+        OSError: what is missing cannot be downloaded.
 
     Example:
         >>> net = kr.models.adapted("applications:MobileNetV2", num_classes=5, pretrained=False)
@@ -139,10 +140,10 @@ def adapted(
     if pixels is not None and not name.endswith(KERAS_FILE):
         raise ValueError(f"pixels must be left out for {name}, which tells them; received {pixels!r}.")
     if name.startswith(APPLICATIONS):
-        net = application(name.removeprefix(APPLICATIONS))(weights="imagenet" if pretrained else None)
+        net = _fetched(name, application(name.removeprefix(APPLICATIONS)), weights="imagenet" if pretrained else None)
         pixels = None if takes_bytes(net) else name
     elif name.startswith(HUB):
-        net = _from_hub(name.removeprefix(HUB), pretrained)
+        net = _fetched(name, _hub().from_preset, name.removeprefix(HUB), load_weights=pretrained)
     elif name.endswith(KERAS_FILE):
         net = keras_archive.load(name)
     else:
@@ -153,12 +154,20 @@ def adapted(
     return adapt(net, pixels, num_classes=None if kept else num_classes)
 
 
-def _from_hub(preset: str, pretrained: bool) -> keras.Model:
+def _fetched(name: str, make: Callable[..., keras.Model], *arguments: Any, **options: Any) -> keras.Model:
+    try:
+        return make(*arguments, **options)
+    except Exception as error:  # Keras and the Hub have no class of their own for what a download may end in
+        raise OSError(f"{name} cannot be had: {' '.join(str(error).split())[:300]}") from error
+
+
+def _hub() -> Any:
+    """KerasHub's image classifiers."""
     try:
         import keras_hub
     except ImportError as error:
         raise ImportError(f"hub: models need {error.name}: pip install keras-hub") from error
-    return keras_hub.models.ImageClassifier.from_preset(preset, load_weights=pretrained)
+    return keras_hub.models.ImageClassifier
 
 
 def _as_layer(model: Any) -> keras.Layer:

@@ -168,6 +168,17 @@ def test_models_by_name(tmp_path):
         kr.models.adapted("absent.keras")
 
 
+def test_what_cannot_be_downloaded(monkeypatch):
+    """Keras raises a bare Exception."""
+
+    def without_network(weights):
+        raise Exception("URL fetch failure on https://host/net.h5: None -- Name or service not known")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", without_network)
+    with pytest.raises(OSError, match=r"applications:MobileNetV2 cannot be had: URL fetch failure on https://host"):
+        kr.models.adapted("applications:MobileNetV2")
+
+
 def test_size_is_left_open_where_the_net_allows():
     assert kr.adapt(small(POOL(), layers.Dense(3)), "0..1").input_shape == (None, None, None, 3)
     assert kr.adapt(small(layers.Flatten(), layers.Dense(3)), "0..1").input_shape == (None, 32, 32, 3)
