@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
 import re
 import stat
@@ -41,6 +42,7 @@ DAMAGE = (
 MAX_UNPACKED_BYTES = 32 * 2**30
 # Drawings, digits and weights of zero are packed to a hundredth; kilobytes that unpack to gigabytes are an attack.
 MAX_RATIO = 200
+MAX_TEXT_BYTES = 256 * 2**20
 FREE_BYTES = 64 * 2**20
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would turn line ends
 # What `written_aside` calls its files: machine, process, thread, name.
@@ -120,6 +122,30 @@ def read_file(path: str | os.PathLike, most: int) -> bytes:
             return file.read(most + 1)
     except OSError as error:
         raise ValueError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The UTF-8 text in a regular file of at most `MAX_TEXT_BYTES`.
+
+    Raises:
+        ValueError: no such file, a larger one, or one that is no UTF-8; the message names it.
+    """
+    try:
+        return read_file(path, MAX_TEXT_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{printable(path)} must be text in UTF-8; {error}") from error
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What the JSON in a file says.
+
+    Raises:
+        ValueError: as `read_text`, or it is no JSON; the message names the file.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{printable(path)} must be JSON; {error}") from error
 
 
 def printable(path: str | os.PathLike) -> str:

@@ -24,7 +24,7 @@ SCHEDULES = {
 }
 
 
-def checkpoints(n_iter: int) -> list[int]:
+def step_size_checks(n_iter: int) -> list[int]:
     """Lengths of the intervals between step-size decisions: .22 n iterations, each .03 n fewer, down to .06 n.
 
     Returns:
@@ -38,7 +38,7 @@ def checkpoints(n_iter: int) -> list[int]:
     return due[:n_iter]
 
 
-def even_checkpoints(n_iter: int) -> list[int]:
+def even_step_size_checks(n_iter: int) -> list[int]:
     """The same for intervals of one length, .04 n iterations."""
     length = max(int(0.04 * n_iter), 1)
     return [length if (i + 1) % length == 0 else 0 for i in range(n_iter)]
@@ -87,7 +87,7 @@ class StepSchedule:
 class MomentumRule:
     """Steps with momentum; the step size halves where the loss stops rising. Linf and L2."""
 
-    intervals = staticmethod(checkpoints)
+    intervals = staticmethod(step_size_checks)
 
     def __init__(self, problem: Problem, share: float) -> None:
         self.problem = problem
@@ -129,7 +129,7 @@ class MomentumRule:
 class SparsityRule:
     """Sparse steps without momentum; their sparsity follows that of the best perturbation so far. L1."""
 
-    intervals = staticmethod(even_checkpoints)
+    intervals = staticmethod(even_step_size_checks)
 
     def __init__(self, problem: Problem, share: float) -> None:
         self.problem = problem

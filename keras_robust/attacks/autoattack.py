@@ -1,4 +1,7 @@
-"""AutoAttack: an ensemble of attacks without a parameter to tune, and warnings about its verdict."""
+"""AutoAttack: an ensemble of attacks without a parameter to tune, and warnings about its verdict.
+
+The loop over attacks and the images that are left is that of `suite.py`.
+"""
 
 import warnings
 from dataclasses import replace

@@ -186,6 +186,8 @@ def finish(reports: Mapping[str, "Report"], out: Path | None) -> None:
     for name, report in reports.items():
         for warning in report.warnings:
             print(f"warning: {name}: {warning}")
+        if report.settings.images.note:
+            print(f"note: {name}: {report.settings.images.note}")
         if report.images.skipped:
             print(f"skipped {len(report.images.skipped)} images that could not be read:")
             print("\n".join(f"  {reason}" for reason in report.images.skipped))

@@ -134,7 +134,7 @@ def facts_of_run(folder: Path) -> dict[str, Any]:
     """Threat model and resolution of a training run."""
     import keras_robust as kr
 
-    recipe = kr.recipes.Recipe.from_json((folder / "recipe.json").read_text())
+    recipe = kr.recipes.Recipe.load(folder / "recipe.json")
     trained = None if recipe.attack.kind == "none" else kr.ThreatModel(recipe.attack.norms[0], recipe.attack.eps[0])
     resolution = recipe.evaluation.resolution or recipe.data.resolution_at(recipe.training.epochs)
     return {"threat": trained, "resolution": resolution}

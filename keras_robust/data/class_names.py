@@ -1,20 +1,21 @@
-"""Names of classes: read from a file, and matched between a data set and a model."""
+"""Classes: the order of their names (10 after 2), names read from a file and matched between data and a model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
+
+from keras_robust.files import read_text
 
 LISTED = 10  # names in a message
 
 
-def ordered(names: Iterable[str]) -> list[str]:
+def label_order(names: Iterable[str]) -> list[str]:
     """Class names in the order of their labels: as numbers where all are whole numbers, else by name.
 
     Example:
-        >>> ordered(["10", "9", "2"]), ordered(["10", "9", "cat"])
+        >>> label_order(["10", "9", "2"]), label_order(["10", "9", "cat"])
         (['2', '9', '10'], ['10', '9', 'cat'])
     """
     names = list(names)
@@ -37,7 +38,7 @@ def read_class_names(source: Sequence[str] | str | PathLike) -> list[tuple[str, 
             with "index" is a header.
     """
     if isinstance(source, (str, PathLike)):
-        lines = [line.rstrip("\r").split("\t") for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
+        lines = [line.rstrip("\r").split("\t") for line in read_text(source).split("\n") if line]
         if lines and lines[0][0] == "index":
             lines = lines[1:]
         names = [tuple(line) for line in lines]

@@ -142,6 +142,7 @@ def evaluate(
             matched_by=selection.matched_by,
             crop_pct=crop_pct,
             interpolation=interpolation,
+            note=dataset.note,
         ),
         resolutions=tuple(resolutions),
         threats=tuple(ThreatSettings(t.norm, t.eps, settings_of(suite.attacks)) for t, suite in worker.suites.items()),

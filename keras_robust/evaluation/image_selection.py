@@ -15,6 +15,7 @@ from keras_robust.checks import check_count
 from keras_robust.data import Source, source
 from keras_robust.data.class_names import match_classes, read_class_names
 from keras_robust.data.sources.splits import HELD_OUT
+from keras_robust.files import read_text
 from keras_robust.progress import ProgressLine
 
 LISTED = 10  # names in a message
@@ -133,7 +134,7 @@ def is_imagenet(dataset: Source) -> bool:
 
 
 def _listed(dataset: Source, path: Path) -> list[int]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"image_list must name images; {path} is empty.")
     places = {dataset.identifier(index): index for index in range(len(dataset))}

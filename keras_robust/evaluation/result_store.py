@@ -1,7 +1,6 @@
 """Result store: what a long evaluation has found so far, one small file per batch, each replaced as a whole."""
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,7 +11,8 @@ import numpy as np
 
 from keras_robust.evaluation.image_selection import Selection
 from keras_robust.evaluation.settings import EvaluationSettings
-from keras_robust.files import write_text, written_aside
+from keras_robust.files import read_json, write_text, written_aside
+from keras_robust.npz import read_arrays
 from keras_robust.threat import ThreatModel
 
 FOLDER = "state"
@@ -143,6 +143,13 @@ class BatchResult:
                 getattr(cell, kind)[name] = array.item()
             else:
                 getattr(cell, kind)[name] = array
+        counts = {
+            len(each)
+            for cell in result.cells
+            for each in (cell.perturbation_norm, cell.adversarial_prediction, *cell.misclassified.values())
+        }
+        if counts != {len(result.prediction)}:
+            raise ValueError(f"its arrays are of {sorted({*counts, len(result.prediction)})} images")
         return result
 
 
@@ -225,16 +232,20 @@ class ResultStore:
 
 def read_settings(folder: Path) -> EvaluationSettings:
     path = folder / "settings.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no state of an evaluation: there is no {path.name}.")
     try:
-        return EvaluationSettings.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no state of an evaluation: there is no {path.name}.") from None
+        return EvaluationSettings.from_json(read_json(path))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not readable ({error}): remove {folder} to start anew.") from error
 
 
 def read_images(folder: Path) -> Images:
-    return Images.from_arrays(read_arrays(folder / IMAGES))
+    path = folder / IMAGES
+    try:
+        return Images.from_arrays(read_arrays(path))
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: {error} is missing.") from error
 
 
 def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
@@ -243,21 +254,8 @@ def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
         return None
     try:
         return BatchResult.from_arrays(read_arrays(path))
-    except KeyError as error:
-        raise ValueError(f"{path} is damaged ({error} is missing): what it held must be done again.") from error
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file.
-
-    Raises:
-        ValueError: the file is missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is missing or damaged ({error}): what it held must be done again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): remove it, and what it held is done again.") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -16,17 +16,17 @@ from keras_robust.evaluation.result_store import (
     BatchResult,
     Grid,
     Images,
-    read_arrays,
     write_arrays,
 )
 from keras_robust.evaluation.settings import EvaluationSettings
-from keras_robust.files import write_text
+from keras_robust.files import read_json, write_text
+from keras_robust.npz import read_arrays
 from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
 PER_IMAGE = ("misclassified_at", "prediction", "adversarial_prediction", "perturbation_norm")
 SCHEMA = "keras_robust.evaluation"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RADII_NOTE = (
     "The radii do not change with the resolution. A pixel may move by the same amount at any size under Linf; the L2 "
     "and L1 norms add up over pixels, so that their radii become weaker threats as images grow, and stronger as they "
@@ -158,6 +158,14 @@ class Report:
         write_text(path, json.dumps(self._summary(), indent=2, ensure_ascii=False) + "\n")
         return path
 
+    def saw_same_images(self, other: "Report") -> bool:
+        """Whether two models met the same images under the same labels in the same order, so that a paired test may
+        be made.
+        """
+        return all(
+            list(getattr(self.images, name)) == list(getattr(other.images, name)) for name in ("digest", "label")
+        )
+
     @classmethod
     def load(cls, path: str | PathLike) -> "Report":
         """Read a `report.json` and the `per_image.npz` and `gallery.npz` beside it.
@@ -168,13 +176,20 @@ class Report:
         path = Path(path)
         path = path / "report.json" if path.is_dir() else path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content.get("schema") != SCHEMA or content.get("schema_version") != SCHEMA_VERSION:
                 found = f"{content.get('schema')!r} version {content.get('schema_version')!r}"
                 raise ValueError(f"accepted is {SCHEMA!r} version {SCHEMA_VERSION}, received {found}")
-            return cls._from(content, *(read_arrays(path.with_name(name)) for name in ("per_image.npz", "gallery.npz")))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read as a report: {error!r}") from error
+            arrays, pictures = (read_arrays(path.with_name(name)) for name in ("per_image.npz", "gallery.npz"))
+            report = cls._from(content, arrays, pictures)
+            summary = json.loads(json.dumps(report._summary()))
+            for part in ("results", "union"):
+                if content[part] != summary[part]:
+                    raise ValueError(f"its {part} are not those of the images in per_image.npz")
+            return report
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"{path} cannot be read as a report: {reason}") from error
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: getattr(self.images, name) for name in ("index", "label", "digest", "name")}

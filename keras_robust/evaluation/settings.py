@@ -40,6 +40,7 @@ class ImageSettings:
         matched_by: how their classes were matched to the model's outputs: by "name", or by "order" or "number".
         crop_pct: resolution over the shorter side that the images are resized to.
         interpolation: "bicubic" or "bilinear".
+        note: what the data set says of how its split came about, "" if nothing.
     """
 
     n_examples: int
@@ -49,6 +50,7 @@ class ImageSettings:
     matched_by: str
     crop_pct: float
     interpolation: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,10 @@ class Format:
     def write(self, model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str) -> None:
         importlib.import_module(f"keras_robust.export.{self.writer}").write(model, path, metadata, dtype)
 
-    def load(self, path: Path) -> Any:
+    def load(self, path: Path, pixels: Any = None) -> Any:
         """A model to evaluate, from float images in [0, 1] to logits; see `loading.load_model`."""
         module, _, name = self.loader.partition(":")
-        return getattr(importlib.import_module(f"keras_robust.export.{module}"), name)(path)
+        return getattr(importlib.import_module(f"keras_robust.export.{module}"), name)(path, pixels)
 
 
 FORMATS = {

@@ -2,12 +2,14 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_robust.export import model_card
 from keras_robust.export.metadata import ExportMetadata, attach
 from keras_robust.export.runtimes import ZIP_FOLDER
+from keras_robust.models import adapt
 from keras_robust.weights import keras_archive
 
 
@@ -18,12 +20,15 @@ def write(model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str =
             archive.writestr(ZIP_FOLDER + name, text)
 
 
-def load(path: Path) -> keras.Model:
-    """The model of a .keras file; of a saved `AdversarialModel` the one that it trains."""
+def load(path: Path, pixels: Any = None) -> keras.Model:
+    """The model of a .keras file; of a saved `AdversarialModel` the one that it trains.
+
+    With `pixels` it is of other origin: see `keras_robust.adapt`.
+    """
     model = keras_archive.load(path)
     inner = getattr(model, "model", None)
     model = inner if isinstance(inner, keras.Model) else model
     with zipfile.ZipFile(path) as archive:
         name = ZIP_FOLDER + model_card.METADATA
         attach(model, archive.read(name).decode() if name in archive.namelist() else None)
-    return model
+    return model if pixels is None else adapt(model, pixels)

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_robust import models, weights
 from keras_robust.export.formats import FORMATS
+from keras_robust.files import DAMAGE
 
 
 def load_model(
@@ -25,7 +26,8 @@ def load_model(
             download.
         path: weights for a preset or an architecture; see `keras_robust.weights.load`.
         num_classes, input_size, normalization: of an architecture; see `keras_robust.models.create`.
-        pixels: what a `.keras` file of other origin takes, to be adapted: see `keras_robust.adapt`.
+        pixels: what a file of other origin takes: see `keras_robust.adapt`. Needed for those that this package did not
+            export, but for `.keras` files that tell it.
 
     Raises:
         ValueError: there is no such model, it cannot be read, or its weights are missing.
@@ -44,17 +46,17 @@ def load_model(
         return model
     model = str(model)
     path_of_model = Path(model)
-    if pixels is not None and path_of_model.suffix != ".keras":
-        raise ValueError(f"pixels is for .keras files of other origin; received {pixels!r} for {model}.")
     for row in FORMATS.values():
         if row.artefact.is_at(path_of_model):
             try:
-                loaded = row.load(path_of_model)
-            except (ValueError, OSError, TypeError, KeyError) as error:
-                raise ValueError(f"{model} cannot be read as {row.described}: {error}") from error
-            return loaded if pixels is None else models.adapt(loaded, pixels)
+                return row.load(path_of_model, pixels)
+            except DAMAGE as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"{model} cannot be read as {row.described}: {reason}") from error
         if row.suffix and path_of_model.suffix == row.suffix:
             raise ValueError(f"model: there is no file {model}")
+    if pixels is not None:
+        raise ValueError(f"pixels is for files of other origin; received {pixels!r} for {model}.")
     if models.is_foreign(model):
         built = models.adapted(model, pretrained=path is None)
         if path is not None:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from keras_robust.files import read_json
 from keras_robust.threat import ThreatModel
 
 SCHEMA_VERSION = 1
@@ -133,7 +133,7 @@ def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
         return ()
     if isinstance(report, (str, PathLike)):
         try:
-            report = json.loads(Path(report).read_text(encoding="utf-8"))["results"]
+            report = read_json(report)["results"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"report must be the report.json of an evaluation; received {str(report)!r}.") from error
     rows = _rows_of_report(report) if hasattr(report, "results") else report

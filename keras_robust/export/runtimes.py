@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.types import Tensor
-
 
 def threads() -> Any:
     """Threads for the runtimes that read no environment of their own; 0: all cores."""
@@ -31,11 +29,16 @@ class Artefact:
         suffix: what its path ends in; empty for a folder.
         runtime: the package that runs it, which is all that it needs.
         differentiable: whether gradients can be had from it.
+        input_size: height and width that it takes, None where they are open.
+        channels_first: whether it takes (batch, channels, height, width), as files of other origin may: a call turns
+            the images.
     """
 
     suffix: str
     runtime: str
     differentiable = False
+    input_size: tuple[int, int] | None = None
+    channels_first = False
 
     @classmethod
     def is_at(cls, path: Any) -> Any:
@@ -45,16 +48,30 @@ class Artefact:
     def __init__(self, path: Any) -> None:
         self.path = Path(path)
 
-    def __call__(self, images: Tensor) -> Any:
+    def __call__(self, images: Any) -> Any:
         """Logits (batch, classes) of float images (batch, height, width, 3) in [0, 1], both numpy."""
         raise NotImplementedError
 
-    def predict(self, images: Tensor) -> Any:
+    def predict(self, images: Any) -> Any:
         """All outputs of uint8 images (batch, height, width, 3), as a dict of arrays."""
         raise NotImplementedError
 
+    def _look_at_input(self, shape: Any) -> None:
+        """Takes layout and size from the shape of the input, in which sizes left open are no positive integers."""
+        if len(shape) != 4:
+            raise ValueError(f"it must take one batch of images, of four axes; its input has the shape {list(shape)}")
+        self.channels_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
+        height, width = shape[2:] if self.channels_first else shape[1:3]
+        if all(isinstance(side, int) and side > 0 for side in (height, width)):
+            self.input_size = (height, width)
+
+    def _laid_out(self, images: Any) -> Any:
+        return np.ascontiguousarray(np.moveaxis(images, 3, 1)) if self.channels_first else images
+
     def documents(self) -> Any:
-        """The texts inside, by file name: metadata.json, class_names.txt, model_card.md."""
+        """The texts inside, by file name: metadata.json, class_names.txt, model_card.md; none in other people's."""
+        if not zipfile.is_zipfile(self.path):
+            return {}
         with zipfile.ZipFile(self.path) as archive:
             names = [name for name in archive.namelist() if name.startswith(ZIP_FOLDER)]
             return {name.removeprefix(ZIP_FOLDER): archive.read(name).decode() for name in names}
@@ -79,10 +96,10 @@ class SavedModelArtefact(Artefact):
         self._loaded = tf.saved_model.load(str(path))
         self._signatures, self._tf = self._loaded.signatures, tf
 
-    def __call__(self, images: Tensor) -> Any:
+    def __call__(self, images: Any) -> Any:
         return self._signatures["logits"](images=self._tf.constant(images))["logits"].numpy()
 
-    def predict(self, images: Tensor) -> Any:
+    def predict(self, images: Any) -> Any:
         return self._outputs("serving_default", self._tf.constant(images))
 
     def predict_files(self, files: Any) -> Any:
@@ -90,7 +107,7 @@ class SavedModelArtefact(Artefact):
         encoded = self._tf.constant(files)
         return {**self._outputs("jpeg", encoded), **self._outputs("preprocess", encoded)}
 
-    def _outputs(self, signature: Any, images: Tensor) -> Any:
+    def _outputs(self, signature: Any, images: Any) -> Any:
         return {name: value.numpy() for name, value in self._signatures[signature](images=images).items()}
 
     def documents(self) -> Any:
@@ -109,11 +126,17 @@ class ONNXArtefact(Artefact):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        (taken, *more), outputs = self._session.get_inputs(), self._session.get_outputs()
+        if more or taken.type != "tensor(float)":
+            raise ValueError(f"it must take one batch of float images; it takes {len(more) + 1} inputs, {taken.type}")
+        self._look_at_input(taken.shape)
+        self._input = taken.name
+        self._output = _the_logits([output.name for output in outputs])
 
-    def __call__(self, images: Tensor) -> Any:
-        return self._session.run(["logits"], {"images": images})[0]
+    def __call__(self, images: Any) -> Any:
+        return self._session.run([self._output], {self._input: self._laid_out(images)})[0]
 
-    def predict(self, images: Tensor) -> Any:
+    def predict(self, images: Any) -> Any:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, {"images": images.astype(np.float32) / 255})))
 
@@ -130,15 +153,29 @@ class LiteRTArtefact(Artefact):
         super().__init__(path)
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(path), num_threads=threads() or os.cpu_count())
-        self._logits = interpreter.get_signature_runner("logits")
-        self._serve = interpreter.get_signature_runner("serving_default")
+        self._interpreter = Interpreter(str(path), num_threads=threads() or os.cpu_count())
+        signatures = self._interpreter.get_signature_list()
+        if "logits" in signatures:
+            self._logits = self._interpreter.get_signature_runner("logits")
+            self._input, self._output = "images", "logits"
+        elif len(signatures) == 1:
+            ((name, sides),) = signatures.items()
+            self._logits = self._interpreter.get_signature_runner(name)
+            if len(sides["inputs"]) != 1:
+                raise ValueError(f"it must take one batch of images; it takes {sides['inputs']}")
+            self._input, self._output = sides["inputs"][0], _the_logits(sides["outputs"])
+        else:
+            raise ValueError(f"it must have the signature 'logits', or one alone; it has {list(signatures)}")
+        taken = self._logits.get_input_details()[self._input]
+        if taken["dtype"] is not np.float32:
+            raise ValueError(f"it must take float32 images; it takes {np.dtype(taken['dtype'])}")
+        self._look_at_input([int(side) for side in taken.get("shape_signature", taken["shape"])])
 
-    def __call__(self, images: Tensor) -> Any:
-        return self._logits(images=images)["logits"]
+    def __call__(self, images: Any) -> Any:
+        return self._logits(**{self._input: self._laid_out(images)})[self._output]
 
-    def predict(self, images: Tensor) -> Any:
-        return self._serve(images=images)
+    def predict(self, images: Any) -> Any:
+        return self._interpreter.get_signature_runner("serving_default")(images=images)
 
 
 class KerasArtefact(Artefact):
@@ -155,12 +192,19 @@ class KerasArtefact(Artefact):
         self._keras = keras
         self._model = keras.models.load_model(path, compile=False)
 
-    def __call__(self, images: Tensor) -> Any:
+    def __call__(self, images: Any) -> Any:
         return self._keras.ops.convert_to_numpy(self._model.predict_on_batch(images))
 
-    def predict(self, images: Tensor) -> Any:
+    def predict(self, images: Any) -> Any:
         logits = self(images.astype(np.float32) / 255)
         return {"probabilities": self._keras.ops.convert_to_numpy(self._keras.ops.softmax(logits))}
+
+
+def _the_logits(outputs: Any) -> Any:
+    """The output that is called so, or the only one."""
+    if "logits" not in outputs and len(outputs) != 1:
+        raise ValueError(f"it must have the output 'logits', or one alone; it has {list(outputs)}")
+    return "logits" if "logits" in outputs else outputs[0]
 
 
 ARTEFACTS = {
@@ -211,7 +255,7 @@ def _answer(artefact: Any, request: Any, folder: Any) -> Any:
     return {"strings": {name: value.tolist() for name, value in texts.items()}}
 
 
-def _seconds(artefact: Any, images: Tensor) -> Any:
+def _seconds(artefact: Any, images: Any) -> Any:
     start = time.perf_counter()
     artefact(images)
     return time.perf_counter() - start

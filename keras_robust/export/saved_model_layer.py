@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_robust import backend
-from keras_robust.export.metadata import attach
+from keras_robust.export.origin import normalized, range_of
 from keras_robust.types import Tensor
 
 
@@ -22,7 +22,7 @@ class SavedModelLayer(keras.layers.Layer):
 
     ENDPOINTS = ("logits", "serve", "serving_default")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pixels: Any = None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 f"{path} is a SavedModel, which runs on the TensorFlow backend only; KERAS_BACKEND is "
@@ -40,13 +40,13 @@ class SavedModelLayer(keras.layers.Layer):
             raise ValueError(f"{path} cannot be used as a SavedModel: {errors[-1]}")
         self.endpoint = endpoint
         metadata = path / "assets" / "metadata.json"
-        attach(self, metadata.read_text(encoding="utf-8") if metadata.is_file() else None)
+        self._taken = range_of(self, metadata.read_text(encoding="utf-8") if metadata.is_file() else None, pixels)
         self.differentiable = backend.active.saved_function_is_differentiable(
             self._inner.call_endpoint_fn, self._logits
         )
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        return self._logits(self._inner(x))
+        return self._logits(self._inner(normalized(x, self._taken)))
 
     def _logits(self, outputs: Any) -> Tensor:
         if isinstance(outputs, dict):
@@ -54,7 +54,3 @@ class SavedModelLayer(keras.layers.Layer):
                 raise ValueError(f"the signature {self.endpoint!r} must have the output 'logits'; it has {[*outputs]}.")
             outputs = outputs.get("logits", next(iter(outputs.values())))
         return outputs
-
-
-def load(path: Path) -> SavedModelLayer:
-    return SavedModelLayer(path)

@@ -51,6 +51,23 @@ def pixel_range(net: keras.Layer, pixels: Any) -> PixelRange:
                 "'applications:NAME' or (mean, std); received None."
             )
         return PixelRange(*told)
+    chosen = stated_range(pixels)
+    stated = (chosen.mean, chosen.std)
+    by_name = isinstance(pixels, str) and pixels.startswith(APPLICATIONS)
+    if not by_name and told is not None and not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(stated, told)):
+        raise ValueError(
+            f"pixels must be what the model tells, or left out: it begins with a rescaling, or has a preprocessor, for "
+            f"mean {told[0]} and standard deviation {told[1]} of pixels in [0, 1]; received {pixels!r}."
+        )
+    return chosen
+
+
+def stated_range(pixels: Any) -> PixelRange:
+    """The range that `pixels` states: see `keras_robust.adapt`.
+
+    Raises:
+        ValueError: it states none.
+    """
     if isinstance(pixels, str) and pixels.startswith(APPLICATIONS):
         return _of_application(pixels.removeprefix(APPLICATIONS))
     if isinstance(pixels, str):
@@ -59,19 +76,12 @@ def pixel_range(net: keras.Layer, pixels: Any) -> PixelRange:
                 f"pixels must be one of {', '.join(map(repr, PIXELS))}, 'applications:NAME' or (mean, std); received "
                 f"{pixels!r}."
             )
-        chosen = PIXELS[pixels]
-    else:
-        try:
-            mean, std = pixels
-            chosen = np.asarray(mean, "float64"), np.asarray(std, "float64")
-        except (TypeError, ValueError):
-            raise ValueError(f"pixels must be a name or a pair (mean, std); received {pixels!r}.") from None
-    if told is not None and not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(chosen, told)):
-        raise ValueError(
-            f"pixels must be what the model tells, or left out: it begins with a rescaling, or has a preprocessor, for "
-            f"mean {told[0]} and standard deviation {told[1]} of pixels in [0, 1]; received {pixels!r}."
-        )
-    return PixelRange(*chosen)
+        return PixelRange(*PIXELS[pixels])
+    try:
+        mean, std = pixels
+        return PixelRange(np.asarray(mean, "float64"), np.asarray(std, "float64"))
+    except (TypeError, ValueError):
+        raise ValueError(f"pixels must be a name or a pair (mean, std); received {pixels!r}.") from None
 
 
 def _told_by(net: keras.Layer) -> tuple[Any, Any] | None:

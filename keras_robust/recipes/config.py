@@ -4,9 +4,11 @@ import hashlib
 import json
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from os import PathLike
 from typing import Any, cast
 
 from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
+from keras_robust.files import printable, read_text
 from keras_robust.models import is_foreign, names
 from keras_robust.norms import NORMS
 from keras_robust.training.objectives import OBJECTIVES
@@ -334,9 +336,22 @@ class Recipe:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a recipe must be JSON; {error}") from None
         return _build(cls, values, "recipe")
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Recipe":
+        """The recipe in a file, such as the `recipe.json` of a run.
+
+        Raises:
+            ValueError: as `from_json`; the message names the file.
+        """
+        text = read_text(path)
+        try:
+            return cls.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{printable(path)}: {error}") from error
 
     def fingerprint(self) -> str:
         """A hash of what decides the weights; data may move to another folder."""

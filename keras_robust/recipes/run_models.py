@@ -1,6 +1,5 @@
 """The models of a training run: written, and read from its checkpoints."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_robust import models
-from keras_robust.files import written_aside
+from keras_robust.files import read_json, written_aside
 from keras_robust.recipes import checkpoints
 from keras_robust.recipes.build import build_model, build_trainer
 from keras_robust.recipes.config import Recipe
@@ -38,7 +37,12 @@ def best_weights(trainer: Any, checkpoint: Any) -> Any:
 def class_names_of_run(folder: str | PathLike | None) -> tuple[str, ...] | None:
     """The names of the classes that a run was trained on; None of what is no run's folder."""
     path = None if folder is None else Path(folder) / CLASS_NAMES
-    return tuple(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    names = read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} must hold a list of names.")
+    return tuple(names)
 
 
 def load_run(folder: Any, which: str = "best") -> Any:
@@ -63,7 +67,7 @@ def load_run(folder: Any, which: str = "best") -> Any:
         raise ValueError(f"which must be 'best', 'last' or 'ema'; received {which!r}.")
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"folder must be that of a training run, with a recipe.json; received {str(folder)!r}.")
-    recipe = Recipe.from_json((folder / "recipe.json").read_text())
+    recipe = Recipe.load(folder / "recipe.json")
     kept = checkpoints.CheckpointFolder(folder / "checkpoints")
     latest = kept.latest(lambda c: c.info.get("fingerprint") == recipe.fingerprint())
     checkpoint = kept.best() if which == "best" else latest and latest[0]

@@ -253,7 +253,7 @@ class TrainingRun:
         """Writes the recipe into the folder, and refuses one that holds another."""
         path = self.out / "recipe.json"
         if path.exists():
-            there = Recipe.from_json(path.read_text())
+            there = Recipe.load(path)
             if there.fingerprint() != self.recipe.fingerprint():
                 raise ValueError(
                     f"out must be a new folder, or that of a run of the same recipe; {self.out} holds "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,9 +29,6 @@ from keras_robust.training.objectives import AdversarialCrossEntropy
 from keras_robust.training.optimizer import of_any_backend
 from keras_robust.training.schedules import PerUpdate
 from keras_robust.types import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -331,7 +328,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         return (x_adv, x) if self.objective.paired else x_adv, y, sample_weight
 
     def _update_averages(self) -> None:
-        """Moves the averages towards the weights, after an update."""
+        """Moves the averages (EMA) towards the weights; each backend's `train_step` calls it after an update."""
         if self.ema_decay is None:
             return
         updated = ops.equal(self.counter % self._micro_batches(), 0)

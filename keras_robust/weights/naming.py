@@ -1,4 +1,7 @@
-"""Names and layouts of tensors in PyTorch state dicts, from the paths of Keras variables."""
+"""Names and layouts of tensors in PyTorch state dicts, from the paths of Keras variables.
+
+The rules of each family of models are in the file that is called after it: `convnext.py`, `vit.py`, ...
+"""
 
 import re
 from collections.abc import Callable

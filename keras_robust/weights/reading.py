@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.files import DAMAGE, check_unpacked_sizes
+from keras_robust.files import DAMAGE, check_unpacked_sizes, read_json
 
 Rename = Mapping[str, str] | Callable[[str], str | None]
 
@@ -26,7 +26,6 @@ NUMBERS = {"mu": "mean", "sigma": "std"}
 # Parts of a sequence of normalisation and net.
 IN_SEQUENCE = re.compile(r"1\.")
 MAX_NESTING = 16
-MAX_INDEX_BYTES = 64 * 2**20
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
 INDEX = ".index.json"
 # Buffers that follow from the architecture, and counters of no use in inference.
@@ -82,9 +81,7 @@ def _read_one(path: Path, entry: Any) -> Any:
 def _read_shards(path: Path, entry: Any) -> Any:
     """The tensors of all files that an index lists, which lie beside it."""
     try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise ValueError(f"it has more than {MAX_INDEX_BYTES:,} bytes")
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(path)["weight_map"]
         names = sorted(set(places.values()), key=str)
     except DAMAGE as error:
         raise ValueError(f"{path} is not an index of weights: {str(error) or type(error).__name__}") from error

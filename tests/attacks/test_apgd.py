@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 import keras_robust as kr
-from keras_robust.attacks.apgd import checkpoints
+from keras_robust.attacks.apgd import step_size_checks
 from tests.attacks import reference
 
 SHAPE = (4, 5, 3)
@@ -114,11 +114,11 @@ def test_shrinking_schedule_finds_nothing_outside_of_the_ball(returns, n_iter):
 
 def test_checkpoints_shrink_as_published():
     # n = 100: 22, then 3 fewer each, never below 6 (Croce & Hein 2020, section 3.1).
-    ends = np.flatnonzero(checkpoints(100)) + 1
+    ends = np.flatnonzero(step_size_checks(100)) + 1
     assert ends.tolist() == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert [length for length in checkpoints(100) if length] == [22, 19, 16, 13, 10, 7, 6, 6]
-    assert checkpoints(1) == [1]
-    assert checkpoints(3) == [1, 1, 1]
+    assert [length for length in step_size_checks(100) if length] == [22, 19, 16, 13, 10, 7, 6, 6]
+    assert step_size_checks(1) == [1]
+    assert step_size_checks(3) == [1, 1, 1]
 
 
 def test_is_deterministic_and_independent_of_the_batch():

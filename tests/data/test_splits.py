@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_robust import data
-from keras_robust.data.class_names import ordered
+from keras_robust.data.class_names import label_order
 from keras_robust.data.sources.splits import files_of
 
 
@@ -87,8 +87,8 @@ def test_stray_folders_are_named(stray):
 
 
 def test_numbers_are_ordered_as_numbers():
-    assert ordered(map(str, range(12))) == [str(i) for i in range(12)]
-    assert ordered(["10", "9", "n9"]) == ["10", "9", "n9"]
+    assert label_order(map(str, range(12))) == [str(i) for i in range(12)]
+    assert label_order(["10", "9", "n9"]) == ["10", "9", "n9"]
     names = [f"{i}/x.png" for i in (0, 1, 10, 11, 2, 3)]
     assert list(counts(names, None)) == ["0", "1", "2", "3", "10", "11"]
 

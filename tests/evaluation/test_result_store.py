@@ -69,7 +69,7 @@ def test_settings_that_went_through_a_file_are_the_same(tmp_path):
 def test_damaged_files_are_named(tmp_path):
     store = ResultStore(SETTINGS, tmp_path)
     (tmp_path / "state" / "32px-00000.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(ValueError, match=r"32px-00000\.npz is missing or damaged"):
+    with pytest.raises(ValueError, match=r"32px-00000\.npz is damaged"):
         store.read(32, 0)
     np.savez(tmp_path / "state" / "32px-00001.npz", other=np.zeros(2))
     with pytest.raises(ValueError, match=r"32px-00001\.npz is damaged"):

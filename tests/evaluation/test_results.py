@@ -21,7 +21,7 @@ def test_files_are_read_back(tmp_path):
     first = report(100, skipped=["x.png cannot be read"], attack_warnings=["Few classes: ..."])
     write(first, tmp_path)
     content = json.loads((tmp_path / "report.json").read_text())
-    assert (content["schema"], content["schema_version"]) == ("keras_robust.evaluation", 3)
+    assert (content["schema"], content["schema_version"]) == ("keras_robust.evaluation", 4)
     cell = content["results"][2]
     assert (cell["norm"], cell["eps"], cell["resolution"], cell["n_examples"]) == ("L2", 0.5, 32, N)
     assert cell["n_correct_after"] == {"clean": 150, "apgd-ce": 100}
@@ -44,8 +44,8 @@ def test_files_are_read_back(tmp_path):
 def test_what_is_no_report(tmp_path):
     write(report(100), tmp_path)
     path = tmp_path / "report.json"
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
-    with pytest.raises(ValueError, match=r"report\.json cannot be read as a report: .*version 3, received .*version 1"):
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 1'))
+    with pytest.raises(ValueError, match=r"report\.json cannot be read as a report: .*version 4, received .*version 1"):
         Report.load(tmp_path)
     path.write_text("{")
     with pytest.raises(ValueError, match="cannot be read as a report"):

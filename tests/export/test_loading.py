@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_saved_model_by_its_logits(model, tmp_path):
     archive.add_endpoint("serve", lambda x: {"probabilities": tf.nn.softmax(model(x))}, spec)
     archive.add_endpoint("logits", lambda x: {"logits": model(x), "features": model.layers[1](x)}, spec)
     archive.write_out(tmp_path / "served", verbose=False)
-    loaded = load_model(tmp_path / "served")
+    loaded = load_model(tmp_path / "served", pixels="0..1")
     assert loaded.endpoint == "logits"
     assert loaded.differentiable is True
     np.testing.assert_allclose(logits(loaded), logits(model), atol=1e-6)
@@ -60,7 +62,7 @@ def test_saved_model_without_gradients_meets_square_alone(model, tmp_path, cut):
     spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
     archive.add_endpoint("logits", lambda x: {"logits": getattr(tf, cut)(model(x) * 1e4)}, spec)
     archive.write_out(tmp_path / "cut", verbose=False)
-    loaded = load_model(tmp_path / "cut")
+    loaded = load_model(tmp_path / "cut", pixels="0..1")
     assert loaded.differentiable is False
     suite = kr.evaluation.attack_suites.attack_suite(loaded, 3, kr.ThreatModel("Linf", 0.1), "standard", 2, 0)
     assert list(suite.attacks) == ["square"]
@@ -106,6 +108,50 @@ def test_exported_models_are_black_boxes(model, tmp_path, form, suffix):
     assert len(loaded.sha256) == 64
     x = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
     np.testing.assert_allclose(logits(loaded, x), logits(model, x), atol=1e-5)
+
+
+def foreign(tmp_path, suffix, channels_first=False):
+    """A classifier of 8-bit pixels that ends in a softmax, as others export it, and its logits for pixels in [0, 1]."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    h = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    h = keras.layers.Dense(3, kernel_initializer="random_normal")(keras.layers.GlobalAveragePooling2D()(h))
+    net = keras.Model(inputs, h)
+    whole = keras.Model(inputs, keras.layers.Softmax()(h))
+    if channels_first:
+        turned = keras.Input((3, 32, 32))
+        whole = keras.Model(turned, whole(keras.layers.Permute((2, 3, 1))(turned)))
+    whole(np.zeros((1, *whole.input_shape[1:]), "float32"))
+    path = tmp_path / f"foreign{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converters
+        whole.export(path, format={".onnx": "onnx", ".tflite": "litert", "": "tf_saved_model"}[suffix], verbose=False)
+    return path, lambda x: logits(net, 255 * x)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exported on TensorFlow")
+@pytest.mark.parametrize(("suffix", "channels_first"), [(".onnx", False), (".onnx", True), (".tflite", False)])
+def test_files_of_other_origin(tmp_path, suffix, channels_first):
+    pytest.importorskip({".onnx": "onnxruntime", ".tflite": "ai_edge_litert"}[suffix])
+    path, expected = foreign(tmp_path, suffix, channels_first)
+    with pytest.raises(ValueError, match=r"foreign.* does not tell what it takes: give pixels, '0\.\.1', '0\.\.255'"):
+        load_model(path)
+    loaded = load_model(path, pixels="0..255")
+    x = np.random.default_rng(1).random((1, 32, 32, 3), dtype="float32")
+    found, expected = logits(loaded, x), expected(x)
+    np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), atol=1e-5)
+    assert loaded.differentiable is False
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exported on TensorFlow")
+def test_saved_models_of_other_origin_must_tell_their_pixels(tmp_path):
+    path, _ = foreign(tmp_path, "")
+    with pytest.raises(ValueError, match="does not tell what it takes: give pixels"):
+        load_model(path)
+    with pytest.raises(ValueError, match="probabilities"):
+        kr.evaluation.evaluate(
+            load_model(path, pixels="0..255"), kr.data.photo_crops("val").sample(4), [kr.ThreatModel("Linf", 0.1)], [32]
+        )
 
 
 class OnHost(keras.layers.Layer):

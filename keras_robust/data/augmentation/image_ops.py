@@ -1,4 +1,4 @@
-"""Operations of the input pipeline on the pixels of one image, with numpy and Pillow.
+"""Crop, flip, erasing and mixing of images, and RandAugment by the functions of `randaugment.py`: numpy and Pillow.
 
 Here rather than in TensorFlow because TensorFlow has no bicubic warp, and takes a pass over the memory for each
 operation where these stay in place. Both release Python's lock while they work, so that threads share the cores.

@@ -1,6 +1,5 @@
 """Images in an .npz file of numpy arrays."""
 
-import math
 import zipfile
 from collections.abc import Sequence
 from os import PathLike
@@ -9,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import Source
-from keras_robust.data.sources.splits import HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, NOTHING_HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_split
 from keras_robust.files import DAMAGE, check_unpacked_sizes
+from keras_robust.npz import read_array
 
 
 class ArrayFile(Source):
@@ -32,7 +32,7 @@ class ArrayFile(Source):
 
     def __init__(self, path: str | PathLike, split: str | None, seed: int = 0) -> None:
         self.path = path
-        images, labels, names, drawn = _read(path, split)
+        images, labels, names, taken, drawn = _read(path, split)
         if (
             images.dtype != np.uint8
             or images.ndim not in (3, 4)
@@ -60,6 +60,8 @@ class ArrayFile(Source):
             chosen = np.sort(np.concatenate([self._drawn(labels, label, split, seed) for label in range(count)]))
             images, labels = images[chosen], labels[chosen]
             self.note = f"no validation part: a fifth of each class is held out as one (seed {seed})"
+        elif split == HELD_OUT and taken in (None, "train"):
+            self.note = NOTHING_HELD_OUT
         self._images = images if images.ndim == 4 else images[..., None]
         self.labels = labels
 
@@ -81,7 +83,7 @@ class ArrayFile(Source):
 
 
 def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
-    """Images, labels, class names or None, and whether the split is still to be drawn."""
+    """Images, labels, class names or None, the split taken, and whether it is still to be drawn."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked_sizes(archive)
@@ -104,34 +106,14 @@ def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:
                 if split == "test":
                     raise ValueError("split must be 'train' or 'val', as it has no x_test; received 'test'")
                 wanted = (("x", "images"), ("y", "labels"))
-            images, labels = (_array(archive, _first(arrays, names)) for names in wanted)
+            images, labels = (read_array(archive, _first(arrays, names)) for names in wanted)
             names = None
             if "class_names" in arrays:
-                names = [str(name) for name in _array(archive, arrays["class_names"]).reshape(-1)]
+                names = [str(name) for name in read_array(archive, arrays["class_names"]).reshape(-1)]
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be read as an .npz of images and labels: {reason}") from error
-    return images, labels, names, drawn
-
-
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One array, whose header must agree with the size of its file before it is allocated."""
-    with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{entry.filename} is of npy version {version}; accepted are (1, 0) and (2, 0)")
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = header(file)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject:
-            raise ValueError(f"{entry.filename} holds Python objects, which would need unpickling")
-        if size != entry.file_size - file.tell():
-            raise ValueError(f"{entry.filename} says {size:,} bytes and has {entry.file_size - file.tell():,}")
-        content = file.read()
-    if len(content) != size:
-        raise ValueError(f"{entry.filename} ends early")
-    array = np.frombuffer(content, dtype, math.prod(shape))
-    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    return images, labels, names, split, drawn
 
 
 def _first(arrays: dict[str, zipfile.ZipInfo], names: Sequence[str]) -> zipfile.ZipInfo:

@@ -28,7 +28,7 @@ class ImageFolder(EncodedSource):
         seed: of a validation part that is drawn.
 
     Attributes:
-        paths: the file of each image, sorted by class and name.
+        paths: the file of each image, by class (see `class_names.label_order`) and name.
         all_regular: whether none of the files is a pipe, a device or a link that leads nowhere.
 
     Raises:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from keras_robust.checks import check_choice
-from keras_robust.data.class_names import ordered
+from keras_robust.data.class_names import label_order
 
 SPLITS = ("train", "val", "test")
 # What may be asked for beside these: the images held out from training, where a data set says so, or all of it; and the
 # training images where validation images come from elsewhere, so that none are held out: of no splits, all of them.
 HELD_OUT = "held_out"
 WHOLE_TRAIN = "whole_train"
+NOTHING_HELD_OUT = "no images are held out: those that a model was trained on may be among them"
 SYNONYMS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
@@ -71,8 +72,10 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     if not folders:
         return _of_whole(where, names, split, seed)
+    note = ""
     if split == HELD_OUT:
         split = next(each for each in ("val", "test", "train") if each in folders)
+        note = NOTHING_HELD_OUT if split == "train" else ""
     holds_out = {"train", "test"} == folders.keys() and split != WHOLE_TRAIN
     if split == WHOLE_TRAIN:
         split = "train"
@@ -81,7 +84,6 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
         raise ValueError(f"split must be one that {where} has, {has}; received {split!r}.")
     part = split if split in folders else "train"
     by_class = _classes(f"{where}/{folders[part]}", names, f"{folders[part]}/")
-    note = ""
     for other in {"train": ("val",), "val": ("train",), "test": ("train",)}[part]:
         if other in folders:
             others = _classes(f"{where}/{folders[other]}", names, f"{folders[other]}/")
@@ -108,7 +110,7 @@ def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
 def _of_whole(where: str, names: Sequence[str], split: str | None, seed: int) -> Files:
     by_class = _classes(where, names)
     if split in (None, HELD_OUT, WHOLE_TRAIN):
-        return Files(by_class)
+        return Files(by_class, note=NOTHING_HELD_OUT if split == HELD_OUT else "")
     if split == "test":
         raise ValueError(f"split must be one of 'train', 'val', as {where} has no test folder; received 'test'.")
     note = f"no folders of splits: a fifth of each class is held out as validation part (seed {seed})"
@@ -188,7 +190,7 @@ def _classes(where: str, names: Sequence[str], prefix: str = "") -> dict[str, li
     for folder, members in files.items():
         if not members:
             raise ValueError(f"{where}/{folder} must hold images; it holds none.")
-    return {folder: sorted(files[folder]) for folder in ordered(files)}
+    return {folder: sorted(files[folder]) for folder in label_order(files)}
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.evaluation.reporting import charts, tables
+from keras_robust.evaluation.reporting import charts, sentences, tables
 from keras_robust.evaluation.reporting.charts import Panel
 from keras_robust.evaluation.results import Picture, Report
 from keras_robust.statistics import Proportion
@@ -80,18 +80,18 @@ def page(reports: Mapping[str, Report]) -> str:
         name: [Markup(charts.inline_svg(panel)) for panel in panels] for name, panels in chart_groups(reports).items()
     }
     return environment.get_template("report.html").render(
-        title=tables.title(reports),
-        headlines=tables.headlines(reports),
+        title=sentences.title(reports),
+        headlines=sentences.headlines(reports),
         several=len(reports) > 1,
         reports=reports,
-        subtitles={name: tables.subtitle(report) for name, report in reports.items()},
+        subtitles={name: sentences.subtitle(report) for name, report in reports.items()},
         columns=charts.labels(reports),
         rows=_rows(reports),
         charts=groups,
         pairs=tables.pairs_rows(reports),
         stages={name: tables.stages(report) for name, report in reports.items()},
         gallery=_gallery(reports),
-        notes=tables.notes(next(iter(reports.values()))),
+        notes=sentences.notes(next(iter(reports.values()))),
         settings={name: json.dumps(r.settings.to_json(), indent=2, ensure_ascii=False) for name, r in reports.items()},
     )
 

@@ -1,19 +1,14 @@
-"""Tables and sentences of reports: for the terminal, as Markdown, and for the page."""
+"""Tables of reports: for the terminal, as Markdown, and for the page."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from keras_robust.attacks.autoattack import NOT_COVERED
+from keras_robust.evaluation.reporting import sentences
 from keras_robust.evaluation.reporting.charts import ALL
-from keras_robust.evaluation.results import RADII_NOTE, Report
-from keras_robust.statistics import Paired, Proportion
+from keras_robust.evaluation.results import Report
+from keras_robust.statistics import Paired
 from keras_robust.threat import ThreatModel
-
-INTERVALS = (
-    "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
-    "what a stronger attack would."
-)
 
 
 def table(reports: Mapping[str, Report]) -> str:
@@ -53,7 +48,7 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int,
     (first_name, first), *others = reports.items()
     found: list[tuple[str, str, list[tuple[int, str, Paired]], str | None]] = []
     for name, second in others:
-        if not _same_images(first, second):
+        if not first.saw_same_images(second):
             found.append((name, first_name, [], "not the same images: no paired test"))
             continue
         rows = []
@@ -80,49 +75,6 @@ def pairs_rows(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
         ]
         found.append({"name": name, "first": first, "reason": reason, "rows": cells})
     return found
-
-
-def headlines(reports: Mapping[str, Report]) -> list[str]:
-    """What was found, in a sentence or two: of one model its accuracies, of several which is the most robust."""
-    first, *others = reports.values()
-    threat, resolution = first.threats[0], first.resolutions[0]
-    if not others:
-        result = first[threat, resolution]
-        text = (
-            f"Of {first.n_examples} images at {resolution} px, {100 * result.clean_accuracy:.1f} % are classified "
-            f"correctly, and {_with_interval(result.robust)} still are under attack within {threat}"
-        )
-        if len(first.threats) > 1:
-            union = _with_interval(first.union(resolution))
-            text += f", {union} within any of the {len(first.threats)} threat models"
-        return [f"{text}."]
-    cells = {
-        name: report[threat, resolution]
-        for name, report in reports.items()
-        if threat in report.threats and resolution in report.resolutions
-    }
-    ranked = sorted(cells, key=lambda name: -cells[name].robust_accuracy)
-    figures = ", ".join(f"{name} {_with_interval(cells[name].robust)}" for name in ranked)
-    found = [f"Under attack within {threat} at {resolution} px, images still classified correctly: {figures}."]
-    if len(ranked) > 1 and _same_images(reports[ranked[0]], reports[ranked[1]]):
-        paired = Paired.of(cells[ranked[1]].is_robust, cells[ranked[0]].is_robust)
-        low, high = paired.interval
-        found.append(
-            f"On the same images, {ranked[0]} keeps {100 * paired.difference:.1f} points more right than {ranked[1]} "
-            f"({100 * low:.1f} to {100 * high:.1f})."
-            if low > 0
-            else f"{ranked[0]} and {ranked[1]} do not differ by more than chance on these images."
-        )
-    return found
-
-
-def _with_interval(share: Proportion) -> str:
-    low, high = share.interval
-    return f"{100 * share.value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
-
-
-def _same_images(first: Report, second: Report) -> bool:
-    return all(list(getattr(first.images, name)) == list(getattr(second.images, name)) for name in ("digest", "label"))
 
 
 def difference(paired: Paired) -> str:
@@ -174,30 +126,12 @@ def giga(count: int | None) -> str:
     return "not known" if count is None else f"{count / 1e9:.2f} G" if count >= 1e8 else f"{count / 1e6:.2f} M"
 
 
-def subtitle(report: Report) -> str:
-    settings = report.settings
-    attack = f"AutoAttack {settings.attack}" if settings.attack != "own" else "own attacks"
-    if not settings.model.differentiable:
-        attack = "black-box attacks"
-    return f"{report.n_examples} images · {attack} · seed {settings.seed} · {settings.backend}, float32"
-
-
-def notes(report: Report) -> list[str]:
-    """What a reader must know to read the figures."""
-    found = [INTERVALS, RADII_NOTE, NOT_COVERED]
-    if len(report.threats) > 1:
-        found.insert(1, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
-    if report.settings.images.imagenet and report.settings.images.list is None:
-        found.append("The images are ImageNet's, but not the 5,000 of RobustBench's list: figures there may differ.")
-    return found
-
-
 def markdown(reports: Mapping[str, Report]) -> str:
     """One or several reports as Markdown."""
-    parts = [f"# {title(reports)}", *headlines(reports)]
+    parts = [f"# {sentences.title(reports)}", *sentences.headlines(reports)]
     for name, report in reports.items():
         parts += [f"## {name}"] if len(reports) > 1 else []
-        parts.append(subtitle(report))
+        parts.append(sentences.subtitle(report))
         parts += ["\n".join(f"- **Warning.** {warning}" for warning in report.warnings)] if report.warnings else []
         parts += ["Accuracy by resolution and threat model:", _rows(*grid(report))]
         parts += ["After each attack, in the order run:", _rows(*stages(report))]
@@ -210,15 +144,11 @@ def markdown(reports: Mapping[str, Report]) -> str:
         ]
         header = ["pixels", "threat model", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
         parts.append(reason or _rows(header, body))
-    parts += ["## Reading it", "\n".join(f"- {note}" for note in notes(next(iter(reports.values()))))]
+    parts += ["## Reading it", "\n".join(f"- {note}" for note in sentences.notes(next(iter(reports.values()))))]
     parts.append("## Settings")
     for name, report in reports.items():
         parts.append(f"{name}:\n\n```json\n{json.dumps(report.settings.to_json(), indent=2)}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def title(reports: Mapping[str, Report]) -> str:
-    return f"Robustness of {next(iter(reports))}" if len(reports) == 1 else f"Robustness of {len(reports)} models"
 
 
 def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

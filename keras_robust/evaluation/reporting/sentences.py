@@ -1,0 +1,76 @@
+"""Sentences of reports: the title, the headline that says what was found, and what a reader must know."""
+
+from collections.abc import Mapping
+
+from keras_robust.attacks.autoattack import NOT_COVERED
+from keras_robust.evaluation.reporting.charts import ALL
+from keras_robust.evaluation.results import RADII_NOTE, Report
+from keras_robust.statistics import Paired, Proportion
+
+INTERVALS = (
+    "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
+    "what a stronger attack would."
+)
+
+
+def title(reports: Mapping[str, Report]) -> str:
+    return f"Robustness of {next(iter(reports))}" if len(reports) == 1 else f"Robustness of {len(reports)} models"
+
+
+def headlines(reports: Mapping[str, Report]) -> list[str]:
+    """What was found, in a sentence or two: of one model its accuracies, of several which is the most robust."""
+    first, *others = reports.values()
+    threat, resolution = first.threats[0], first.resolutions[0]
+    if not others:
+        result = first[threat, resolution]
+        text = (
+            f"Of {first.n_examples} images at {resolution} px, {100 * result.clean_accuracy:.1f} % are classified "
+            f"correctly, and {_with_interval(result.robust)} still are under attack within {threat}"
+        )
+        if len(first.threats) > 1:
+            union = _with_interval(first.union(resolution))
+            text += f", {union} within any of the {len(first.threats)} threat models"
+        return [f"{text}."]
+    cells = {
+        name: report[threat, resolution]
+        for name, report in reports.items()
+        if threat in report.threats and resolution in report.resolutions
+    }
+    ranked = sorted(cells, key=lambda name: -cells[name].robust_accuracy)
+    figures = ", ".join(f"{name} {_with_interval(cells[name].robust)}" for name in ranked)
+    found = [f"Under attack within {threat} at {resolution} px, images still classified correctly: {figures}."]
+    if len(ranked) > 1 and reports[ranked[0]].saw_same_images(reports[ranked[1]]):
+        paired = Paired.of(cells[ranked[1]].is_robust, cells[ranked[0]].is_robust)
+        low, high = paired.interval
+        found.append(
+            f"On the same images, {ranked[0]} keeps {100 * paired.difference:.1f} points more right than {ranked[1]} "
+            f"({100 * low:.1f} to {100 * high:.1f})."
+            if low > 0
+            else f"{ranked[0]} and {ranked[1]} do not differ by more than chance on these images."
+        )
+    return found
+
+
+def subtitle(report: Report) -> str:
+    settings = report.settings
+    attack = f"AutoAttack {settings.attack}" if settings.attack != "own" else "own attacks"
+    if not settings.model.differentiable:
+        attack = "black-box attacks"
+    return f"{report.n_examples} images · {attack} · seed {settings.seed} · {settings.backend}, float32"
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader must know to read the figures."""
+    found = [INTERVALS, RADII_NOTE, NOT_COVERED]
+    if len(report.threats) > 1:
+        found.insert(1, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
+    if report.settings.images.note:
+        found.append(f"The images: {report.settings.images.note}.")
+    if report.settings.images.imagenet and report.settings.images.list is None:
+        found.append("The images are ImageNet's, but not the 5,000 of RobustBench's list: figures there may differ.")
+    return found
+
+
+def _with_interval(share: Proportion) -> str:
+    low, high = share.interval
+    return f"{100 * share.value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
