@@ -127,4 +127,7 @@ def check_batch(model: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if not callable(model):
         raise ValueError(f"model must be a callable from images to logits; received {model!r}.")
     x = check_images(x)
+    taken = getattr(model, "input_shape", None)
+    if isinstance(taken, tuple) and len(taken) == 4 and taken[3] not in (None, x.shape[3]):
+        raise ValueError(f"x must have {taken[3]} channels, which the model takes; received shape {tuple(x.shape)}.")
     return x, check_labels(y, x.shape[0], class_count(model, x))

@@ -1,12 +1,13 @@
 """Checks of arguments: each raises a ValueError that names the argument, what came and what is accepted."""
 
 import difflib
-import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+# Numbers end up in float32.
+LARGEST = float(np.finfo(np.float32).max)
 MOST_CHOICES = 30  # named in a message
 
 
@@ -20,9 +21,9 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_number(name: str, value: Any, least: float = 0.0) -> float:
-    """`value` as a finite float >= `least`."""
+    """`value` as a finite float >= `least`, which float32 can hold."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not abs(value) <= sys.float_info.max or value < least:
+    if not number or not abs(value) <= LARGEST or value < least:
         raise ValueError(f"{name} must be a finite number >= {least:g}; received {value!r}.")
     return float(value)
 
@@ -55,8 +56,9 @@ def check_choice(name: str, value: Any, accepted: Collection[str | None]) -> Any
         Traceback (most recent call last):
         ValueError: norm must be one of 'Linf', 'L2', 'L1'; received 'linf'. Did you mean 'Linf'?
     """
-    choices = list(accepted)  # in which also a value that cannot be hashed can be looked for
-    if value not in choices:
+    choices = list(accepted)
+    # An array would be compared element by element.
+    if not (value is None or isinstance(value, str)) or value not in choices:
         shown = ", ".join(map(repr, choices[:MOST_CHOICES])) + (", ..." if len(choices) > MOST_CHOICES else "")
         raise ValueError(f"{name} must be one of {shown}; received {value!r}.{did_you_mean(value, choices)}")
     return value

@@ -1,6 +1,7 @@
 """Threat models: a norm and a radius."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class ThreatModel:
         check_choice("norm", self.norm, NORMS)
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
-        if not np.isfinite(self.eps) or self.eps < 0:
+        # Integers may be too large for any float.
+        if not 0 <= self.eps <= sys.float_info.max:
             raise ValueError(f"eps must be a finite number >= 0; received {self.eps!r}.")
         object.__setattr__(self, "eps", float(self.eps))
         if self.norm == "Linf" and self.eps > 0.5:

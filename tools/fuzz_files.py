@@ -127,10 +127,11 @@ def finite(model: Any) -> bool:
 
 
 def read_weights(path: Path) -> bool:
+    """Whether weights are finite; what they answer may be anything, as damage to single numbers cannot be seen."""
     import keras_robust as kr
 
     kr.weights.load(small_model(), path)
-    return finite(small_model())
+    return all(np.isfinite(array).all() for array in small_model().get_weights())
 
 
 def read_model(path: Path) -> bool:
@@ -169,7 +170,7 @@ def tiny_keras() -> Any:
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((32, 32, 3))
-    h = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=2, activation="gelu")(inputs))
+    h = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=2, activation="relu")(inputs))
     return keras.Model(inputs, keras.layers.Dense(3)(h), name="tiny")
 
 

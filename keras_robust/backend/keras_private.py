@@ -47,7 +47,7 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
 def build_loss_and_metrics(model: keras.Model, y: keras.KerasTensor, y_pred: keras.KerasTensor) -> None:
     """Build the compiled loss and metrics on tensors of other shapes than those of the data."""
     for part in (model._compile_loss, model._compile_metrics):
-        if part is not None:
+        if part is not None and not part.built:
             part.build(y, y_pred)
 
 

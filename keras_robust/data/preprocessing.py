@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.checks import check_choice, check_count
+from keras_robust.checks import check_choice, check_count, check_number
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 # 192 MB once decoded, and below the size at which Pillow itself begins to warn.
@@ -65,13 +65,20 @@ def resize_and_crop(
     _check_uint8_rgb(image)
     resolution = check_count("resolution", resolution)
     check_choice("interpolation", interpolation, INTERPOLATIONS)
-    if not 0 < crop_pct <= 1:
+    if resolution**2 > MAX_PIXELS:
+        raise ValueError(f"resolution must be at most {math.isqrt(MAX_PIXELS)}; received {resolution}.")
+    if not 0 < check_number("crop_pct", crop_pct) <= 1:
         raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
     height, width = image.shape[:2]
     shorter, target = min(height, width), math.floor(resolution / crop_pct)
     if shorter != target:
         images, _ = pillow()
         height, width = target * height // shorter, target * width // shorter
+        if height * width > MAX_PIXELS:  # a line of pixels, say
+            raise ValueError(
+                f"image must have at most {MAX_PIXELS:,} pixels with its shorter side at {target}; it has "
+                f"{height} x {width}."
+            )
         resized = images.fromarray(image).resize((width, height), images.Resampling[interpolation.upper()])
         image = np.asarray(resized)
     top, left = round((height - resolution) / 2), round((width - resolution) / 2)

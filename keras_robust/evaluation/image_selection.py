@@ -39,6 +39,8 @@ def open_dataset(
     """
     if isinstance(dataset, Source):
         return dataset
+    if not isinstance(dataset, (str, PathLike)):
+        raise ValueError(f"dataset must be a Source, a path or a name; received {dataset!r:.200}.")
     return source(dataset, split or HELD_OUT, data_dir=data_dir)
 
 

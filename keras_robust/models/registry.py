@@ -1,12 +1,11 @@
 """Every architecture by name: a table of data, and the functions that read it."""
 
-import math
 from numbers import Integral, Real
 from typing import Any
 
 import keras
 
-from keras_robust.checks import check_choice
+from keras_robust.checks import LARGEST, check_choice, check_count, check_number
 from keras_robust.layers import ImageInput, Normalize
 from keras_robust.models.architecture import Architecture, Options
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
@@ -24,6 +23,9 @@ ROBARCH: dict[str, Any] = {
     "first_norm": False,
     "squeeze_ratio": 0.25,
 }
+
+# A head of more has more weights than any net here.
+MOST_CLASSES = 1_000_000
 
 # A model with a ConvStem is called as its sibling with a PatchStem, with the suffix `_convstem`.
 ARCHITECTURES: dict[str, Architecture] = {
@@ -147,7 +149,7 @@ def create(
     """
     row = architecture(name)
     options = Options(
-        num_classes=_positive_int("num_classes", num_classes),
+        num_classes=_class_count(num_classes),
         input_size=_height_and_width(input_size),
         drop_path_rate=_rate(drop_path_rate),
         layer_scale_init=_layer_scale_init(row, name, layer_scale_init),
@@ -155,14 +157,18 @@ def create(
     inputs = keras.Input((None, None, 3), name="images")
     x = ImageInput(row.min_size, row.multiple_of, name, name="image_input")(inputs)
     if normalization is not None:
-        x = Normalize(*_mean_and_std(normalization), name="normalize")(x)
+        mean, std = _mean_and_std(normalization)
+        try:
+            x = Normalize(mean, std, name="normalize")(x)
+        except ValueError as error:
+            raise ValueError(f"normalization: {error}") from error
     return keras.Model(inputs, row.build(x, options), name=name)
 
 
-def _positive_int(name: str, value: float) -> int:
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive int, received {value!r}")
-    return int(value)
+def _class_count(num_classes: Any) -> int:
+    if check_count("num_classes", num_classes) > MOST_CLASSES:
+        raise ValueError(f"num_classes must be at most {MOST_CLASSES:,}; received {num_classes!r}.")
+    return int(num_classes)
 
 
 def _rate(drop_path_rate: float | str) -> float:
@@ -176,9 +182,7 @@ def _layer_scale_init(row: Any, name: str, value: float | None) -> float | None:
         return row.layer_scale_init
     if row.layer_scale_init is None:
         raise ValueError(f"layer_scale_init must be None: {name} has no LayerScale, received {value!r}")
-    if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"layer_scale_init must be None or a finite number, received {value!r}")
-    return float(value)
+    return check_number("layer_scale_init", value, least=-LARGEST)
 
 
 def _height_and_width(input_size: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_robust import attacks, models, weights
+from keras_robust.backend import keras_private
 from keras_robust.recipes.config import Recipe
 from keras_robust.threat import ThreatModel
 from keras_robust.training.adversarial_model import AdversarialModel
@@ -141,4 +142,7 @@ def build_trainer(
         keras.losses.CategoricalCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
+    # Built before the first step, so that a run that goes on within an epoch can give its metrics back.
+    logits = keras.KerasTensor((1, model.output_shape[-1]))
+    keras_private.build_loss_and_metrics(trainer, logits, logits)
     return trainer

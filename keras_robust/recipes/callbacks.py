@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 
 from keras_robust.backend.distribution import Distribution
 from keras_robust.data.input_clock import InputClock
+from keras_robust.recipes import checkpoints
 from keras_robust.recipes.guards import Preempted, check_finite
 from keras_robust.recipes.progress import TrainingProgress
 
@@ -76,6 +77,8 @@ class StepWatcher(keras.callbacks.Callback):
 
     Args:
         start: step of the run before the first of this `fit`.
+        first: number within its epoch of the first step of this `fit`: not 0 where a run goes on.
+        metrics: of the steps before that in the epoch; see `checkpoints.metrics_of`.
         progress, clock, timer, stop: of the run.
         guarded: whether a loss that is not finite raises.
         on_log: function of a step and the means since the last time, called every `LOG_EVERY` steps.
@@ -88,6 +91,8 @@ class StepWatcher(keras.callbacks.Callback):
     def __init__(
         self,
         start: int,
+        first: int,
+        metrics: Mapping[str, Sequence[Any]],
         *,
         progress: TrainingProgress,
         clock: InputClock,
@@ -99,12 +104,18 @@ class StepWatcher(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.step = self.start = start
+        self._first, self._metrics = first, metrics
         self._progress, self._clock, self._timer, self._stop = progress, clock, timer, stop
         self._guarded, self._on_log, self._save = guarded, on_log, save
         self._window = MeanWindow()
 
     def input_wait(self) -> float | None:
         return self._clock.share(self._progress.seconds_per_step())
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Gives the metrics back what the steps before brought, which Keras resets: means are of whole epochs."""
+        if self._metrics:
+            checkpoints.set_metrics(self.model, self._metrics)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         step = self.step = self.start + batch + 1
@@ -121,7 +132,7 @@ class StepWatcher(keras.callbacks.Callback):
                 check_finite(seen, step)
             self._progress.report(step, seen, self.input_wait())
         if log:
-            self._on_log(step, self._window.values(seen or {}, batch + 1))
+            self._on_log(step, self._window.values(seen or {}, self._first + batch + 1))
         if self._stop.asked(step):
             self._save(step)
             raise Preempted

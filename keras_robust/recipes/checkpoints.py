@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from keras_robust.checks import check_count
 from keras_robust.files import written_aside
 
-FORMAT = "keras_robust checkpoint 2"
+FORMAT = "keras_robust checkpoint 3"
 HEADER = "checkpoint"  # key of the metadata
 SUFFIX = ".safetensors"
 NAME = re.compile(rf"step-(\d{{9}})\{SUFFIX}")
@@ -142,6 +142,21 @@ def capture(trainer: keras.Model) -> dict[str, np.ndarray]:
     if keras.backend.backend() == "jax":
         trainer.jax_state_sync()
     return {name: np.array(ops.convert_to_numpy(variable)) for name, variable in variables_of(trainer).items()}
+
+
+def metrics_of(trainer: keras.Model) -> dict[str, list[Any]]:
+    """What the metrics of a trainer have gathered in this epoch, by name, for JSON; to be called after `capture`."""
+    return {
+        metric.name: [ops.convert_to_numpy(variable).tolist() for variable in metric.variables]
+        for metric in trainer.metrics
+    }
+
+
+def set_metrics(trainer: keras.Model, values: Mapping[str, Sequence[Any]]) -> None:
+    """Gives the metrics of a trainer what `metrics_of` has found; some are made by the first validation only."""
+    for metric in trainer.metrics:
+        for variable, value in zip(metric.variables, values.get(metric.name, ())):
+            variable.assign(np.asarray(value, variable.dtype))
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:

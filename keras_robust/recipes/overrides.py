@@ -30,6 +30,8 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """
     changed: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
+        if not isinstance(assignment, str):
+            raise ValueError(f"a setting must be written part.name=value; received {assignment!r}.")
         path, equals, text = assignment.partition("=")
         part, _, setting = path.strip().partition(".")
         if not equals or not setting:

@@ -178,6 +178,7 @@ class TrainingRun:
         )
         self.progress = TrainingProgress(epochs, self.steps_per_epoch, recipe.data.batch_size, self.stream)
         self.step, self.validated, self.history, self.stopped = 0, 0, [], False
+        self.metrics: dict[str, Any] = {}
         if found is None:
             self.progress.say(f"{recipe.name}: {epochs} epochs of {self.steps_per_epoch} steps")
             if self.stream:
@@ -189,6 +190,7 @@ class TrainingRun:
             checkpoints.restore(self.trainer, arrays, checkpoint.path)
             self.step, self.history = checkpoint.step, checkpoint.info["history"]
             self.validated, self.stopped = checkpoint.info["validated"], checkpoint.info["stopped"]
+            self.metrics = checkpoint.info["metrics"]
             self.progress.say(f"{recipe.name}: goes on at step {self.step}, from {checkpoint.path.name}")
         self.board = self._open_board()
         self._begin_callbacks()
@@ -293,8 +295,11 @@ class TrainingRun:
             self.trainer.make_train_function(force=True)
         self.progress.restart(start)
         self.clock.reset()
+        first = start - epoch * self.steps_per_epoch
         watcher = StepWatcher(
             start,
+            first,
+            self.metrics if first else {},
             progress=self.progress,
             clock=self.clock,
             timer=self.timer,
@@ -305,7 +310,6 @@ class TrainingRun:
         )
         watching: list[keras.callbacks.Callback] = [watcher]
         if self._callback_list is not None:
-            first = start - epoch * self.steps_per_epoch
             self._callback_list.on_epoch_begin(epoch)
             watching.insert(0, BatchForwarder(self._callback_list, first))
         logs = self.trainer.fit(
@@ -425,6 +429,7 @@ class TrainingRun:
             "num_classes": self.num_classes,
             "rollbacks": self.rollbacks,
             "history": self.history,
+            "metrics": checkpoints.metrics_of(self.trainer),
             "validated": self.validated,
             "stopped": self.stopped,
             "score": score,

@@ -13,7 +13,7 @@ from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, is_zero, loss_scale
 from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape
-from keras_robust.checks import check_count
+from keras_robust.checks import check_count, check_number
 from keras_robust.model_graph import check_logits, check_pixels, outputs_on_noise
 from keras_robust.training.class_counts import ClassCounts
 from keras_robust.training.input_checks import (
@@ -109,7 +109,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             raise ValueError(f"objective must be one of kr.training's, e.g. TRADES(); received {objective!r}.")
         if augmentation is not None and not callable(augmentation):
             raise ValueError(f"augmentation must be callable; received {augmentation!r}.")
-        if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
+        if ema_decay is not None and not check_number("ema_decay", ema_decay) < 1.0:
             raise ValueError(f"ema_decay must be None or in [0, 1); received {ema_decay!r}.")
         for each in attacks:
             objective.check_attack(each)

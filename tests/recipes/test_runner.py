@@ -49,6 +49,7 @@ def _last(folder):
 
 
 def _assert_same(folder, whole):
+    assert (folder / "history.json").read_bytes() == (whole / "history.json").read_bytes()
     (a, ours), (b, theirs) = _last(folder), _last(whole)
     assert a.step == b.step == 8
     assert ours.keys() == theirs.keys()

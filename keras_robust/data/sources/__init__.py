@@ -42,8 +42,10 @@ def source(
         >>> train.summary()  # doctest: +SKIP
         '9,469 images of 10 classes, from 858 (n03000684) to 993 (n02979186)'
     """
-    if not isinstance(path_or_name, (str, PathLike)):
+    if not isinstance(path_or_name, (str, PathLike)) or isinstance(fspath(path_or_name), bytes):
         raise ValueError(f"path_or_name must be a path or a name; received {path_or_name!r}.")
+    if split is not None and not isinstance(split, str):
+        raise ValueError(f"split must be the name of a part, as 'train' or 'val', or None; received {split!r}.")
     name = fspath(path_or_name)
     if name == "photo_crops":
         if split is None:
@@ -53,7 +55,7 @@ def source(
         from keras_robust.data.sources.tfds import DataSet
 
         return DataSet(name.removeprefix(TFDS), split, data_dir, download)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return ImageFolder(name, split, seed)
     if Path(name).is_file():
         if name.endswith(SUFFIXES):

@@ -42,7 +42,10 @@ class ImageFolder(EncodedSource):
             raise ValueError(f"root must be a folder; received {str(root)!r}.")
         root = os.fspath(root)
         special: list[str] = []
-        found = files_of(str(root), _names(root, special), split, seed)
+        try:
+            found = files_of(str(root), _names(root, special), split, seed)
+        except OSError as error:
+            raise ValueError(f"{printable(root)} cannot be listed: {error}") from error
         self.all_regular = not special
         self.class_names = tuple(printable(name) for name in found.by_class)
         self.note = found.note
