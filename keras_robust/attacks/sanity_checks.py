@@ -1,6 +1,9 @@
 """Checks of a robustness figure: each yields warnings, sentences that say why the figure may be too high."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import keras
@@ -31,6 +34,11 @@ def of_model(
         expect_random: the evaluation is one for random outputs.
     """
     yield from of_outputs(logits, x, expect_random)
+    if _differentiates(logits, x[:1]):
+        yield (
+            "Optimisation inside the model: its answer takes gradients of its own, as defences at test time do. "
+            "Attacks through it may fail for that reason alone: it needs an adaptive attack."
+        )
     zero, not_finite, zero_dlr = _gradients(model, x, y, logits(x[:1]).shape[1])
     if zero:
         yield zero_gradients(zero)
@@ -138,6 +146,25 @@ def of_radii(accuracies: dict[float, float]) -> Iterator[Any]:
                 f"Rising with eps: the robust accuracy is {after:.1%} at radius {larger:g} and {before:.1%} at the "
                 f"smaller {smaller:g}, though the larger ball holds the smaller one. The attacks are too weak there."
             )
+
+
+def _differentiates(logits: Callable, x: np.ndarray) -> bool:
+    """Whether the model calls its framework's differentiation while it answers."""
+    file, names = backend.DIFFERENTIATION
+    seen = []
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_name in names and code.co_filename.replace(os.sep, "/").endswith(file):
+            seen.append(code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        logits(x)
+    finally:
+        sys.setprofile(before)
+    return bool(seen)
 
 
 def _gradients(model: Callable | keras.Model, x: np.ndarray, y: np.ndarray, classes: int) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
 active: Any = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.autodiff")
 _trainer = importlib.import_module(f"keras_robust.backend.{keras.backend.backend()}.trainer")
 compile, input_gradient = active.compile, active.input_gradient
-COMPILES_EACH_SHAPE = active.COMPILES_EACH_SHAPE
+COMPILES_EACH_SHAPE, DIFFERENTIATION = active.COMPILES_EACH_SHAPE, active.DIFFERENTIATION
 concurrent_calls, divide_cores = active.concurrent_calls, active.divide_cores
 concrete, gradients_possible, on_host = active.concrete, active.gradients_possible, active.on_host
 TrainStep, example_index = _trainer.TrainStep, _trainer.example_index
@@ -26,6 +26,7 @@ TrainStep, example_index = _trainer.TrainStep, _trainer.example_index
 # What only one backend has is reached through `active`.
 __all__ = [
     "COMPILES_EACH_SHAPE",
+    "DIFFERENTIATION",
     "TrainStep",
     "active",
     "compile",

@@ -13,9 +13,11 @@ class Autodiff(Protocol):
 
     Attributes:
         COMPILES_EACH_SHAPE: whether another batch size is another compilation.
+        DIFFERENTIATION: the framework's functions that take gradients: (end of the path of their file, their names).
     """
 
     COMPILES_EACH_SHAPE: bool
+    DIFFERENTIATION: tuple[str, frozenset[str]]
 
     def input_gradient(self, function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any, Tensor]:
         """`function(x)` gives (losses (batch,), aux): returns both and the gradient of the sum of the losses at x."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_robust import backend
 from keras_robust.attacks import sanity_checks, versions
 from keras_robust.attacks.autoattack import NOT_COVERED, AutoAttack
 from keras_robust.attacks.versions import ensemble
@@ -51,6 +52,19 @@ def test_randomised():
     assert warning.startswith("Randomised: 5 calls differ in the logits of 100% of the images")
     assert 'version="rand"' in warning
     assert _warnings(model, "rand") == []
+
+
+def test_optimisation_inside_the_model():
+    """A defence that moves each image before it answers."""
+
+    def model(x):
+        def loss(x):
+            return ops.sum(ops.square(linear(x)), 1), ops.zeros((1,))
+
+        _, _, gradient = backend.input_gradient(loss, x)
+        return linear(x + 0.01 * ops.sign(gradient))
+
+    assert "Optimisation inside the model" in {warning.split(":")[0] for warning in _warnings(model)}
 
 
 def test_probabilities():

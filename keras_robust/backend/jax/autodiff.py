@@ -29,6 +29,7 @@ def frozen_call(layer: Any, trainable: Any, non_trainable: Any) -> Any:
 
 
 COMPILES_EACH_SHAPE = True
+DIFFERENTIATION = ("jax/_src/api.py", frozenset({"grad", "value_and_grad", "vjp", "jvp", "linearize"}))
 
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:

@@ -27,6 +27,7 @@ _forward: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 COMPILES_EACH_SHAPE = False
+DIFFERENTIATION = ("tensorflow/python/eager/backprop.py", frozenset({"gradient", "jacobian", "batch_jacobian"}))
 THREADS = "TF_NUM_INTEROP_THREADS"  # which TensorFlow reads
 
 

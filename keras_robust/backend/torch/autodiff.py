@@ -39,6 +39,7 @@ def frozen_call(layer: Any) -> Any:
 
 
 COMPILES_EACH_SHAPE = False
+DIFFERENTIATION = ("torch/autograd/__init__.py", frozenset({"grad", "backward"}))
 
 
 def compile(function: Any, model: Any, trace: bool = False) -> Any:
