@@ -89,7 +89,7 @@ def _rgb(image: Any) -> np.ndarray:
     """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
     images, ops = pillow()
     form = image.format
-    image = ops.exif_transpose(image)
+    ops.exif_transpose(image, in_place=True)  # which else copies every image
     if image.mode == "F":
         raise ValueError("floating point pixels have no known range; accepted are 8-bit and 16-bit images")
     if image.mode == "I" and form != "PNG":
@@ -102,7 +102,7 @@ def _rgb(image: Any) -> np.ndarray:
         image = images.fromarray((grey >> 8).astype(np.uint8))
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow converts by this way only
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _check_uint8_rgb(image: Any) -> None:
