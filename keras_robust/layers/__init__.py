@@ -5,10 +5,11 @@ from keras_robust.layers.attention import Attention
 from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.mlp import Mlp
-from keras_robust.layers.normalization import LayerNorm
+from keras_robust.layers.normalization import GlobalResponseNorm, LayerNorm
+from keras_robust.layers.preact_resnet import PreActBlock
 from keras_robust.layers.preprocessing import ImageInput, Normalize, ReverseChannels
 from keras_robust.layers.regularization import LayerScale, StochasticDepth
-from keras_robust.layers.resnet import Bottleneck, ResNetStem, SqueezeExcite
+from keras_robust.layers.resnet import BasicBlock, Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
 from keras_robust.layers.swin import PatchMerging, SwinBlock, WindowAttention
 from keras_robust.layers.vit import ClassToken, PatchMap, PositionEmbedding, TransformerBlock
@@ -24,6 +25,7 @@ from keras_robust.layers.xcit import (
 
 __all__ = [
     "Attention",
+    "BasicBlock",
     "Bottleneck",
     "ImageInput",
     "ClassAttention",
@@ -34,6 +36,7 @@ __all__ = [
     "ConvStem",
     "CrossCovarianceAttention",
     "FourierPosition",
+    "GlobalResponseNorm",
     "LayerNorm",
     "LayerScale",
     "LocalPatchInteraction",
@@ -45,6 +48,7 @@ __all__ = [
     "PatchMerging",
     "PatchStem",
     "PositionEmbedding",
+    "PreActBlock",
     "ResNetStem",
     "SqueezeExcite",
     "StochasticDepth",

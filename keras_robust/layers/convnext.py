@@ -20,6 +20,7 @@ class ConvNeXtBlock(keras.layers.Layer):
     Args:
         layer_scale_init: initial value of `gamma`; None for a block without it (isotropic ConvNeXt).
         drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
+        response_norm: whether the MLP has a `GlobalResponseNorm` (ConvNeXt V2).
 
     Shapes: `(batch, height, width, channels)` to the same shape.
 
@@ -28,14 +29,20 @@ class ConvNeXtBlock(keras.layers.Layer):
     >>> y = ConvNeXtBlock(layer_scale_init=1e-6)(keras.random.normal((2, 14, 14, 96)))
     """
 
-    def __init__(self, layer_scale_init: float | None = 1e-6, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer_scale_init: float | None = 1e-6,
+        drop_path_rate: float = 0.0,
+        response_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.layer_scale_init = layer_scale_init
         self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
         self.conv_dw = SameDepthwiseConv2D(7, depthwise_initializer=Normal(), name="conv_dw", **common)
         self.norm = LayerNorm(name="norm", **common)
-        self.mlp = Mlp(ratio=4, name="mlp", **common)
+        self.mlp = Mlp(ratio=4, response_norm=response_norm, name="mlp", **common)
         self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
@@ -55,7 +62,11 @@ class ConvNeXtBlock(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        config = {"layer_scale_init": self.layer_scale_init, "drop_path_rate": self.drop_path_rate}
+        config = {
+            "layer_scale_init": self.layer_scale_init,
+            "drop_path_rate": self.drop_path_rate,
+            "response_norm": self.mlp.grn is not None,
+        }
         return {**super().get_config(), **config}
 
 

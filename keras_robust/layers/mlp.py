@@ -6,6 +6,7 @@ import keras
 
 from keras_robust.layers.activations import gelu
 from keras_robust.layers.initializers import Normal
+from keras_robust.layers.normalization import GlobalResponseNorm
 from keras_robust.types import Tensor
 
 
@@ -15,6 +16,7 @@ class Mlp(keras.layers.Layer):
 
     Args:
         ratio: width of the hidden layer over the number of channels.
+        response_norm: whether a `GlobalResponseNorm` follows the GELU (ConvNeXt V2).
 
     Shapes: `(..., channels)` to the same shape.
 
@@ -23,24 +25,28 @@ class Mlp(keras.layers.Layer):
     >>> y = Mlp(ratio=4)(keras.random.normal((2, 7, 7, 96)))
     """
 
-    def __init__(self, ratio: int = 4, **kwargs: Any) -> None:
+    def __init__(self, ratio: float = 4, response_norm: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ratio = ratio
+        self.grn = GlobalResponseNorm(dtype=self.dtype_policy, name="grn") if response_norm else None
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
-        hidden = self.ratio * channels
+        hidden = round(self.ratio * channels)
         common = {"dtype": self.dtype_policy}
         self.fc1 = keras.layers.Dense(hidden, kernel_initializer=Normal(), name="fc1", **common)
         self.fc2 = keras.layers.Dense(channels, kernel_initializer=Normal(), name="fc2", **common)
         self.fc1.build(input_shape)
+        if self.grn is not None:
+            self.grn.build((*input_shape[:-1], hidden))
         self.fc2.build((*input_shape[:-1], hidden))
 
     def call(self, x: Tensor) -> Any:
-        return self.fc2(gelu(self.fc1(x)))
+        x = gelu(self.fc1(x))
+        return self.fc2(x if self.grn is None else self.grn(x))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ratio": self.ratio}
+        return {**super().get_config(), "ratio": self.ratio, "response_norm": self.grn is not None}

@@ -1,4 +1,4 @@
-"""Layer normalisation over the channels."""
+"""Normalisation of feature maps: LayerNorm over the channels, and global response normalisation."""
 
 from numbers import Real
 from typing import Any
@@ -53,3 +53,35 @@ class LayerNorm(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}  # type: ignore[has-type]
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class GlobalResponseNorm(keras.layers.Layer):
+    """Scale each channel by its norm over all positions, relative to the mean of the channels' norms.
+
+    `y = x + gamma * x * n / (mean(n) + 1e-6) + beta`, `n` the Euclidean norm of each channel over the map (Woo et al.,
+    "ConvNeXt V2", 2023, section 3). At first the identity. Norms are computed in float32 (at least) whatever the
+    precision policy.
+
+    Shapes: `(batch, rows, columns, channels)` to the same shape.
+
+    Example:
+
+    >>> y = GlobalResponseNorm()(keras.random.normal((2, 8, 8, 96)))
+    """
+
+    def build(self, input_shape: Any) -> None:
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="zeros")
+        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer="zeros")
+
+    def call(self, x: Tensor) -> Any:
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        squares = ops.sum(exact * exact, axis=(1, 2), keepdims=True)
+        # A channel that is zero everywhere has norm 0 and, as in PyTorch, gradient 0; that of the root is infinite.
+        positive = squares > 0
+        norms = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
+        relative = norms / (ops.mean(norms, axis=-1, keepdims=True) + 1e-6)
+        return x + self.gamma * (x * ops.cast(relative, x.dtype)) + self.beta
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape

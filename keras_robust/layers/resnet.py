@@ -105,22 +105,115 @@ class SqueezeExcite(keras.layers.Layer):
         return {**super().get_config(), "hidden": self.hidden}
 
 
-@keras.saving.register_keras_serializable("keras_robust")
-class Bottleneck(keras.layers.Layer):
-    """1x1, 3x3, 1x1 convolution beside a shortcut, with the stride in the 3x3 ("v1.5").
+class ResidualBlock(keras.layers.Layer):
+    """Base of the blocks: a branch of convolutions beside a shortcut, an activation after their sum.
 
-    The convolutions have no biases; batch norm follows each, and the activation each but the last, whose sum with the
-    shortcut it follows. The shortcut is a 1x1 convolution of the same stride with batch norm where the shape changes.
+    The convolutions have no biases. The shortcut is a 1x1 convolution of the same stride with batch norm where the
+    shape changes.
 
     Args:
-        channels: output channels; those of the 3x3 convolution are a quarter of them.
+        channels: output channels.
         stride: 1, or 2 to halve height and width.
         activation: name of the activation.
+        drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
+    """
+
+    def __init__(
+        self, channels: Any, stride: int = 1, activation: str = "relu", drop_path_rate: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.stride = stride
+        self.activation = keras.activations.get(activation)
+        self.drop_path_rate = drop_path_rate
+        self.shortcut_conv: keras.Layer | None = None
+        self.shortcut_norm: keras.Layer | None = None
+        self.drop = StochasticDepth(drop_path_rate, name="drop", dtype=self.dtype_policy)
+
+    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
+        return PaddedConv2D(
+            channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
+        )
+
+    def build(self, input_shape: Any) -> None:
+        if self.stride != 1 or input_shape[-1] != self.channels:
+            self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
+            self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
+            self.shortcut_conv.build(input_shape)  # type: ignore[attr-defined]
+            self.shortcut_norm.build(self.compute_output_shape(input_shape))  # type: ignore[attr-defined]
+
+    def branch(self, x: Tensor, training: bool) -> Any:
+        raise NotImplementedError
+
+    def call(self, x: Tensor, training: bool = False) -> Any:
+        branch = self.drop(self.branch(x, training), training=training)
+        if self.shortcut_conv is not None and self.shortcut_norm is not None:
+            x = self.shortcut_norm(self.shortcut_conv(x), training=training)
+        return self.activation(x + branch)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, *sizes, _ = input_shape
+        return (batch, *(n if n is None else -(-n // self.stride) for n in sizes), self.channels)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "channels": self.channels,
+            "stride": self.stride,
+            "activation": keras.activations.serialize(self.activation),
+            "drop_path_rate": self.drop_path_rate,
+        }
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions with batch norm beside a shortcut, the stride in the first.
+
+    Args:
+        channels, stride, activation, drop_path_rate: see `ResidualBlock`.
+
+    Shapes: `(batch, height, width, c)` to `(batch, ceil(height / stride), ceil(width / stride), channels)`.
+
+    Example:
+
+    >>> y = BasicBlock(64)(keras.random.normal((2, 56, 56, 64)))
+    """
+
+    def __init__(
+        self, channels: Any, stride: int = 1, activation: str = "relu", drop_path_rate: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(channels, stride, activation, drop_path_rate, **kwargs)
+        self.conv1 = self._conv(channels, 3, strides=stride, padding=1, name="conv1")
+        self.norm1 = batch_norm(name="norm1", dtype=self.dtype_policy)
+        self.conv2 = self._conv(channels, 3, padding=1, name="conv2")
+        # At first the block is its shortcut (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1).
+        self.norm2 = batch_norm(gamma_initializer="zeros", name="norm2", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        shape = self.compute_output_shape(input_shape)
+        self.conv1.build(input_shape)
+        for layer in (self.norm1, self.conv2, self.norm2):
+            layer.build(shape)
+
+    def branch(self, x: Tensor, training: bool) -> Any:
+        x = self.activation(self.norm1(self.conv1(x), training=training))
+        return self.norm2(self.conv2(x), training=training)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Bottleneck(ResidualBlock):
+    """1x1, 3x3, 1x1 convolution beside a shortcut, with the stride in the 3x3 ("v1.5").
+
+    Batch norm follows each convolution, and the activation each but the last, whose sum with the shortcut it follows.
+
+    Args:
+        channels, stride, activation, drop_path_rate: see `ResidualBlock`.
         groups: groups of the 3x3 convolution.
         first_norm: whether batch norm follows the first convolution (ResNet) or not (RobArch).
         squeeze_ratio: hidden width, as a fraction of the input channels, of a SqueezeExcite after the 3x3 convolution
             (RobArch); None for none.
-        drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
+        width_ratio: channels of the 3x3 convolution as a fraction of the output channels: 1/4, in wide ResNets 1/2.
 
     Shapes: `(batch, height, width, c)` to `(batch, ceil(height / stride), ceil(width / stride), channels)`.
 
@@ -138,39 +231,26 @@ class Bottleneck(keras.layers.Layer):
         first_norm: bool = True,
         squeeze_ratio: Any = None,
         drop_path_rate: float = 0.0,
+        width_ratio: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.channels = channels
-        self.stride = stride
-        self.activation = keras.activations.get(activation)
+        super().__init__(channels, stride, activation, drop_path_rate, **kwargs)
         self.groups = groups
         self.squeeze_ratio = squeeze_ratio
-        self.drop_path_rate = drop_path_rate
+        self.width_ratio = width_ratio
         common = {"dtype": self.dtype_policy}
-        self.conv1 = self._conv(channels // 4, 1, name="conv1")
+        width = round(width_ratio * channels)
+        self.conv1 = self._conv(width, 1, name="conv1")
         self.norm1 = batch_norm(name="norm1", **common) if first_norm else None
-        self.conv2 = self._conv(channels // 4, 3, strides=stride, padding=1, groups=groups, name="conv2")
+        self.conv2 = self._conv(width, 3, strides=stride, padding=1, groups=groups, name="conv2")
         self.norm2 = batch_norm(name="norm2", **common)
         self.squeeze = None
         self.conv3 = self._conv(channels, 1, name="conv3")
         # At first the block is its shortcut (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1).
         self.norm3 = batch_norm(gamma_initializer="zeros", name="norm3", **common)
-        self.shortcut_conv: keras.Layer | None = None
-        self.shortcut_norm: keras.Layer | None = None
-        self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
-
-    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
-        return PaddedConv2D(
-            channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
-        )
 
     def build(self, input_shape: Any) -> None:
-        if self.stride != 1 or input_shape[-1] != self.channels:
-            self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
-            self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
-            self.shortcut_conv.build(input_shape)  # type: ignore[attr-defined]
-            self.shortcut_norm.build(self.compute_output_shape(input_shape))  # type: ignore[attr-defined]
+        super().build(input_shape)
         self.conv1.build(input_shape)
         shape = self.conv1.compute_output_shape(input_shape)
         if self.norm1 is not None:
@@ -185,31 +265,21 @@ class Bottleneck(keras.layers.Layer):
         self.conv3.build(shape)
         self.norm3.build(self.compute_output_shape(input_shape))
 
-    def call(self, x: Tensor, training: bool = False) -> Any:
-        branch = self.conv1(x)
+    def branch(self, x: Tensor, training: bool) -> Any:
+        x = self.conv1(x)
         if self.norm1 is not None:
-            branch = self.norm1(branch, training=training)
-        branch = self.conv2(self.activation(branch))
-        branch = self.activation(self.norm2(branch, training=training))
+            x = self.norm1(x, training=training)
+        x = self.conv2(self.activation(x))
+        x = self.activation(self.norm2(x, training=training))
         if self.squeeze is not None:
-            branch = self.squeeze(branch)
-        branch = self.drop(self.norm3(self.conv3(branch), training=training), training=training)
-        if self.shortcut_conv is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut_conv(x), training=training)
-        return self.activation(x + branch)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        batch, *sizes, _ = input_shape
-        return (batch, *(n if n is None else -(-n // self.stride) for n in sizes), self.channels)
+            x = self.squeeze(x)
+        return self.norm3(self.conv3(x), training=training)
 
     def get_config(self) -> dict[str, Any]:
         config = {
-            "channels": self.channels,
-            "stride": self.stride,
-            "activation": keras.activations.serialize(self.activation),
             "groups": self.groups,
             "first_norm": self.norm1 is not None,
             "squeeze_ratio": self.squeeze_ratio,
-            "drop_path_rate": self.drop_path_rate,
+            "width_ratio": self.width_ratio,
         }
         return {**super().get_config(), **config}

@@ -13,8 +13,6 @@ from keras_robust.layers.normalization import LayerNorm
 from keras_robust.layers.regularization import StochasticDepth
 from keras_robust.types import Tensor
 
-EPSILON = 1e-5
-
 
 @keras.saving.register_keras_serializable("keras_robust")
 class WindowAttention(keras.layers.Layer):
@@ -147,6 +145,7 @@ class SwinBlock(keras.layers.Layer):
     Args:
         num_heads, window_size, shifted: see `WindowAttention`.
         drop_path_rate: probability, in [0, 1), that a sample skips a branch in training.
+        norm_epsilon: of LayerNorm.
 
     Shapes: `(batch, rows, columns, channels)` to the same shape.
 
@@ -156,7 +155,13 @@ class SwinBlock(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_heads: Any, window_size: int = 7, shifted: bool = False, drop_path_rate: float = 0.0, **kwargs: Any
+        self,
+        num_heads: Any,
+        window_size: int = 7,
+        shifted: bool = False,
+        drop_path_rate: float = 0.0,
+        norm_epsilon: float = 1e-5,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
@@ -164,9 +169,9 @@ class SwinBlock(keras.layers.Layer):
         self.shifted = shifted
         self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
-        self.norm1 = LayerNorm(EPSILON, name="norm1", **common)
+        self.norm1 = LayerNorm(norm_epsilon, name="norm1", **common)
         self.attn = WindowAttention(num_heads, window_size, shifted, name="attn", **common)
-        self.norm2 = LayerNorm(EPSILON, name="norm2", **common)
+        self.norm2 = LayerNorm(norm_epsilon, name="norm2", **common)
         self.mlp = Mlp(ratio=4, name="mlp", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
@@ -187,6 +192,7 @@ class SwinBlock(keras.layers.Layer):
             "window_size": self.window_size,
             "shifted": self.shifted,
             "drop_path_rate": self.drop_path_rate,
+            "norm_epsilon": self.norm1.epsilon,
         }
         return {**super().get_config(), **config}
 
@@ -199,6 +205,7 @@ class PatchMerging(keras.layers.Layer):
 
     Args:
         channels: output channels.
+        norm_epsilon: of LayerNorm.
 
     Shapes: `(batch, rows, columns, c)` to `(batch, ceil(rows / 2), ceil(columns / 2), channels)`.
 
@@ -207,11 +214,11 @@ class PatchMerging(keras.layers.Layer):
     >>> y = PatchMerging(256)(keras.random.normal((2, 14, 14, 128)))
     """
 
-    def __init__(self, channels: Any, **kwargs: Any) -> None:
+    def __init__(self, channels: Any, norm_epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         common = {"dtype": self.dtype_policy}
-        self.norm = LayerNorm(EPSILON, name="norm", **common)
+        self.norm = LayerNorm(norm_epsilon, name="norm", **common)
         self.proj = keras.layers.Dense(channels, use_bias=False, kernel_initializer=Normal(), name="proj", **common)
 
     def build(self, input_shape: Any) -> None:
@@ -232,4 +239,4 @@ class PatchMerging(keras.layers.Layer):
         return (batch, *(n if n is None else -(-n // 2) for n in sizes), self.channels)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels}
+        return {**super().get_config(), "channels": self.channels, "norm_epsilon": self.norm.epsilon}

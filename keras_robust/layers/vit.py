@@ -150,6 +150,7 @@ class TransformerBlock(keras.layers.Layer):
         num_heads: number of attention heads; divides the number of channels.
         layer_scale_init: initial value of the per-channel scales; None for a block without them.
         drop_path_rate: probability, in [0, 1), that a sample skips a branch in training.
+        mlp_ratio: width of the MLP's hidden layer over the number of channels.
 
     Shapes: `(batch, tokens, channels)` to the same shape.
 
@@ -159,7 +160,12 @@ class TransformerBlock(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_heads: Any, layer_scale_init: Any = None, drop_path_rate: float = 0.0, **kwargs: Any
+        self,
+        num_heads: Any,
+        layer_scale_init: Any = None,
+        drop_path_rate: float = 0.0,
+        mlp_ratio: float = 4,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
@@ -169,7 +175,7 @@ class TransformerBlock(keras.layers.Layer):
         self.norm1 = LayerNorm(name="norm1", **common)
         self.attn = Attention(num_heads, name="attn", **common)
         self.norm2 = LayerNorm(name="norm2", **common)
-        self.mlp = Mlp(ratio=4, name="mlp", **common)
+        self.mlp = Mlp(mlp_ratio, name="mlp", **common)
         self.scale1 = self.scale2 = None
         if layer_scale_init is not None:
             self.scale1 = LayerScale(layer_scale_init, name="scale1", **common)
@@ -200,5 +206,6 @@ class TransformerBlock(keras.layers.Layer):
             "num_heads": self.num_heads,
             "layer_scale_init": self.layer_scale_init,
             "drop_path_rate": self.drop_path_rate,
+            "mlp_ratio": self.mlp.ratio,
         }
         return {**super().get_config(), **config}

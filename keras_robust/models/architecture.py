@@ -26,16 +26,22 @@ class Architecture(ABC):
     """A row of the model table: the numbers that tell a model from others of its family.
 
     Attributes:
-        min_size: smallest height and width of the images, in pixels; the total stride.
-        multiple_of: heights and widths are multiples of this many pixels.
         layer_scale_init: published initial value of LayerScale; None for models without it.
         scales_decay: whether the published training decays the scales of LayerNorm and LayerScale.
     """
 
-    min_size = 32
-    multiple_of = 1
     scales_decay = False
     layer_scale_init: float | None = None
+
+    @property
+    def min_size(self) -> int:
+        """Smallest height and width of the images, in pixels; the total stride."""
+        return 32
+
+    @property
+    def multiple_of(self) -> int:
+        """What heights and widths are multiples of, in pixels."""
+        return 1
 
     @abstractmethod
     def build(self, x: Tensor, options: Any) -> Any:
@@ -64,11 +70,11 @@ def drop_path_rates(last: Any, depth: Any) -> Any:
     return np.linspace(0, last, depth).tolist()
 
 
-def patches_of_16(x: Tensor, channels: Any, conv_stem: Any) -> Any:
-    """Stem of total stride 16: a PatchStem, or a ConvStem whose 3x3 convolutions have `conv_stem` channels."""
+def patches(x: Tensor, channels: Any, conv_stem: Any, patch_size: int = 16) -> Any:
+    """Patches of `patch_size` pixels: a PatchStem, or a ConvStem whose 3x3 convolutions have `conv_stem` channels."""
     if conv_stem is None:
-        return PatchStem(channels, stride=16, name="stem")(x)
-    return ConvStem(conv_stem, stride=16, out_channels=channels, name="stem")(x)
+        return PatchStem(channels, stride=patch_size, name="stem")(x)
+    return ConvStem(conv_stem, stride=patch_size, out_channels=channels, name="stem")(x)
 
 
 def pool(x: Tensor) -> Any:
@@ -76,9 +82,9 @@ def pool(x: Tensor) -> Any:
     return keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="pool")(x)
 
 
-def norm_and_classify(x: Tensor, num_classes: Any) -> Any:
+def norm_and_classify(x: Tensor, num_classes: Any, norm_name: str = "norm") -> Any:
     """LayerNorm, then `classify`."""
-    return classify(LayerNorm(dtype="float32", name="norm")(x), num_classes)
+    return classify(LayerNorm(dtype="float32", name=norm_name)(x), num_classes)
 
 
 def classify(x: Tensor, num_classes: Any) -> Any:

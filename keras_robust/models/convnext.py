@@ -1,10 +1,10 @@
-"""ConvNeXt (Liu et al., "A ConvNet for the 2020s", 2022), in stages and isotropic."""
+"""ConvNeXt (Liu et al., "A ConvNet for the 2020s", 2022), in stages and isotropic, and V2 (Woo et al., 2023)."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from keras_robust.layers import ConvNeXtBlock, ConvNeXtDownsample, ConvStem, PatchStem
-from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify, patches_of_16, pool
+from keras_robust.models.architecture import Architecture, drop_path_rates, norm_and_classify, patches, pool
 from keras_robust.types import Tensor
 
 
@@ -26,6 +26,8 @@ class ConvNeXt(Architecture):
 
     scales_decay = True
 
+    response_norm = False
+
     @property
     def feature_layers(self) -> Any:
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
@@ -40,8 +42,18 @@ class ConvNeXt(Architecture):
             if i > 0:
                 x = ConvNeXtDownsample(dim, name=f"stages_{i}_downsample")(x)
             for j in range(depth):
-                x = ConvNeXtBlock(options.layer_scale_init, next(rates), name=f"stages_{i}_blocks_{j}")(x)
+                name = f"stages_{i}_blocks_{j}"
+                x = ConvNeXtBlock(options.layer_scale_init, next(rates), self.response_norm, name=name)(x)
         return norm_and_classify(pool(x), options.num_classes)
+
+
+@dataclass(frozen=True)
+class ConvNeXtV2(ConvNeXt):
+    """ConvNeXt with global response normalisation in the blocks' MLPs and without LayerScale."""
+
+    layer_scale_init = None
+
+    response_norm = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class IsotropicConvNeXt(Architecture):
         return {16: f"blocks_{self.depth - 1}"}
 
     def build(self, x: Tensor, options: Any) -> Any:
-        x = patches_of_16(x, self.dim, self.conv_stem)
+        x = patches(x, self.dim, self.conv_stem)
         for j, rate in enumerate(drop_path_rates(options.drop_path_rate, self.depth)):
             x = ConvNeXtBlock(None, rate, name=f"blocks_{j}")(x)
         return norm_and_classify(pool(x), options.num_classes)

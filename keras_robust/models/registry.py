@@ -8,7 +8,8 @@ import keras
 from keras_robust.checks import LARGEST, check_choice, check_count, check_number
 from keras_robust.layers import ImageInput, Normalize
 from keras_robust.models.architecture import Architecture, Options
-from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.convnext import ConvNeXt, ConvNeXtV2, IsotropicConvNeXt
+from keras_robust.models.preact_resnet import PreActResNet
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
@@ -23,6 +24,8 @@ ROBARCH: dict[str, Any] = {
     "first_norm": False,
     "squeeze_ratio": 0.25,
 }
+
+DEEPMIND: dict[str, Any] = {"activation": "silu", "same_padding": True}
 
 # A head of more has more weights than any net here.
 MOST_CLASSES = 1_000_000
@@ -39,6 +42,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base_convstem": ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), conv_stem=(64, 96, 128)),
     "convnext_large": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536)),
     "convnext_large_convstem": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), conv_stem=(96, 144, 192)),
+    "convnextv2_atto": ConvNeXtV2((2, 2, 6, 2), (40, 80, 160, 320)),
+    "convnextv2_large": ConvNeXtV2((3, 3, 27, 3), (192, 384, 768, 1536)),
     "convnext_isotropic_small": IsotropicConvNeXt(18, 384),
     "convnext_isotropic_small_convstem": IsotropicConvNeXt(18, 384, conv_stem=(48, 96, 192, 384)),
     "vit_tiny": ViT(192, 3),
@@ -49,13 +54,41 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_medium_convstem": ViT(512, 8, conv_stem=(48, 96, 192, 384), layer_scale_init=1e-6, class_position=False),
     "vit_base": ViT(768, 12),
     "vit_base_convstem": ViT(768, 12, conv_stem=(48, 96, 192, 384)),
+    # AdvXL's: the average of the patches is classified.
+    "vit_large_patch14": ViT(1024, 16, depth=24, patch_size=14, average=True),
+    "vit_huge_patch14": ViT(1280, 16, depth=32, patch_size=14, average=True),
+    "vit_giant_patch14": ViT(1408, 16, depth=40, patch_size=14, mlp_ratio=48 / 11, average=True),
+    "resnet18": ResNet((2, 2, 2, 2), (64, 128, 256, 512), basic=True),
     "resnet50": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048)),
     "resnet50_gelu": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048), stem_activation="gelu", activation="gelu"),
+    "resnet101": ResNet((3, 4, 23, 3), (256, 512, 1024, 2048)),
+    "resnet152": ResNet((3, 8, 36, 3), (256, 512, 1024, 2048)),
+    "wide_resnet50_2": ResNet((3, 4, 6, 3), (256, 512, 1024, 2048), width_ratio=0.5),
     "xcit_small": XCiT(384, 8),
+    "xcit_medium": XCiT(512, 8),
+    "xcit_large": XCiT(768, 16),
+    "swin_small": Swin(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "swin_base": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_large": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+    # Those of MIMIR (Xu et al., 2023).
+    "swin_base_mimir": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), norm_epsilon=1e-6),
+    "swin_large_mimir": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48), window_size=(14, 14, 14, 7), norm_epsilon=1e-6),
     "robarch_small": ResNet((5, 8, 13, 1), (288, 576, 1120, 2160), **ROBARCH),
     "robarch_medium": ResNet((7, 11, 18, 1), (336, 672, 1328, 2624), **ROBARCH),
     "robarch_large": ResNet((7, 11, 18, 1), (512, 1024, 2016, 4032), **ROBARCH),
+    # For CIFAR. Those with the suffix `_swish` are DeepMind's (Gowal et al., 2020).
+    "wide_resnet28_10": PreActResNet((4, 4, 4), (160, 320, 640), 16),
+    "wide_resnet28_10_swish": PreActResNet((4, 4, 4), (160, 320, 640), 16, **DEEPMIND),
+    "wide_resnet34_10": PreActResNet((5, 5, 5), (160, 320, 640), 16),
+    "wide_resnet34_10_swish": PreActResNet((5, 5, 5), (160, 320, 640), 16, **DEEPMIND),
+    "wide_resnet70_16": PreActResNet((11, 11, 11), (256, 512, 1024), 16),
+    "wide_resnet70_16_swish": PreActResNet((11, 11, 11), (256, 512, 1024), 16, **DEEPMIND),
+    # Rice et al. (2020) have a batch norm before the classifier, Wong et al. (2020) have none.
+    "preact_resnet18": PreActResNet((2, 2, 2, 2), (64, 128, 256, 512), 64, shortcut_activated=False, final_norm=False),
+    "preact_resnet18_norm": PreActResNet((2, 2, 2, 2), (64, 128, 256, 512), 64),
+    "preact_resnet18_swish": PreActResNet(
+        (2, 2, 2, 2), (64, 128, 256, 512), 64, shortcut_size=3, shortcut_activated=False, **DEEPMIND
+    ),
 }
 
 
@@ -122,13 +155,13 @@ def create(
 
     The model takes images `(batch, height, width, 3)`, float, pixels in [0, 1], of any height and width its family
     allows, whatever `input_size` is: convolutional families take every size from their total stride upwards, vision
-    transformers multiples of their patch of 16 pixels. It returns float32 logits `(batch, num_classes)`.
+    transformers multiples of their patch of 16 or 14 pixels. It returns float32 logits `(batch, num_classes)`.
 
     Args:
         name: one of `names()`; also the name of the returned model.
         num_classes: number of logits.
-        input_size: native height and width in pixels, an int or a pair, multiples of 16: the size whose position
-            embedding is learned (vision transformers; other families do not depend on it).
+        input_size: native height and width in pixels, an int or a pair: the size whose position embedding is learned
+            (vision transformers, multiples of their patch; other families do not depend on it).
         drop_path_rate: stochastic depth, the drop probability of the last block; it rises linearly from 0 at the first.
         normalization: None for a model on raw pixels, or `(mean, std)` with 3 numbers each in units of the pixels:
             the model then starts with `(x - mean) / std`.
@@ -150,7 +183,7 @@ def create(
     row = architecture(name)
     options = Options(
         num_classes=_class_count(num_classes),
-        input_size=_height_and_width(input_size),
+        input_size=_height_and_width(input_size, row.multiple_of),
         drop_path_rate=_rate(drop_path_rate),
         layer_scale_init=_layer_scale_init(row, name, layer_scale_init),
     )
@@ -185,10 +218,11 @@ def _layer_scale_init(row: Any, name: str, value: float | None) -> float | None:
     return check_number("layer_scale_init", value, least=-LARGEST)
 
 
-def _height_and_width(input_size: Any) -> tuple[int, int]:
+def _height_and_width(input_size: Any, multiple: int) -> tuple[int, int]:
     size = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
-    if len(size) != 2 or not all(isinstance(n, Integral) and int(n) > 0 and int(n) % 16 == 0 for n in size):
-        raise ValueError(f"input_size must be one or two positive multiples of 16 pixels, received {input_size!r}")
+    if len(size) != 2 or not all(isinstance(n, Integral) and int(n) > 0 and int(n) % multiple == 0 for n in size):
+        rule = "ints" if multiple == 1 else f"multiples of {multiple} pixels"
+        raise ValueError(f"input_size must be one or two positive {rule}, received {input_size!r}")
     return int(size[0]), int(size[1])
 
 

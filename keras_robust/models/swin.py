@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_robust.layers import LayerNorm, PatchMerging, PatchStem, SwinBlock
-from keras_robust.layers.swin import EPSILON
 from keras_robust.models.architecture import Architecture, classify, drop_path_rates, pool
 from keras_robust.types import Tensor
 
@@ -20,26 +19,29 @@ class Swin(Architecture):
         dim: channels of the first stage; each next one has twice as many.
         depths: blocks per stage.
         num_heads: attention heads per stage.
-        window_size: side of a window.
+        window_size: side of a window, one for all stages or one for each.
+        norm_epsilon: of LayerNorm.
     """
 
     dim: int
     depths: tuple[int, ...]
     num_heads: tuple[int, ...]
-    window_size: int = 7
+    window_size: int | tuple[int, ...] = 7
+    norm_epsilon: float = 1e-5
 
     @property
     def feature_layers(self) -> Any:
         return {4 * 2**i: f"stages_{i}_blocks_{depth - 1}" for i, depth in enumerate(self.depths)}
 
     def build(self, x: Tensor, options: Any) -> Any:
-        x = PatchStem(self.dim, stride=4, norm_epsilon=EPSILON, name="stem")(x)
+        x = PatchStem(self.dim, stride=4, norm_epsilon=self.norm_epsilon, name="stem")(x)
         rates = iter(drop_path_rates(options.drop_path_rate, sum(self.depths)))
-        for i, (depth, heads) in enumerate(zip(self.depths, self.num_heads)):
+        sizes = self.window_size if isinstance(self.window_size, tuple) else (self.window_size,) * len(self.depths)
+        for i, (depth, heads, window_size) in enumerate(zip(self.depths, self.num_heads, sizes)):
             if i > 0:
-                x = PatchMerging(self.dim * 2**i, name=f"stages_{i}_downsample")(x)
+                x = PatchMerging(self.dim * 2**i, self.norm_epsilon, name=f"stages_{i}_downsample")(x)
             for j in range(depth):
                 name = f"stages_{i}_blocks_{j}"
-                x = SwinBlock(heads, self.window_size, j % 2 == 1, next(rates), name=name)(x)
-        x = LayerNorm(EPSILON, dtype="float32", name="norm")(x)
+                x = SwinBlock(heads, window_size, j % 2 == 1, next(rates), self.norm_epsilon, name=name)(x)
+        x = LayerNorm(self.norm_epsilon, dtype="float32", name="norm")(x)
         return classify(pool(x), options.num_classes)

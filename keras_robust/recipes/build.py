@@ -71,7 +71,7 @@ def _build_model(recipe: Recipe, num_classes: int) -> keras.Model:
 def _created(recipe: Recipe, num_classes: int) -> keras.Model:
     part = recipe.model
     row = models.architecture(part.name)
-    size = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / 16) * 16
+    size = math.ceil(recipe.data.resolution_at(recipe.training.epochs) / row.multiple_of) * row.multiple_of
     return models.create(
         part.name,
         num_classes,

@@ -14,7 +14,7 @@ TIMM = Naming(
         "stages_#_blocks_#/scale/weight": "stages.#.blocks.#.gamma",
         "stages_#_blocks_#/conv_dw/*": "stages.#.blocks.#.conv_dw.*",
         "stages_#_blocks_#/norm/*": "stages.#.blocks.#.norm.*",
-        "stages_#_blocks_#/mlp/*": "stages.#.blocks.#.mlp.*",
+        "stages_#_blocks_#/mlp/*": "stages.#.blocks.#.mlp.*",  # of V2 also its global response normalisation
         "norm/*": "head.norm.*",
         "head/*": "head.fc.*",
     },

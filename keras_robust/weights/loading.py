@@ -10,10 +10,17 @@ import numpy as np
 
 from keras_robust.files import DAMAGE
 from keras_robust.layers import ImageInput, Normalize
-from keras_robust.weights import convnext, keras_archive, reading, resnet, swin, vit, xcit
+from keras_robust.weights import convnext, keras_archive, preact_resnet, reading, resnet, swin, vit, xcit
 from keras_robust.weights.naming import Naming, from_torch, torch_shape
 
-NAMINGS = (*convnext.NAMINGS, *vit.NAMINGS, *resnet.NAMINGS, *swin.NAMINGS, *xcit.NAMINGS)
+NAMINGS = (
+    *convnext.NAMINGS,
+    *vit.NAMINGS,
+    *resnet.NAMINGS,
+    *preact_resnet.NAMINGS,
+    *swin.NAMINGS,
+    *xcit.NAMINGS,
+)
 TENSOR_SUFFIXES = (*reading.TORCH_SUFFIXES, ".safetensors", reading.INDEX)
 
 

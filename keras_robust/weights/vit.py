@@ -56,6 +56,7 @@ TIMM = Naming(
         "blocks_#/attn/*": "blocks.#.attn.*",
         "blocks_#/mlp/*": "blocks.#.mlp.*",
         "norm/*": "norm.*",
+        "fc_norm/*": "fc_norm.*",
         "head/*": "head.*",
     },
     stem=("patch_embed.",),

@@ -3,7 +3,7 @@
     python -m tests.golden.make_goldens            # writes tests/golden/*.npz
     python -m tests.golden.make_goldens vit_tiny   # only that one
 
-Made with timm 1.0.31, torch 2.14.1 and torchvision 0.29.1 (pip install timm==1.0.31 torch==2.14.1 torchvision==0.29.1).
+Made with timm 1.0.31 and torch 2.13 or 2.14 (pip install timm==1.0.31 torch==2.14.1 torchvision==0.29.1).
 A file holds names and shapes of the tensors, from which the weights are drawn anew (`random_weights.py`), and the
 logits in float64 at each size.
 """
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from tests.golden.random_weights import images, state_dict
+from tests.golden.shrunk import SHRUNK
 from tests.golden.torch_models import MODELS
 
 FOLDER = Path(__file__).parent
-# Of each family the smallest. 64 pixels for where the large sizes take too long.
+# Of each family the smallest, or a large one made small (`SHRUNK`). 64 pixels for where the large sizes take too long.
 CASES = {
     "convnext_atto": [(224, 224), (200, 168), (64, 64)],
     "convnext_atto_convstem": [(224, 224), (200, 168), (64, 64)],
@@ -32,6 +33,15 @@ CASES = {
     "xcit_small": [(224, 224), (256, 192), (64, 64)],
     "swin_base": [(224, 224), (256, 320)],
     "robarch_small": [(224, 224), (200, 168), (64, 64)],
+    "resnet18": [(224, 224), (200, 168), (64, 64)],
+    "convnextv2_atto": [(224, 224), (200, 168), (64, 64)],
+    "vit_giant_patch14": [(224, 224), (280, 196), (56, 56)],
+    "swin_large_mimir": [(224, 224)],
+    "wide_resnet28_10": [(32, 32), (48, 40)],
+    "wide_resnet28_10_swish": [(32, 32), (48, 40)],
+    "preact_resnet18": [(32, 32), (48, 40)],
+    "preact_resnet18_norm": [(32, 32), (48, 40)],
+    "preact_resnet18_swish": [(32, 32), (48, 40)],
 }
 # Follow from the architecture.
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
@@ -56,7 +66,7 @@ def logits(model, x):
 
 def main(names):
     for name in names or CASES:
-        model = MODELS[name]()
+        model = MODELS[name](**SHRUNK.get(name, {}))
         shapes = shapes_of(model)
         with_random_weights(model)
         arrays = {f"{h}x{w}": logits(model, images(h, w)) for h, w in CASES[name]}

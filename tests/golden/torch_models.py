@@ -3,6 +3,8 @@
 Modules are named as in the published checkpoints. Nothing here knows of Keras.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -127,8 +129,167 @@ class RobArch(nn.Module):
         return self.fc(self.stages(self.stem(x)).mean((2, 3)))
 
 
+class TradesBlock(nn.Module):
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.convShortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+
+    def forward(self, x):
+        activated = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        return y + (x if self.convShortcut is None else self.convShortcut(activated))
+
+
+def _stages(block, channels, depths, widths):
+    """Sequences of blocks, the first of each but of the first with stride 2."""
+    for i, (depth, width) in enumerate(zip(depths, widths)):
+        strides = [1 if i == 0 else 2] + [1] * (depth - 1)
+        inputs = [channels] + [width] * (depth - 1)
+        yield nn.Sequential(*(block(n, width, stride) for n, stride in zip(inputs, strides)))
+        channels = width
+
+
+class TradesWideResNet(nn.Module):
+    """As in github.com/yaodongyu/TRADES; the mean over the map instead of a pooling of 8x8, at 32 pixels the same."""
+
+    def __init__(self, depths, dims):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        for i, stage in enumerate(_stages(TradesBlock, 16, depths, dims), start=1):
+            group = nn.Module()
+            group.layer = stage
+            self.add_module(f"block{i}", group)
+        self.bn1 = nn.BatchNorm2d(dims[-1])
+        self.fc = nn.Linear(dims[-1], NUM_CLASSES)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        for group in (self.block1, self.block2, self.block3):
+            x = group.layer(x)
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+class KuangliuBlock(nn.Module):
+    """`activated`: what the shortcut's convolution is applied to."""
+
+    activated = True
+
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != width:
+            self.shortcut.append(nn.Conv2d(channels, width, 1, stride, bias=False))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(x))
+        shortcut = x if not len(self.shortcut) else self.shortcut(y if self.activated else x)
+        return self.conv2(F.relu(self.bn2(self.conv1(y)))) + shortcut
+
+
+class WongBlock(KuangliuBlock):
+    activated = False
+
+
+class KuangliuPreActResNet(nn.Module):
+    """As in github.com/kuangliu/pytorch-cifar; with `norm` as in github.com/locuslab/robust_overfitting."""
+
+    def __init__(self, block, norm, depths=(2, 2, 2, 2), dims=(64, 128, 256, 512), stem_channels=64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, stem_channels, 3, padding=1, bias=False)
+        for i, stage in enumerate(_stages(block, stem_channels, depths, dims), start=1):
+            self.add_module(f"layer{i}", stage)
+        if norm:
+            self.bn = nn.BatchNorm2d(dims[-1])
+        self.linear = nn.Linear(dims[-1], NUM_CLASSES)
+
+    def forward(self, x):
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+        if hasattr(self, "bn"):
+            x = F.relu(self.bn(x))
+        return self.linear(x.mean((2, 3)))
+
+
+class SameConv(nn.Conv2d):
+    """Zeros at the right and at the bottom alone where the stride is 2: "same" padding of maps of even sides."""
+
+    def __init__(self, channels, width, size, stride):
+        super().__init__(channels, width, size, stride, bias=False)
+        self.margins = {(1, 1): (0, 0, 0, 0), (1, 2): (0, 0, 0, 0), (3, 1): (1, 1, 1, 1), (3, 2): (0, 1, 0, 1)}[
+            size, stride
+        ]
+
+    def forward(self, x):
+        return super().forward(F.pad(x, self.margins))
+
+
+class DeepMindBlock(nn.Module):
+    """`activated`: what the shortcut's convolution is applied to."""
+
+    first, second, shortcut_size, activated = "conv_0", "conv_1", 1, True
+
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.batchnorm_0 = nn.BatchNorm2d(channels)
+        self.add_module(self.first, SameConv(channels, width, 3, stride))
+        self.batchnorm_1 = nn.BatchNorm2d(width)
+        self.add_module(self.second, SameConv(width, width, 3, 1))
+        self.shortcut = None
+        if stride != 1 or channels != width:
+            self.shortcut = SameConv(channels, width, self.shortcut_size, stride)
+
+    def forward(self, x):
+        y = F.silu(self.batchnorm_0(x))
+        shortcut = x if self.shortcut is None else self.shortcut(y if self.activated else x)
+        y = F.silu(self.batchnorm_1(getattr(self, self.first)(y)))
+        return getattr(self, self.second)(y) + shortcut
+
+
+class DeepMindNarrowBlock(DeepMindBlock):
+    first, second, shortcut_size, activated = "conv_2d_1", "conv_2d_2", 3, False
+
+
+class DeepMindWideResNet(nn.Module):
+    """As in github.com/google-deepmind/deepmind-research, adversarial_robustness, without its normalisation."""
+
+    def __init__(self, depths, dims):
+        super().__init__()
+        self.init_conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.layer = nn.Sequential()
+        for stage in _stages(DeepMindBlock, 16, depths, dims):
+            group = nn.Sequential()
+            group.add_module("block", stage)
+            self.layer.append(group)
+        self.batchnorm = nn.BatchNorm2d(dims[-1])
+        self.logits = nn.Linear(dims[-1], NUM_CLASSES)
+
+    def forward(self, x):
+        return self.logits(F.silu(self.batchnorm(self.layer(self.init_conv(x)))).mean((2, 3)))
+
+
+class DeepMindPreActResNet(nn.Module):
+    def __init__(self, depths=(2, 2, 2, 2), dims=(64, 128, 256, 512), stem_channels=64):
+        super().__init__()
+        self.conv_2d = nn.Conv2d(3, stem_channels, 3, padding=1, bias=False)
+        for i, stage in enumerate(_stages(DeepMindNarrowBlock, stem_channels, depths, dims)):
+            self.add_module(f"layer_{i}", stage)
+        self.batchnorm = nn.BatchNorm2d(dims[-1])
+        self.logits = nn.Linear(dims[-1], NUM_CLASSES)
+
+    def forward(self, x):
+        x = self.layer_3(self.layer_2(self.layer_1(self.layer_0(self.conv_2d(x)))))
+        return self.logits(F.silu(self.batchnorm(x)).mean((2, 3)))
+
+
 class PaperViT(nn.Module):
-    """A timm vision transformer whose position embedding is resized as in the paper's evaluation."""
+    """A timm vision transformer of 224 pixels whose position embedding is resized as in the paper's evaluation."""
 
     def __init__(self, vit):
         super().__init__()
@@ -142,12 +303,13 @@ class PaperViT(nn.Module):
 
     def forward(self, x):
         vit = self.vit
-        grid = [size // 16 for size in x.shape[2:]]
+        patch, native = vit.patch_embed.patch_size[0], vit.patch_embed.grid_size[0]
+        grid = [size // patch for size in x.shape[2:]]
         embedding = vit.pos_embed
-        if grid != [14, 14]:
-            extra = embedding.shape[1] - 196
-            patches = embedding[:, extra:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
-            scale = [(n + 0.1) / 14 for n in grid]
+        if grid != [native, native]:
+            extra = embedding.shape[1] - native**2
+            patches = embedding[:, extra:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
+            scale = [(n + 0.1) / native for n in grid]
             patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", recompute_scale_factor=False)
             assert list(patches.shape[2:]) == grid
             embedding = torch.cat([embedding[:, :extra], patches.flatten(2).transpose(1, 2)], dim=1)
@@ -157,7 +319,7 @@ class PaperViT(nn.Module):
             tokens = torch.cat([class_token, tokens + embedding], dim=1)
         else:
             tokens = torch.cat([class_token, tokens], dim=1) + embedding
-        return vit.head(vit.norm(vit.blocks(tokens))[:, 0])
+        return vit.forward_head(vit.norm(vit.blocks(tokens)))
 
 
 def _timm(name, **kwargs):
@@ -183,9 +345,9 @@ def _vit(name, conv_stem=None):
 class SizedSwin(nn.Module):
     """timm's Swin made anew for the size of each batch: it fixes at creation where windows shift."""
 
-    def __init__(self):
+    def __init__(self, name):
         super().__init__()
-        self.swin = _timm("swin_base_patch4_window7_224")
+        self.swin = _timm(name)
 
     def state_dict(self):
         return self.swin.state_dict()
@@ -198,6 +360,39 @@ class SizedSwin(nn.Module):
         return self.swin(x)
 
 
+def _mimir(window_size, dim, depths=(2, 2, 18, 2), num_heads=None):
+    """As github.com/xiaoyunxxy/MIMIR makes them, at 224 pixels alone."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    norm_layer = partial(nn.LayerNorm, eps=1e-6)
+    heads = num_heads or [dim // 32 * 2**i for i in range(4)]
+    return SwinTransformer(
+        embed_dim=dim,
+        depths=depths,
+        num_heads=heads,
+        window_size=window_size,
+        norm_layer=norm_layer,
+        num_classes=NUM_CLASSES,
+    )
+
+
+def _xcit(dim, num_heads, depth=12):
+    """Of 12 blocks timm has the smallest alone."""
+    from timm.models.xcit import Xcit
+
+    sizes = {"embed_dim": dim, "depth": depth, "num_heads": num_heads}
+    return Xcit(patch_size=16, eta=1.0, tokens_norm=True, num_classes=NUM_CLASSES, **sizes)
+
+
+def _average_vit(dim, num_heads, depth, mlp_ratio=4.0):
+    """As github.com/UCSC-VLAA/AdvXL makes them: patches of 14 pixels, `global_pool="avg"`."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {"embed_dim": dim, "depth": depth, "num_heads": num_heads, "mlp_ratio": mlp_ratio}
+    return PaperViT(VisionTransformer(patch_size=14, global_pool="avg", fc_norm=True, num_classes=NUM_CLASSES, **sizes))
+
+
+# By name; of those that take numbers as keywords the full ones are given here, others (`SHRUNK`) make them small.
 MODELS = {
     "convnext_atto": lambda: _convnext("convnext_atto"),
     "convnext_atto_convstem": lambda: _convnext("convnext_atto", ConvStem((20, 40), (2, 2))),
@@ -219,11 +414,35 @@ MODELS = {
     "vit_medium_convstem": lambda: _vit("deit3_medium_patch16_224", (48, 96, 192, 384)),
     "vit_base": lambda: _vit("vit_base_patch16_224"),
     "vit_base_convstem": lambda: _vit("vit_base_patch16_224", (48, 96, 192, 384)),
+    "convnextv2_atto": lambda: _convnext("convnextv2_atto"),
+    "convnextv2_large": lambda: _convnext("convnextv2_large"),
+    "vit_large_patch14": partial(_average_vit, dim=1024, num_heads=16, depth=24),
+    "vit_huge_patch14": partial(_average_vit, dim=1280, num_heads=16, depth=32),
+    "vit_giant_patch14": partial(_average_vit, dim=1408, num_heads=16, depth=40, mlp_ratio=48 / 11),
+    "resnet18": lambda: _timm("resnet18"),
+    "resnet101": lambda: _timm("resnet101"),
+    "resnet152": lambda: _timm("resnet152"),
+    "wide_resnet50_2": lambda: _timm("wide_resnet50_2"),
     "resnet50": lambda: _timm("resnet50"),
     "resnet50_gelu": lambda: _timm("resnet50", act_layer=torch.nn.GELU),
     "xcit_small": lambda: _timm("xcit_small_12_p16_224"),
-    "swin_base": SizedSwin,
+    "xcit_medium": partial(_xcit, dim=512, num_heads=8),
+    "xcit_large": partial(_xcit, dim=768, num_heads=16),
+    "swin_small": lambda: SizedSwin("swin_small_patch4_window7_224"),
+    "swin_base": lambda: SizedSwin("swin_base_patch4_window7_224"),
+    "swin_large": lambda: SizedSwin("swin_large_patch4_window7_224"),
+    "swin_base_mimir": partial(_mimir, 7, dim=128),
+    "swin_large_mimir": partial(_mimir, 14, dim=192),
     "robarch_small": lambda: RobArch((5, 8, 13, 1), (288, 576, 1120, 2160)),
     "robarch_medium": lambda: RobArch((7, 11, 18, 1), (336, 672, 1328, 2624)),
     "robarch_large": lambda: RobArch((7, 11, 18, 1), (512, 1024, 2016, 4032)),
+    "wide_resnet28_10": partial(TradesWideResNet, depths=(4, 4, 4), dims=(160, 320, 640)),
+    "wide_resnet28_10_swish": partial(DeepMindWideResNet, depths=(4, 4, 4), dims=(160, 320, 640)),
+    "wide_resnet34_10": partial(TradesWideResNet, depths=(5, 5, 5), dims=(160, 320, 640)),
+    "wide_resnet34_10_swish": partial(DeepMindWideResNet, depths=(5, 5, 5), dims=(160, 320, 640)),
+    "wide_resnet70_16": partial(TradesWideResNet, depths=(11, 11, 11), dims=(256, 512, 1024)),
+    "wide_resnet70_16_swish": partial(DeepMindWideResNet, depths=(11, 11, 11), dims=(256, 512, 1024)),
+    "preact_resnet18": partial(KuangliuPreActResNet, WongBlock, False),
+    "preact_resnet18_norm": partial(KuangliuPreActResNet, KuangliuBlock, True),
+    "preact_resnet18_swish": DeepMindPreActResNet,
 }

@@ -5,6 +5,7 @@ import pytest
 import keras_robust
 from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.preact_resnet import PreActResNet
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
@@ -17,6 +18,8 @@ CASES = {
     "resnet": (ResNet((1, 2, 1, 1), (8, 12, 16, 24), stem_channels=4), {4: 8, 8: 12, 16: 16, 32: 24}),
     "robarch": (ResNet((1, 1, 2, 1), (8, 16, 24, 32), **registry.ROBARCH), {4: 8, 8: 16, 16: 24, 32: 32}),
     "swin": (Swin(4, (1, 1, 2, 1), (1, 1, 2, 2), window_size=3), {4: 4, 8: 8, 16: 16, 32: 32}),
+    "basic": (ResNet((1, 2, 1, 1), (4, 4, 6, 8), basic=True), {4: 4, 8: 4, 16: 6, 32: 8}),
+    "preact": (PreActResNet((1, 2, 1, 1, 1), (4, 6, 8, 10, 12), 4), {1: 4, 2: 6, 4: 8, 8: 10, 16: 12}),
     "isotropic": (IsotropicConvNeXt(2, 8), {16: 8}),
     "vit": (ViT(8, 2, depth=2), {16: 8}),
     "xcit": (XCiT(8, 2, depth=2), {16: 8}),

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 import keras_robust
 from keras_robust.models import registry
-from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.convnext import ConvNeXt, ConvNeXtV2, IsotropicConvNeXt
+from keras_robust.models.preact_resnet import PreActResNet
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
@@ -80,8 +81,49 @@ CASES = {
     # Maps that are cut into whole windows, maps with a margin, maps smaller than a window.
     "swin": (
         Swin(4, (2, 2), (1, 2), window_size=3),
-        lambda w, x: reference.swin(w, x, (2, 2), (1, 2), window=3),
+        lambda w, x: reference.swin(w, x, (2, 2), (1, 2), windows=(3, 3)),
         [(48, 72), (60, 40), (32, 100)],
+    ),
+    # So large an epsilon that it shows wherever it is missing.
+    "swin_mimir_style": (
+        Swin(4, (2, 2), (1, 2), window_size=(4, 2), norm_epsilon=0.1),
+        lambda w, x: reference.swin(w, x, (2, 2), (1, 2), windows=(4, 2), eps=0.1),
+        [(64, 96), (48, 40)],
+    ),
+    "convnext_v2": (
+        ConvNeXtV2((1, 2, 1, 1), (4, 6, 8, 10)),
+        lambda w, x: reference.convnext(w, x, (1, 2, 1, 1), n_convs=0),
+        [(32, 32), (39, 70)],
+    ),
+    "vit_average": (
+        ViT(8, 2, depth=2, patch_size=8, mlp_ratio=1.75, average=True),
+        lambda w, x: reference.vit(w, x, 2, heads=2, n_convs=0, patch=8, average=True),
+        [(32, 48), (40, 24)],
+    ),
+    "resnet_basic": (
+        ResNet((1, 2, 1, 1), (8, 12, 16, 24), stem_channels=4, basic=True),
+        lambda w, x: reference.resnet(w, x, (1, 2, 1, 1), pool=True),
+        [(32, 32), (47, 70)],
+    ),
+    "resnet_wide": (
+        ResNet((1, 1, 1, 1), (8, 12, 16, 24), stem_channels=4, width_ratio=0.5),
+        lambda w, x: reference.resnet(w, x, (1, 1, 1, 1), pool=True),
+        [(32, 32), (47, 70)],
+    ),
+    "preact": (
+        PreActResNet((2, 1, 1), (6, 8, 12), 4),
+        lambda w, x: reference.preact(w, x, (2, 1, 1)),
+        [(32, 32), (20, 30)],
+    ),
+    "preact_wong": (
+        PreActResNet((2, 1, 1), (4, 8, 12), 4, shortcut_activated=False, final_norm=False),
+        lambda w, x: reference.preact(w, x, (2, 1, 1), activated=False),
+        [(32, 32), (20, 30)],
+    ),
+    "preact_deepmind": (
+        PreActResNet((2, 1, 1), (6, 8, 12), 4, shortcut_size=3, shortcut_activated=False, **registry.DEEPMIND),
+        lambda w, x: reference.preact(w, x, (2, 1, 1), F.silu, same=True, activated=False),
+        [(32, 32), (21, 30)],
     ),
 }
 

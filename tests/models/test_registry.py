@@ -9,7 +9,8 @@ import pytest
 
 import keras_robust
 from keras_robust.models import registry
-from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.convnext import ConvNeXt, ConvNeXtV2, IsotropicConvNeXt
+from keras_robust.models.preact_resnet import PreActResNet
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
@@ -17,7 +18,7 @@ from keras_robust.models.xcit import XCiT
 
 from .torch_reference import set_random_weights
 
-# The published counts, 1,000 classes, 224 pixels.
+# The published counts, 1,000 classes, 224 pixels, which are timm's and torchvision's.
 PARAMETERS = {
     "convnext_tiny": 28_589_128,
     "convnext_tiny_convstem": 28_627_432,
@@ -36,18 +37,48 @@ PARAMETERS = {
     "vit_base": 86_567_656,
     "vit_base_convstem": 87_147_112,
     "vit_tiny": 5_717_416,
+    "convnextv2_atto": 3_708_400,
+    "convnextv2_large": 197_956_840,
+    "vit_large_patch14": 304_203_752,
+    "vit_huge_patch14": 632_045_800,
+    "vit_giant_patch14": 1_012_611_432,
+    "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "resnet50_gelu": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "wide_resnet50_2": 68_883_240,
     "xcit_small": 26_253_304,
+    "xcit_medium": 46_401_160,
+    "xcit_large": 103_792_648,
+    "swin_small": 49_606_258,
     "swin_base": 87_768_224,
+    "swin_base_mimir": 87_768_224,
+    "swin_large": 196_532_476,
+    "swin_large_mimir": 196_794_556,
     "robarch_small": 26_143_228,
     "robarch_medium": 45_901_928,
     "robarch_large": 104_065_776,
+}
+# RobustBench's nets, 10 classes.
+CIFAR_PARAMETERS = {
+    "wide_resnet28_10": 36_479_194,
+    "wide_resnet28_10_swish": 36_479_194,
+    "wide_resnet34_10": 46_160_474,
+    "wide_resnet34_10_swish": 46_160_474,
+    "wide_resnet70_16": 266_796_506,
+    "wide_resnet70_16_swish": 266_796_506,
+    "preact_resnet18": 11_171_146,
+    "preact_resnet18_norm": 11_172_170,
+    "preact_resnet18_swish": 12_548_426,
 }
 SMALL = {
     "small_convnext": ConvNeXt((1, 1, 1, 1), (4, 6, 8, 10), conv_stem=(2, 4)),
     "small_isotropic": IsotropicConvNeXt(1, 8),
     "small_resnet": ResNet((1, 1, 1, 1), (8, 8, 8, 8), **registry.ROBARCH),
+    "small_basic": ResNet((1, 1, 1, 1), (4, 4, 6, 8), basic=True),
+    "small_preact": PreActResNet((1, 1), (4, 8), 4, **registry.DEEPMIND),
+    "small_v2": ConvNeXtV2((1, 1), (4, 6)),
     "small_xcit": XCiT(8, 2, depth=1),
     "small_swin": Swin(4, (2, 1), (1, 2), window_size=3),
     "small_vit": ViT(8, 2, depth=2, conv_stem=(2, 3, 4, 6), layer_scale_init=1e-6, class_position=False),
@@ -65,13 +96,13 @@ def images(*size, batch=2):
     return np.random.RandomState(0).uniform(size=(batch, *size, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PARAMETERS | CIFAR_PARAMETERS)
 def test_parameter_count(name):
     # In a stateless scope variables have shapes, but no values: nothing is allocated.
     with keras.StatelessScope(initialize_variables=False):
-        model = keras_robust.models.create(name)
+        model = keras_robust.models.create(name, num_classes=10 if name in CIFAR_PARAMETERS else 1000)
     # The moving statistics of batch norm do not count.
-    assert sum(math.prod(v.shape) for v in model.trainable_variables) == PARAMETERS[name]
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == (PARAMETERS | CIFAR_PARAMETERS)[name]
 
 
 def test_largest_model_is_built_in_seconds():
@@ -83,8 +114,8 @@ def test_largest_model_is_built_in_seconds():
 def test_names():
     names = keras_robust.models.names()
     assert set(PARAMETERS) <= set(names)
-    for family in ("convnext", "vit"):
-        plain = {name for name in names if name.startswith(family) and not name.endswith("_convstem")}
+    for family in ("convnext_", "vit_"):
+        plain = {name for name in names if name.startswith(family) and not name.endswith(("_convstem", "_patch14"))}
         assert {f"{name}_convstem" for name in plain} <= set(names)
 
 
@@ -184,6 +215,7 @@ for name in {list(SMALL)}:
         ("small_convnext", (31, 64), "at least 32 pixels, received height=31, width=64"),
         ("small_isotropic", (16, 15), "at least 16 pixels, received height=16, width=15"),
         ("small_vit", (32, 40), "multiples of 16, received height=32, width=40"),
+        ("small_preact", (1, 4), "at least 2 pixels, received height=1, width=4"),
     ],
 )
 def test_sizes_that_a_model_cannot_take(name, too_small, message):

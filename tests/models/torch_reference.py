@@ -42,7 +42,12 @@ def conv(w, name, x, stride=1, padding=0, groups=1):
 
 
 def mlp(w, name, x):
-    return dense(w, f"{name}/fc2", F.gelu(dense(w, f"{name}/fc1", x)))
+    x = F.gelu(dense(w, f"{name}/fc1", x))
+    if f"{name}/grn/gamma" in w:
+        length = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        relative = length / (length.mean(-1, keepdim=True) + 1e-6)
+        x = w[f"{name}/grn/gamma"] * x * relative + w[f"{name}/grn/beta"] + x
+    return dense(w, f"{name}/fc2", x)
 
 
 def stem(w, x, stride, n_convs, patch_norm):
@@ -87,8 +92,8 @@ def attention(w, name, x, heads):
     return dense(w, f"{name}/proj", (weights @ v).transpose(1, 2).reshape(batch, tokens, channels))
 
 
-def vit(w, x, depth, heads, n_convs):
-    x = stem(w, x, 16, n_convs, patch_norm=False)
+def vit(w, x, depth, heads, n_convs, patch=16, average=False):
+    x = stem(w, x, patch, n_convs, patch_norm=False)
     batch, rows, columns, channels = x.shape
     position = w["position/embedding"]
     g_rows, g_columns, _ = position.shape
@@ -108,6 +113,8 @@ def vit(w, x, depth, heads, n_convs):
         x = x + y * w.get(f"{name}/scale1/gamma", 1.0)
         y = mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x))
         x = x + y * w.get(f"{name}/scale2/gamma", 1.0)
+    if average:
+        return dense(w, "head", norm(w, "fc_norm", x[:, 1:].mean(1)))
     return dense(w, "head", norm(w, "norm", x)[:, 0])
 
 
@@ -137,6 +144,40 @@ def bottleneck(w, name, x, stride, activation, groups):
     return activation(x + y)
 
 
+def basic(w, name, x, stride, activation):
+    y = activation(batch_norm(w, f"{name}/norm1", conv(w, f"{name}/conv1", x, stride, padding=1)))
+    y = batch_norm(w, f"{name}/norm2", conv(w, f"{name}/conv2", y, padding=1))
+    if f"{name}/shortcut_conv/kernel" in w:
+        x = batch_norm(w, f"{name}/shortcut_norm", conv(w, f"{name}/shortcut_conv", x, stride))
+    return activation(x + y)
+
+
+def preact(w, x, depths, activation=F.relu, same=False, activated=True):
+    x = conv(w, "stem", x, padding=1)
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            name, stride = f"{'groups' if same else 'stages'}_{i}_blocks_{j}", 2 if i > 0 and j == 0 else 1
+            y = activation(batch_norm(w, f"{name}/norm1", x))
+            if f"{name}/shortcut/kernel" in w:
+                x = strided(w, f"{name}/shortcut", y if activated else x, stride, same)
+            y = strided(w, f"{name}/conv1", y, stride, same)
+            y = conv(w, f"{name}/conv2", activation(batch_norm(w, f"{name}/norm2", y)), padding=1)
+            x = x + y
+    if "norm/gamma" in w:
+        x = activation(batch_norm(w, "norm", x))
+    return dense(w, "head", x.mean((1, 2)))
+
+
+def strided(w, name, x, stride, same):
+    """Convolution of a kernel of 1x1 or 3x3 with zeros on each side, or as few as TensorFlow's rule wants."""
+    size = w[f"{name}/kernel"].shape[0]
+    if not same:
+        return conv(w, name, x, stride, padding=size // 2)
+    margins = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[1:3]]
+    (top, left), (bottom, right) = ([n // 2 for n in margins], [n - n // 2 for n in margins])
+    return conv(w, name, F.pad(x, (0, 0, left, right, top, bottom)), stride)
+
+
 def resnet(w, x, depths, pool, activation=F.relu, groups=1, stem_activation=F.relu):
     x = stem_activation(batch_norm(w, "stem/norm", conv(w, "stem/conv", x, 2, padding=3)))
     if pool:
@@ -144,7 +185,11 @@ def resnet(w, x, depths, pool, activation=F.relu, groups=1, stem_activation=F.re
     for i, depth in enumerate(depths):
         for j in range(depth):
             stride = 2 if j == 0 and (i > 0 or not pool) else 1
-            x = bottleneck(w, f"stages_{i}_blocks_{j}", x, stride, activation, groups)
+            name = f"stages_{i}_blocks_{j}"
+            if f"{name}/conv3/kernel" in w:
+                x = bottleneck(w, name, x, stride, activation, groups)
+            else:
+                x = basic(w, name, x, stride, activation)
     return dense(w, "head", x.mean((1, 2)))
 
 
@@ -215,17 +260,17 @@ def window_attention(w, name, x, heads, window, shifted):
     return torch.roll(y, shifts, (1, 2))
 
 
-def swin(w, x, depths, heads, window):
-    x = norm(w, "stem/norm", conv(w, "stem/proj", x, 4), eps=1e-5)
+def swin(w, x, depths, heads, windows, eps=1e-5):
+    x = norm(w, "stem/norm", conv(w, "stem/proj", x, 4), eps)
     for i, depth in enumerate(depths):
         if i > 0:
             name = f"stages_{i}_downsample"
             x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
             parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-            x = norm(w, f"{name}/norm", torch.cat(parts, dim=-1), eps=1e-5) @ w[f"{name}/proj/kernel"]
+            x = norm(w, f"{name}/norm", torch.cat(parts, dim=-1), eps) @ w[f"{name}/proj/kernel"]
         for j in range(depth):
             name = f"stages_{i}_blocks_{j}"
-            y = norm(w, f"{name}/norm1", x, eps=1e-5)
-            x = x + window_attention(w, f"{name}/attn", y, heads[i], window, shifted=j % 2 == 1)
-            x = x + mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x, eps=1e-5))
-    return dense(w, "head", norm(w, "norm", x, eps=1e-5).mean((1, 2)))
+            y = norm(w, f"{name}/norm1", x, eps)
+            x = x + window_attention(w, f"{name}/attn", y, heads[i], windows[i], shifted=j % 2 == 1)
+            x = x + mlp(w, f"{name}/mlp", norm(w, f"{name}/norm2", x, eps))
+    return dense(w, "head", norm(w, "norm", x, eps).mean((1, 2)))
