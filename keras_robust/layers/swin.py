@@ -168,6 +168,7 @@ class SwinBlock(keras.layers.Layer):
         self.window_size = window_size
         self.shifted = shifted
         self.drop_path_rate = drop_path_rate
+        self.norm_epsilon = norm_epsilon
         common = {"dtype": self.dtype_policy}
         self.norm1 = LayerNorm(norm_epsilon, name="norm1", **common)
         self.attn = WindowAttention(num_heads, window_size, shifted, name="attn", **common)
@@ -192,7 +193,7 @@ class SwinBlock(keras.layers.Layer):
             "window_size": self.window_size,
             "shifted": self.shifted,
             "drop_path_rate": self.drop_path_rate,
-            "norm_epsilon": self.norm1.epsilon,
+            "norm_epsilon": self.norm_epsilon,
         }
         return {**super().get_config(), **config}
 
@@ -217,6 +218,7 @@ class PatchMerging(keras.layers.Layer):
     def __init__(self, channels: Any, norm_epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
+        self.norm_epsilon = norm_epsilon
         common = {"dtype": self.dtype_policy}
         self.norm = LayerNorm(norm_epsilon, name="norm", **common)
         self.proj = keras.layers.Dense(channels, use_bias=False, kernel_initializer=Normal(), name="proj", **common)
@@ -239,4 +241,4 @@ class PatchMerging(keras.layers.Layer):
         return (batch, *(n if n is None else -(-n // 2) for n in sizes), self.channels)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels, "norm_epsilon": self.norm.epsilon}
+        return {**super().get_config(), "channels": self.channels, "norm_epsilon": self.norm_epsilon}

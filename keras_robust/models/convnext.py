@@ -51,7 +51,7 @@ class ConvNeXt(Architecture):
 class ConvNeXtV2(ConvNeXt):
     """ConvNeXt with global response normalisation in the blocks' MLPs and without LayerScale."""
 
-    layer_scale_init = None
+    layer_scale_init = None  # type: ignore[assignment]
 
     response_norm = True
 

@@ -1,6 +1,9 @@
 """Names of ConvNeXt's weights, in stages and isotropic."""
 
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from keras_robust.weights.naming import Naming, conv_stem
 
@@ -36,10 +39,17 @@ def _original_block(block: str, name: str) -> dict[str, str]:
         f"{block}/conv_dw/*": f"{name}.dwconv.*",
         f"{block}/norm/*": f"{name}.norm.*",
         f"{block}/mlp/fc#/*": f"{name}.pwconv#.*",
+        f"{block}/mlp/grn/weight": f"{name}.grn.gamma",
+        f"{block}/mlp/grn/bias": f"{name}.grn.beta",
     }
 
 
-# As in github.com/facebookresearch/ConvNeXt.
+def _grn_vectors(tensors: dict[str, np.ndarray], shapes: Any) -> dict[str, np.ndarray]:
+    """With global response normalisations' weights as vectors, which the original code keeps as (1, 1, 1, channels)."""
+    return {name: tensor.reshape(-1) if ".grn." in name else tensor for name, tensor in tensors.items()}
+
+
+# As in github.com/facebookresearch/ConvNeXt and ConvNeXt-V2.
 ORIGINAL = Naming(
     names={
         "stem/proj/*": "downsample_layers.0.0.*",
@@ -52,6 +62,7 @@ ORIGINAL = Naming(
     },
     stem=("downsample_layers.0.",),
     head=("head.",),
+    unpack=_grn_vectors,
 )
 
 ISOTROPIC = Naming(

@@ -35,12 +35,12 @@ def load(
 ) -> None:
     """Load weights from a file into a model.
 
-    Reads PyTorch state dicts: timm's ConvNeXt, ViT, DeiT, ResNet-50, Swin and XCiT, those of the original
-    repositories (ConvNeXt, also isotropic, DeiT III, Swin, XCiT, RobArch) and the robust checkpoints published with
-    "Revisiting Adversarial Training for ImageNet". Which of them a file is follows from its names. Names of wrappers
-    around the model and within it are ignored ("module.", "base_model.", "model.", "net.", "backbone.", "_orig_mod.",
-    "_fsdp_wrapped_module.", a sequence of normalisation and net), and a normalisation in the file is understood. Also
-    reads Keras' own files.
+    Reads PyTorch state dicts: timm's ConvNeXt and ConvNeXt V2, ViT, DeiT, ResNet, Swin and XCiT, those of the original
+    repositories (ConvNeXt, also isotropic, and ConvNeXt V2, DeiT III, Swin, XCiT, RobArch), the robust checkpoints
+    published with "Revisiting Adversarial Training for ImageNet", and RobustBench's wide and pre-activation ResNets for
+    CIFAR. Which of them a file is follows from its names. Names of wrappers around the model and within it are ignored
+    ("module.", "base_model.", "model.", "net.", "backbone.", "_orig_mod.", "_fsdp_wrapped_module.", a sequence of
+    normalisation and net), and a normalisation in the file is understood. Also reads Keras' own files.
 
     Strict: either the model gets every one of its weights from the file and the file has no others, or it stays as it
     was. A position embedding of another grid is resized as the published models are evaluated
@@ -56,7 +56,7 @@ def load(
         entry: which part of a file of PyTorch to read, where it holds several state dicts ("model_ema", ...).
         rename: from the names in a file of tensors to those of a known kind: {"encoder.": ""}, by how names begin, or
             a function of the name, which may give None for a tensor to leave out.
-        stated: the net of a file that does not tell is known to take raw pixels, and to have the model's activations;
+        stated: the net of a file that does not tell is known to take raw pixels, and to be of the model's architecture;
             without it there is a warning, as most published nets normalise outside of their files.
 
     Raises:
@@ -131,23 +131,24 @@ def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: An
         parts={"head": naming.head, "stem": naming.stem},
     )
     there, here = reading.declared_architecture(path), architecture_name(model)
-    if naming.activations and there and here and there != here:
-        raise ValueError(f"{path} holds weights of {there}, whose names {here} shares and whose activations differ")
+    if naming.alike and there and here and there != here:
+        raise ValueError(f"{path} holds weights of {there}, whose names and shapes {here} shares: they are other nets")
     if file.normalization is reading.UNKNOWN and not stated:
         _warn_of_what_is_not_told(model, path, naming)
     return values
 
 
 def _warn_of_what_is_not_told(model: keras.Model, path: Path, naming: Naming) -> None:
-    """Names and shapes fit alike with and without a normalisation, and with another activation."""
+    """Names and shapes fit alike with and without a normalisation, and those of some architectures are the same."""
     doubts = []
     if normalization_of(model) is None:
         doubts.append(
             f"whether its net normalises its pixels, while {model.name} takes them raw: if it does, create the model "
             "with normalization=(mean, std)"
         )
-    if naming.activations:
-        doubts.append(f"which activations its net has: {naming.activations}")
+    if architecture_name(model) in naming.alike:
+        kinds = " or ".join(f"{name} ({what})" for name, what in naming.alike.items())
+        doubts.append(f"which its net is: {kinds}")
     if doubts:
         warnings.warn(
             f"{path} does not tell {'; nor '.join(doubts)}. Otherwise its figures would be wrong without a word; "

@@ -4,8 +4,8 @@ The rules of each family of models are in the file that is called after it: `con
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Naming:
         pack: function `tensors -> tensors`, the inverse of `unpack`.
         suits: function from the shapes of the model's variables, by path, to whether files are written in this
             naming; among those that do, the first counts.
-        activations: which architectures have the same names and other activations, in words; "" where none do.
+        alike: architectures that share names and shapes of all tensors with another one, and what sets each apart.
     """
 
     names: dict[str, str | Callable]
@@ -51,7 +51,7 @@ class Naming:
     unpack: Callable = _unchanged
     pack: Callable = _unchanged
     suits: Callable = lambda shapes: True
-    activations: str = ""
+    alike: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, path: Any) -> Any:
         """Tensor name of the Keras variable at `path`; None when the family has no such variable."""

@@ -1,4 +1,4 @@
-"""Names of ResNet-50's and RobArch's weights."""
+"""Names of ResNets' and RobArch's weights."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ RESNET = Naming(
     },
     stem=("conv1.", "bn1."),
     head=("fc.",),
-    activations="resnet50 is with ReLU, resnet50_gelu with GELU",
+    alike={"resnet50": "ReLU", "resnet50_gelu": "GELU"},
 )
 
 ROBARCH_LAYERS = {

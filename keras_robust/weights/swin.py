@@ -16,6 +16,7 @@ TIMM = Naming(
     },
     stem=("patch_embed.",),
     head=("head.",),
+    alike={"swin_base": "LayerNorm epsilon 1e-5", "swin_base_mimir": "LayerNorm epsilon 1e-6"},
 )
 # Before timm 0.9 and in github.com/microsoft/Swin-Transformer a stage ends in what now begins the next.
 ORIGINAL = replace(

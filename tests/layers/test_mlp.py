@@ -14,4 +14,10 @@ def test_equals_torch():
     expected = torch.nn.functional.gelu(torch.tensor(x) @ w1 + b1) @ w2 + b2
     assert w1.shape == (4, 8)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_width_and_config():
+    layer = Mlp(48 / 11, True, name="a")
+    layer.build((None, 2, 3, 1408))
+    assert layer.fc1.kernel.shape[1] == layer.grn.gamma.shape[0] == 6144
     assert Mlp.from_config(layer.get_config()).get_config() == layer.get_config()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from keras_robust.backend import kernels
-from keras_robust.layers import LayerNorm
+from keras_robust.layers import GlobalResponseNorm, LayerNorm
 from tests.layers.gradients import expected_by_torch, value_and_gradients, weighting
 
 SHAPES = [(5, 6), (2, 3, 8), (2, 3, 4, 96), (3, 1), (2, 384)]
@@ -163,3 +163,22 @@ def test_refuses_epsilon(epsilon):
 def test_refuses_unknown_channels():
     with pytest.raises(ValueError, match="static size"):
         LayerNorm().build((None, 4, None))
+
+
+def response_norm(x):
+    length = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+    relative = length / (length.mean(-1, keepdim=True) + 1e-6)
+    return x + torch.arange(1.0, 4.0) * x * relative + 0.5
+
+
+def test_global_response_norm_equals_torch():
+    """Also where a channel is zero everywhere: there the root has no gradient."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+    x[0, :, :, 1] = 0
+    x[1] = 0
+    layer = GlobalResponseNorm()
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), x)
+    layer.set_weights([np.arange(1.0, 4.0), np.full(3, 0.5)])
+    for ours, theirs in zip(value_and_gradients(layer, x), expected_by_torch(response_norm, x)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert GlobalResponseNorm.from_config(layer.get_config()).get_config() == layer.get_config()

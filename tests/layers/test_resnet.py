@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.layers import Bottleneck, ResNetStem, SqueezeExcite
+from keras_robust.layers import BasicBlock, Bottleneck, ResNetStem, SqueezeExcite
 
 
 @pytest.mark.parametrize(("pool", "shape"), [(True, (2, 3, 2, 4)), (False, (2, 5, 4, 4))])
@@ -11,10 +11,11 @@ def test_stem_shapes(pool, shape):
     assert layer.compute_output_shape(x.shape) == tuple(layer(x).shape) == shape
 
 
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_bottleneck_starts_as_its_shortcut(stride):
+def test_blocks_start_as_their_shortcuts(stride, block):
     x = np.random.default_rng(0).uniform(size=(2, 5, 4, 8)).astype("float32")
-    layer = Bottleneck(8, stride=stride)
+    layer = block(8, stride=stride)
     y = layer(x)
     assert layer.compute_output_shape(x.shape) == tuple(y.shape) == (2, -(-5 // stride), -(-4 // stride), 8)
     if stride == 1:
@@ -45,6 +46,8 @@ def test_squeeze_excite_scales_each_channel_by_a_gate():
     [
         ResNetStem(4, pool=False, name="a"),
         SqueezeExcite(2, name="b"),
+        BasicBlock(8, 2, "gelu", 0.1, name="d"),
+        Bottleneck(8, width_ratio=0.5, name="e"),
         Bottleneck(16, 2, "silu", groups=2, first_norm=False, squeeze_ratio=0.25, drop_path_rate=0.1, name="c"),
     ],
 )

@@ -29,7 +29,11 @@ def test_patch_merging_shapes(size):
 
 @pytest.mark.parametrize(
     "layer",
-    [WindowAttention(2, 4, True, name="a"), SwinBlock(2, 4, True, 0.1, name="b"), PatchMerging(8, name="c")],
+    [
+        WindowAttention(2, 4, True, name="a"),
+        SwinBlock(2, 4, True, 0.1, 1e-3, name="b"),
+        PatchMerging(8, 1e-3, name="c"),
+    ],
 )
 def test_config_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

@@ -88,7 +88,7 @@ def test_class_token_comes_first(position):
     [
         PositionEmbedding((4, 6), name="a"),
         ClassToken(position=True, name="b"),
-        TransformerBlock(4, 0.1, 0.2, name="d"),
+        TransformerBlock(4, 0.1, 0.2, 1.5, name="d"),
     ],
 )
 def test_config_round_trip(layer):

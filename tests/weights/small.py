@@ -7,7 +7,8 @@ from safetensors.numpy import save_file
 
 import keras_robust as kr
 from keras_robust.models import registry
-from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
+from keras_robust.models.convnext import ConvNeXt, ConvNeXtV2, IsotropicConvNeXt
+from keras_robust.models.preact_resnet import PreActResNet
 from keras_robust.models.resnet import ResNet
 from keras_robust.models.swin import Swin
 from keras_robust.models.vit import ViT
@@ -23,6 +24,14 @@ SMALL = {
     "vit_medium": ViT(8, 2, depth=2, layer_scale_init=1e-6, class_position=False),
     "resnet": ResNet((1, 1, 1, 1), (8, 12, 16, 20), stem_channels=4),
     "robarch": ResNet((1, 1, 1, 1), (16, 24, 32, 40), **registry.ROBARCH | {"stem_channels": 6}),
+    "resnet_basic": ResNet((1, 1, 1, 1), (4, 4, 6, 8), stem_channels=4, basic=True),
+    "wide_resnet": PreActResNet((1, 1, 1), (6, 8, 10), 4),
+    "wide_resnet_swish": PreActResNet((1, 1, 1), (6, 8, 10), 4, **registry.DEEPMIND),
+    "preact": PreActResNet((1, 1, 1, 1), (4, 6, 8, 10), 4, shortcut_activated=False, final_norm=False),
+    "preact_norm": PreActResNet((1, 1, 1, 1), (4, 6, 8, 10), 4),
+    "preact_swish": PreActResNet((1, 1, 1, 1), (4, 6, 8, 10), 4, shortcut_size=3, **registry.DEEPMIND),
+    "convnextv2": ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10)),
+    "vit_average": ViT(8, 2, depth=2, patch_size=8, average=True),
     "swin": Swin(8, (2, 1, 1, 1), (2, 2, 2, 2)),
     "xcit": XCiT(16, 2, depth=1),
 }

@@ -73,3 +73,23 @@ def original_xcit(state_dict):
 
 def original_deit(state_dict):
     return {re.sub(r"ls(\d)\.gamma", r"gamma_\1", name): tensor for name, tensor in state_dict.items()}
+
+
+def original_convnext_v2(state_dict):
+    renamed = {}
+    for name, tensor in state_dict.items():
+        name = re.sub(r"^(stages\.\d)\.blocks\.", r"\1.", name)
+        name = name.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv").replace("head.fc.", "head.")
+        name = re.sub(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", name)
+        name = name.replace("head.norm.", "norm.").replace("stem.", "downsample_layers.0.")
+        if ".mlp.grn." in name:
+            name = name.replace("mlp.grn.weight", "grn.gamma").replace("mlp.grn.bias", "grn.beta")
+            tensor = tensor.reshape(1, 1, 1, -1)
+        renamed[name] = tensor
+    return renamed
+
+
+def trades_with_sub_block(state_dict):
+    """A second copy of the first stage, which the nets never call."""
+    copy = {f"sub_{name}": tensor for name, tensor in state_dict.items() if name.startswith("block1.")}
+    return state_dict | copy

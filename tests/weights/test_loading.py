@@ -177,11 +177,34 @@ def test_older_names(tmp_path):
         "swin": tensors.older_swin,
         "xcit": tensors.original_xcit,
         "vit_medium": tensors.original_deit,
+        "convnextv2": tensors.original_convnext_v2,
+        "wide_resnet": tensors.trades_with_sub_block,
     }.items():
         model, other = create(name), create(name)
         kr.weights.save(model, tmp_path / "w.safetensors")
         kr.weights.load(other, write(tmp_path / "old.safetensors", rename(tensors.read(tmp_path / "w.safetensors"))))
         assert_same(values(other), values(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "message"),
+    [
+        ("wide_resnet", "wide_resnet_swish", "holds no weights of|does not fit"),
+        ("wide_resnet_swish", "wide_resnet", "holds no weights of|does not fit"),
+        ("preact_swish", "preact_norm", "holds no weights of|does not fit"),
+        ("preact", "preact_norm", r"4 missing: bn\.weight, bn\.bias"),
+        ("preact_norm", "preact", r"4 surplus: bn\.weight, bn\.bias"),
+        ("vit_average", "vit", "missing|misshapen"),
+    ],
+)
+def test_nets_of_another_kind_are_told_by_their_names(name, other, message, tmp_path):
+    """What names do not show, paddings and what shortcuts start from, differs between files of other names."""
+    kr.weights.save(create(name), tmp_path / "w.safetensors")
+    model = create(other)
+    before = values(model)
+    with pytest.raises(ValueError, match=message):
+        kr.weights.load(model, tmp_path / "w.safetensors")
+    assert_same(values(model), before)
 
 
 def test_half_precision_files_are_read_exactly(tmp_path):
@@ -235,16 +258,19 @@ def test_other_refusals(tmp_path):
         kr.weights.load(model, path)
 
 
-@pytest.mark.parametrize("name", ["isotropic", "resnet"])
-def test_what_a_file_does_not_tell(name, tmp_path):
-    """Normalisation outside of the file, and an activation that names do not show, are warned of or stated."""
+@pytest.mark.parametrize("name", ["isotropic", "resnet", "resnet50", "swin_base"])
+def test_what_a_file_does_not_tell(name, tmp_path, monkeypatch):
+    """Normalisation outside of the file, and of two alike architectures which it is, are warned of or stated."""
+    twins = {"resnet50": "resnet", "swin_base": "swin"}
+    monkeypatch.setitem(registry.ARCHITECTURES, name, registry.ARCHITECTURES[twins.get(name, name)])
     small = create(name)
     kr.weights.save(small, tmp_path / "ours.safetensors")
     path = tmp_path / "theirs.safetensors"
     save_file(load_file(tmp_path / "ours.safetensors"), path)  # without the metadata of ours
     with pytest.warns(UserWarning, match=r"theirs\.safetensors does not tell whether its net normalises") as caught:
         kr.weights.load(small, path)
-    assert ("resnet50_gelu with GELU" in str(caught[0].message)) == (name == "resnet")
+    assert ("resnet50_gelu (GELU)" in str(caught[0].message)) == (name == "resnet50")
+    assert ("swin_base_mimir (LayerNorm epsilon 1e-6)" in str(caught[0].message)) == (name == "swin_base")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kr.weights.load(small, path, stated=True)
@@ -253,10 +279,10 @@ def test_what_a_file_does_not_tell(name, tmp_path):
             kr.weights.load(create(name, normalization=IMAGENET), path)
 
 
-def test_files_of_ours_know_their_activations(tmp_path, monkeypatch):
+def test_files_of_ours_know_their_architecture(tmp_path, monkeypatch):
     row = ResNet((1, 1, 1, 1), (8, 12, 16, 20), stem_channels=4, stem_activation="gelu", activation="gelu")
     monkeypatch.setitem(registry.ARCHITECTURES, "resnet_gelu", row)
     kr.weights.save(create("resnet_gelu"), tmp_path / "w.safetensors")
     kr.weights.load(create("resnet_gelu"), tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"holds weights of resnet_gelu, whose names resnet shares"):
+    with pytest.raises(ValueError, match=r"holds weights of resnet_gelu, whose names and shapes resnet shares"):
         kr.weights.load(create("resnet"), tmp_path / "w.safetensors")
