@@ -157,7 +157,7 @@ FAMILIES = {"ConvNeXt": convnext, "IsotropicConvNeXt": isotropic_convnext, "ViT"
 
 def create(row, num_classes, input_size):
     """The model of a row of keras_robust's table, or None for a family or a kind that is not written here."""
-    if getattr(row, "patch_size", 16) != 16:
+    if getattr(row, "patch_size", 16) != 16 or getattr(row, "mean_sparse", False):
         return None
     family = FAMILIES.get(type(row).__name__)
     return family and family(row, num_classes, input_size).to(memory_format=torch.channels_last)

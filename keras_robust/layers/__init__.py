@@ -8,7 +8,7 @@ from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import GlobalResponseNorm, LayerNorm
 from keras_robust.layers.preact_resnet import PreActBlock
 from keras_robust.layers.preprocessing import ImageInput, Normalize, ReverseChannels
-from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.layers.regularization import LayerScale, MeanSparse, StochasticDepth
 from keras_robust.layers.resnet import BasicBlock, Bottleneck, ResNetStem, SqueezeExcite
 from keras_robust.layers.stems import ConvStem, PatchStem
 from keras_robust.layers.swin import PatchMerging, SwinBlock, WindowAttention
@@ -40,6 +40,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "LocalPatchInteraction",
+    "MeanSparse",
     "Mlp",
     "Normalize",
     "ReverseChannels",

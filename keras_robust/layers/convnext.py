@@ -9,7 +9,7 @@ from keras_robust.layers.depthwise import SameDepthwiseConv2D
 from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
-from keras_robust.layers.regularization import LayerScale, StochasticDepth
+from keras_robust.layers.regularization import LayerScale, MeanSparse, StochasticDepth
 from keras_robust.types import Tensor
 
 
@@ -21,6 +21,7 @@ class ConvNeXtBlock(keras.layers.Layer):
         layer_scale_init: initial value of `gamma`; None for a block without it (isotropic ConvNeXt).
         drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
         response_norm: whether the MLP has a `GlobalResponseNorm` (ConvNeXt V2).
+        mean_sparse: whether the MLP has a `MeanSparse` and another one ends the branch.
 
     Shapes: `(batch, height, width, channels)` to the same shape.
 
@@ -34,6 +35,7 @@ class ConvNeXtBlock(keras.layers.Layer):
         layer_scale_init: float | None = 1e-6,
         drop_path_rate: float = 0.0,
         response_norm: bool = False,
+        mean_sparse: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -42,21 +44,24 @@ class ConvNeXtBlock(keras.layers.Layer):
         common = {"dtype": self.dtype_policy}
         self.conv_dw = SameDepthwiseConv2D(7, depthwise_initializer=Normal(), name="conv_dw", **common)
         self.norm = LayerNorm(name="norm", **common)
-        self.mlp = Mlp(ratio=4, response_norm=response_norm, name="mlp", **common)
+        self.mlp = Mlp(4, response_norm, mean_sparse, name="mlp", **common)
         self.scale = None if layer_scale_init is None else LayerScale(layer_scale_init, name="scale", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
+        self.sparse = MeanSparse(name="sparse", **common) if mean_sparse else None
 
     def build(self, input_shape: Any) -> None:
         for layer in (self.conv_dw, self.norm, self.mlp):
             layer.build(input_shape)
-        if self.scale is not None:
-            self.scale.build(input_shape)
+        for layer in (self.scale, self.sparse):
+            if layer is not None:
+                layer.build(input_shape)
 
     def call(self, x: Tensor, training: bool = False) -> Any:
         branch = self.mlp(self.norm(self.conv_dw(x)))
         if self.scale is not None:
             branch = self.scale(branch)
-        return x + self.drop(branch, training=training)
+        branch = self.drop(branch, training=training)
+        return x + (branch if self.sparse is None else self.sparse(branch))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -66,6 +71,7 @@ class ConvNeXtBlock(keras.layers.Layer):
             "layer_scale_init": self.layer_scale_init,
             "drop_path_rate": self.drop_path_rate,
             "response_norm": self.mlp.grn is not None,
+            "mean_sparse": self.sparse is not None,
         }
         return {**super().get_config(), **config}
 

@@ -1,4 +1,4 @@
-"""Per-channel scale and random drop of residual branches."""
+"""Per-channel scale, random drop of residual branches, and sparsification of features."""
 
 from typing import Any
 
@@ -88,3 +88,34 @@ class StochasticDepth(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class MeanSparse(keras.layers.Layer):
+    """Set features that lie close to their channel's mean to it (Amini et al., "MeanSparse", 2024).
+
+    `mean` where `|x - mean| < threshold * sqrt(variance)`, else `x`. Mean, variance and threshold come with a
+    checkpoint and are not trained; at first the layer is the identity, its threshold being 0.
+
+    Where features are set no gradient passes, as in the published nets: AutoAttack finds them more robust than attacks
+    do that let it pass (62.1 % against 58.9 % for the published Swin-L on RobustBench's board).
+
+    Shapes: `(..., channels)` to the same shape.
+
+    Example:
+
+    >>> y = MeanSparse()(keras.random.normal((2, 8, 8, 96)))
+    """
+
+    def build(self, input_shape: Any) -> None:
+        common = {"initializer": "zeros", "trainable": False}
+        self.moving_mean = self.add_weight(name="moving_mean", shape=input_shape[-1:], **common)
+        self.moving_variance = self.add_weight(name="moving_variance", shape=input_shape[-1:], **common)
+        self.threshold = self.add_weight(name="threshold", shape=(), **common)
+
+    def call(self, x: Tensor) -> Any:
+        radius = self.threshold * ops.sqrt(self.moving_variance)
+        return ops.where(ops.abs(x - self.moving_mean) < radius, self.moving_mean, x)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape

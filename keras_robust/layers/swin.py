@@ -10,7 +10,7 @@ from keras_robust.layers.attention import softmax
 from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm
-from keras_robust.layers.regularization import StochasticDepth
+from keras_robust.layers.regularization import MeanSparse, StochasticDepth
 from keras_robust.types import Tensor
 
 
@@ -146,6 +146,7 @@ class SwinBlock(keras.layers.Layer):
         num_heads, window_size, shifted: see `WindowAttention`.
         drop_path_rate: probability, in [0, 1), that a sample skips a branch in training.
         norm_epsilon: of LayerNorm.
+        mean_sparse: whether a `MeanSparse` follows each of the two sums and each layer of the MLP.
 
     Shapes: `(batch, rows, columns, channels)` to the same shape.
 
@@ -161,6 +162,7 @@ class SwinBlock(keras.layers.Layer):
         shifted: bool = False,
         drop_path_rate: float = 0.0,
         norm_epsilon: float = 1e-5,
+        mean_sparse: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -173,16 +175,26 @@ class SwinBlock(keras.layers.Layer):
         self.norm1 = LayerNorm(norm_epsilon, name="norm1", **common)
         self.attn = WindowAttention(num_heads, window_size, shifted, name="attn", **common)
         self.norm2 = LayerNorm(norm_epsilon, name="norm2", **common)
-        self.mlp = Mlp(ratio=4, name="mlp", **common)
+        self.mlp = Mlp(4, mean_sparse=mean_sparse, name="mlp", **common)
         self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
+        self.sparse1 = self.sparse2 = self.sparse3 = None
+        if mean_sparse:
+            self.sparse1, self.sparse2, self.sparse3 = (MeanSparse(name=f"sparse{i}", **common) for i in (1, 2, 3))
 
     def build(self, input_shape: Any) -> None:
-        for layer in (self.norm1, self.attn, self.norm2, self.mlp):
-            layer.build(input_shape)
+        for layer in (self.norm1, self.attn, self.norm2, self.mlp, self.sparse1, self.sparse2, self.sparse3):
+            if layer is not None:
+                layer.build(input_shape)
 
     def call(self, x: Tensor, training: bool = False) -> Any:
         x = x + self.drop(self.attn(self.norm1(x)), training=training)
-        return x + self.drop(self.mlp(self.norm2(x)), training=training)
+        if self.sparse1 is not None:
+            x = self.sparse1(x)
+        branch = self.mlp(self.norm2(x))
+        if self.sparse2 is not None:
+            branch = self.sparse2(branch)
+        x = x + self.drop(branch, training=training)
+        return x if self.sparse3 is None else self.sparse3(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -194,6 +206,7 @@ class SwinBlock(keras.layers.Layer):
             "shifted": self.shifted,
             "drop_path_rate": self.drop_path_rate,
             "norm_epsilon": self.norm_epsilon,
+            "mean_sparse": self.sparse1 is not None,
         }
         return {**super().get_config(), **config}
 

@@ -16,11 +16,13 @@ class ConvNeXt(Architecture):
         depths: blocks per stage.
         dims: channels per stage.
         conv_stem: channels of the ConvStem's convolutions; None for the PatchStem.
+        mean_sparse: see `keras_robust.layers.ConvNeXtBlock`.
     """
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]
     conv_stem: tuple[int, ...] | None = None
+    mean_sparse: bool = False
 
     layer_scale_init = 1e-6
 
@@ -43,7 +45,8 @@ class ConvNeXt(Architecture):
                 x = ConvNeXtDownsample(dim, name=f"stages_{i}_downsample")(x)
             for j in range(depth):
                 name = f"stages_{i}_blocks_{j}"
-                x = ConvNeXtBlock(options.layer_scale_init, next(rates), self.response_norm, name=name)(x)
+                kinds = (self.response_norm, self.mean_sparse)
+                x = ConvNeXtBlock(options.layer_scale_init, next(rates), *kinds, name=name)(x)
         return norm_and_classify(pool(x), options.num_classes)
 
 

@@ -42,6 +42,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base_convstem": ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), conv_stem=(64, 96, 128)),
     "convnext_large": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536)),
     "convnext_large_convstem": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), conv_stem=(96, 144, 192)),
+    "convnext_large_meansparse": ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), mean_sparse=True),
     "convnextv2_atto": ConvNeXtV2((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_large": ConvNeXtV2((3, 3, 27, 3), (192, 384, 768, 1536)),
     "convnext_isotropic_small": IsotropicConvNeXt(18, 384),
@@ -70,6 +71,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "swin_small": Swin(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "swin_base": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "swin_large": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+    "swin_large_meansparse": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48), mean_sparse=True),
     # Those of MIMIR (Xu et al., 2023).
     "swin_base_mimir": Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), norm_epsilon=1e-6),
     "swin_large_mimir": Swin(192, (2, 2, 18, 2), (6, 12, 24, 48), window_size=(14, 14, 14, 7), norm_epsilon=1e-6),

@@ -21,6 +21,7 @@ class Swin(Architecture):
         num_heads: attention heads per stage.
         window_size: side of a window, one for all stages or one for each.
         norm_epsilon: of LayerNorm.
+        mean_sparse: see `keras_robust.layers.SwinBlock`.
     """
 
     dim: int
@@ -28,6 +29,7 @@ class Swin(Architecture):
     num_heads: tuple[int, ...]
     window_size: int | tuple[int, ...] = 7
     norm_epsilon: float = 1e-5
+    mean_sparse: bool = False
 
     @property
     def feature_layers(self) -> Any:
@@ -42,6 +44,8 @@ class Swin(Architecture):
                 x = PatchMerging(self.dim * 2**i, self.norm_epsilon, name=f"stages_{i}_downsample")(x)
             for j in range(depth):
                 name = f"stages_{i}_blocks_{j}"
-                x = SwinBlock(heads, window_size, j % 2 == 1, next(rates), self.norm_epsilon, name=name)(x)
+                x = SwinBlock(
+                    heads, window_size, j % 2 == 1, next(rates), self.norm_epsilon, self.mean_sparse, name=name
+                )(x)
         x = LayerNorm(self.norm_epsilon, dtype="float32", name="norm")(x)
         return classify(pool(x), options.num_classes)

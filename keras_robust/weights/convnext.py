@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.weights.naming import Naming, conv_stem
+from keras_robust.weights.naming import Naming, conv_stem, without_counters
 
 TIMM = Naming(
     names={
@@ -17,12 +17,16 @@ TIMM = Naming(
         "stages_#_blocks_#/scale/weight": "stages.#.blocks.#.gamma",
         "stages_#_blocks_#/conv_dw/*": "stages.#.blocks.#.conv_dw.*",
         "stages_#_blocks_#/norm/*": "stages.#.blocks.#.norm.*",
+        # As in github.com/SPIN-UMass/MeanSparse.
+        "stages_#_blocks_#/mlp/sparse/*": "stages.#.blocks.#.mlp.act.0.*",
+        "stages_#_blocks_#/sparse/*": "stages.#.blocks.#.drop_path.1.*",
         "stages_#_blocks_#/mlp/*": "stages.#.blocks.#.mlp.*",  # of V2 also its global response normalisation
         "norm/*": "head.norm.*",
         "head/*": "head.fc.*",
     },
     stem=("stem.",),
     head=("head.fc.",),
+    unpack=without_counters,
 )
 
 # timm's smallest models have 1x1 convolutions for dense layers.

@@ -72,6 +72,12 @@ class Naming:
         return value
 
 
+def without_counters(tensors: Any, shapes: Any) -> Any:
+    """`tensors` without what `MeanSparse` layers in PyTorch keep beside their statistics, and never use afterwards."""
+    counters = ("flag_update_statistics", "batch_num", "momentum", "epsilon")
+    return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in counters}
+
+
 def conv_stem(prefix: str) -> dict[str, Callable]:
     """Rules for the 3x3 convolutions of a ConvStem, a sequence of convolution, norm, GELU, convolution, ..."""
     return {

@@ -37,6 +37,8 @@ CASES = {
     "convnextv2_atto": [(224, 224), (200, 168), (64, 64)],
     "vit_giant_patch14": [(224, 224), (280, 196), (56, 56)],
     "swin_large_mimir": [(224, 224)],
+    "swin_large_meansparse": [(224, 224)],
+    "convnext_large_meansparse": [(64, 64)],
     "wide_resnet28_10": [(32, 32), (48, 40)],
     "wide_resnet28_10_swish": [(32, 32), (48, 40)],
     "preact_resnet18": [(32, 32), (48, 40)],
@@ -44,7 +46,7 @@ CASES = {
     "preact_resnet18_swish": [(32, 32), (48, 40)],
 }
 # Follow from the architecture.
-DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask", "flag_update_statistics", "batch_num")
 
 
 def shapes_of(model):

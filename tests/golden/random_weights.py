@@ -18,6 +18,8 @@ def _draw(name, shape, seed):
     leaf = name.rpartition(".")[2]
     if leaf in ("running_var", "temperature"):
         value = rng.uniform(0.5, 1.5, shape)
+    elif leaf == "threshold":
+        value = rng.uniform(0.1, 0.5, shape)
     elif "gamma" in name:
         value = rng.uniform(0.3, 0.7, shape)
     elif name.endswith("F.c.1.weight"):  # RobArch adds 37 branches to each other: larger ones grow from block to block

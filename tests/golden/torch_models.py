@@ -376,6 +376,62 @@ def _mimir(window_size, dim, depths=(2, 2, 18, 2), num_heads=None):
     )
 
 
+class MeanSparse(nn.Module):
+    """As in github.com/SPIN-UMass/MeanSparse, once its statistics are there; channels last or, of maps, first."""
+
+    def __init__(self, channels, first=False):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.zeros(channels))
+        self.register_buffer("threshold", torch.tensor(0.0))
+        self.register_buffer("flag_update_statistics", torch.tensor(0))
+        self.register_buffer("batch_num", torch.tensor(0.0))
+        self.shape = (-1, 1, 1) if first else (-1,)
+
+    def forward(self, x):
+        mean = self.running_mean.reshape(self.shape)
+        radius = self.threshold * self.running_var.reshape(self.shape).sqrt()
+        return torch.where((x - mean).abs() < radius, mean, x)
+
+
+def _sparse_convnext(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)):
+    from timm.models.convnext import ConvNeXt
+
+    model = ConvNeXt(depths=depths, dims=dims, num_classes=NUM_CLASSES)
+    for stage, dim in zip(model.stages, dims):
+        for block in stage.blocks:
+            block.mlp.act = nn.Sequential(MeanSparse(4 * dim), block.mlp.act)
+            block.drop_path = nn.Sequential(block.drop_path, MeanSparse(dim, first=True))
+    return model
+
+
+def _sparse_swin(dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)):
+    """At 224 pixels alone."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    class SparseMlp(nn.Module):
+        def __init__(self, mlp):
+            super().__init__()
+            self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
+            self.meansparse1 = MeanSparse(mlp.fc1.out_features)
+            self.meansparse2 = MeanSparse(mlp.fc2.out_features)
+
+        def forward(self, x):
+            return self.meansparse2(self.fc2(self.act(self.meansparse1(self.fc1(x)))))
+
+    def forward(block, x):
+        x = block.meansparse1(x + block._attn(block.norm1(x)))
+        return block.meansparse2(x + block.mlp(block.norm2(x)))
+
+    model = SwinTransformer(embed_dim=dim, depths=depths, num_heads=num_heads, num_classes=NUM_CLASSES)
+    for layer in model.layers:
+        for block in layer.blocks:
+            block.mlp = SparseMlp(block.mlp)
+            block.meansparse1, block.meansparse2 = MeanSparse(block.dim), MeanSparse(block.dim)
+            block.forward = partial(forward, block)
+    return model
+
+
 def _xcit(dim, num_heads, depth=12):
     """Of 12 blocks timm has the smallest alone."""
     from timm.models.xcit import Xcit
@@ -414,6 +470,7 @@ MODELS = {
     "vit_medium_convstem": lambda: _vit("deit3_medium_patch16_224", (48, 96, 192, 384)),
     "vit_base": lambda: _vit("vit_base_patch16_224"),
     "vit_base_convstem": lambda: _vit("vit_base_patch16_224", (48, 96, 192, 384)),
+    "convnext_large_meansparse": _sparse_convnext,
     "convnextv2_atto": lambda: _convnext("convnextv2_atto"),
     "convnextv2_large": lambda: _convnext("convnextv2_large"),
     "vit_large_patch14": partial(_average_vit, dim=1024, num_heads=16, depth=24),
@@ -431,6 +488,7 @@ MODELS = {
     "swin_small": lambda: SizedSwin("swin_small_patch4_window7_224"),
     "swin_base": lambda: SizedSwin("swin_base_patch4_window7_224"),
     "swin_large": lambda: SizedSwin("swin_large_patch4_window7_224"),
+    "swin_large_meansparse": _sparse_swin,
     "swin_base_mimir": partial(_mimir, 7, dim=128),
     "swin_large_mimir": partial(_mimir, 14, dim=192),
     "robarch_small": lambda: RobArch((5, 8, 13, 1), (288, 576, 1120, 2160)),

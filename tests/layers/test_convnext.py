@@ -43,6 +43,6 @@ def test_downsample_equals_torch(size):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [ConvNeXtBlock(None, 0.1, True, name="a"), ConvNeXtDownsample(8, name="b")])
+@pytest.mark.parametrize("layer", [ConvNeXtBlock(None, 0.1, True, True, name="a"), ConvNeXtDownsample(8, name="b")])
 def test_config_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

@@ -17,7 +17,7 @@ def test_equals_torch():
 
 
 def test_width_and_config():
-    layer = Mlp(48 / 11, True, name="a")
+    layer = Mlp(48 / 11, True, True, name="a")
     layer.build((None, 2, 3, 1408))
-    assert layer.fc1.kernel.shape[1] == layer.grn.gamma.shape[0] == 6144
+    assert layer.fc1.kernel.shape[1] == layer.grn.gamma.shape[0] == layer.sparse.moving_mean.shape[0] == 6144
     assert Mlp.from_config(layer.get_config()).get_config() == layer.get_config()

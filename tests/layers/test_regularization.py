@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.layers import LayerScale, StochasticDepth
+from keras_robust.layers import LayerScale, MeanSparse, StochasticDepth
 
 
 def test_layer_scale_multiplies_each_channel():
@@ -47,3 +47,14 @@ def test_stochastic_depth_refuses(rate):
 @pytest.mark.parametrize("layer", [LayerScale(0.1, name="a"), StochasticDepth(0.1, seed=3, name="b")])
 def test_config_round_trip(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_mean_sparse_sets_what_lies_within_so_many_deviations():
+    layer = MeanSparse()
+    x = np.array([[1.0, 1.0], [1.9, 1.9], [2.1, 2.1], [3.9, 3.9]], "float32")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), x)
+    # Within 0.5 of 2 and within 1 of 2.
+    layer.set_weights([np.full(2, 2.0), np.array([1.0, 4.0]), np.array(0.5)])
+    expected = [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0], [3.9, 3.9]]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected)
+    assert layer.trainable_weights == []

@@ -31,7 +31,7 @@ def test_patch_merging_shapes(size):
     "layer",
     [
         WindowAttention(2, 4, True, name="a"),
-        SwinBlock(2, 4, True, 0.1, 1e-3, name="b"),
+        SwinBlock(2, 4, True, 0.1, 1e-3, True, name="b"),
         PatchMerging(8, 1e-3, name="c"),
     ],
 )

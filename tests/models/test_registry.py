@@ -37,6 +37,7 @@ PARAMETERS = {
     "vit_base": 86_567_656,
     "vit_base_convstem": 87_147_112,
     "vit_tiny": 5_717_416,
+    "convnext_large_meansparse": 197_767_336,
     "convnextv2_atto": 3_708_400,
     "convnextv2_large": 197_956_840,
     "vit_large_patch14": 304_203_752,
@@ -55,6 +56,7 @@ PARAMETERS = {
     "swin_base": 87_768_224,
     "swin_base_mimir": 87_768_224,
     "swin_large": 196_532_476,
+    "swin_large_meansparse": 196_532_476,
     "swin_large_mimir": 196_794_556,
     "robarch_small": 26_143_228,
     "robarch_medium": 45_901_928,
@@ -78,7 +80,7 @@ SMALL = {
     "small_resnet": ResNet((1, 1, 1, 1), (8, 8, 8, 8), **registry.ROBARCH),
     "small_basic": ResNet((1, 1, 1, 1), (4, 4, 6, 8), basic=True),
     "small_preact": PreActResNet((1, 1), (4, 8), 4, **registry.DEEPMIND),
-    "small_v2": ConvNeXtV2((1, 1), (4, 6)),
+    "small_v2": ConvNeXtV2((1, 1), (4, 6), mean_sparse=True),
     "small_xcit": XCiT(8, 2, depth=1),
     "small_swin": Swin(4, (2, 1), (1, 2), window_size=3),
     "small_vit": ViT(8, 2, depth=2, conv_stem=(2, 3, 4, 6), layer_scale_init=1e-6, class_position=False),
@@ -115,7 +117,11 @@ def test_names():
     names = keras_robust.models.names()
     assert set(PARAMETERS) <= set(names)
     for family in ("convnext_", "vit_"):
-        plain = {name for name in names if name.startswith(family) and not name.endswith(("_convstem", "_patch14"))}
+        plain = {
+            name
+            for name in names
+            if name.startswith(family) and not name.endswith(("_convstem", "_patch14", "_meansparse"))
+        }
         assert {f"{name}_convstem" for name in plain} <= set(names)
 
 

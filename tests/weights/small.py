@@ -31,6 +31,8 @@ SMALL = {
     "preact_norm": PreActResNet((1, 1, 1, 1), (4, 6, 8, 10), 4),
     "preact_swish": PreActResNet((1, 1, 1, 1), (4, 6, 8, 10), 4, shortcut_size=3, **registry.DEEPMIND),
     "convnextv2": ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10)),
+    "convnext_sparse": ConvNeXt((1, 1, 1, 1), (4, 6, 8, 10), mean_sparse=True),
+    "swin_sparse": Swin(8, (2, 1, 1, 1), (2, 2, 2, 2), mean_sparse=True),
     "vit_average": ViT(8, 2, depth=2, patch_size=8, average=True),
     "swin": Swin(8, (2, 1, 1, 1), (2, 2, 2, 2)),
     "xcit": XCiT(16, 2, depth=1),
