@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "backend": {"machine", "types"},
     "layers": {"layers", "backend", "checks", "random", "types"},
     "models": {"models", "backend", "layers", "checks", "model_graph", "weights", "types"},
-    "weights": {"weights", "layers", "checks", "files", "types"},
+    "weights": {"weights", "layers", "checks", "files", "progress", "types"},
     "attacks": {"attacks", *FOUNDATION},
     "data": {"data", "lazy", "checks", "files", "npz", "machine", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},

@@ -1,11 +1,26 @@
-"""Models with published weights."""
+"""Models with published weights, by name."""
 
+import os
+import sys
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from keras_robust import weights as weight_files
 from keras_robust.checks import check_choice
+from keras_robust.models.cost import parameters
+from keras_robust.models.nearest import nearest
+from keras_robust.models.preset_folder import is_preset_folder, load_preset
 from keras_robust.models.presets import PRESETS, Preset
-from keras_robust.models.registry import create
+from keras_robust.models.registry import create, names
+from keras_robust.weights.loading import TENSOR_SUFFIXES, MisfitError
+
+MIRROR = "KERAS_ROBUST_WEIGHTS"
+# Where RobustBench keeps its downloads below the folder that it is given.
+MIRROR_FOLDERS = (".", "imagenet/Linf")
+SUFFIXES = (*TENSOR_SUFFIXES, ".keras", ".weights.h5")
+# A file may hold averages and the optimizer's moments besides the weights, of 4 bytes each, and more.
+MOST_COPIES, FREE_BYTES = 8, 64 * 2**20
 
 
 def presets() -> dict[str, Preset]:
@@ -20,44 +35,130 @@ def presets() -> dict[str, Preset]:
     return dict(PRESETS)
 
 
+def preset_names() -> dict[str, str]:
+    """All that checkpoints are called: a dict from own names and RobustBench's ids to the own names.
+
+    Example:
+
+    >>> preset_names()["Singh2023Revisiting_ConvNeXt-T-ConvStem"]
+    'convnext_tiny_convstem_300ep'
+    """
+    ids = {row.robustbench: name for name, row in PRESETS.items() if row.robustbench}
+    return {**{name: name for name in PRESETS}, **ids}
+
+
 def preset(name: str) -> Preset:
     """The published checkpoint called `name`, a `keras_robust.models.presets.Preset`.
+
+    Args:
+        name: one of `presets()`, or an id of RobustBench.
 
     Raises:
         ValueError: there is none of that name.
     """
-    return PRESETS[check_choice("name", name, PRESETS)]
+    known = preset_names()
+    return PRESETS[known[check_choice("name", name, known)]]
 
 
-def from_preset(name: str, weights: str | None = None) -> Any:
-    """Build the model of a published checkpoint and load its weights.
+def from_preset(name: str | PathLike, weights: str | PathLike | None = None, verbose: bool = True) -> Any:
+    """Build the model of a checkpoint and load its weights.
 
-    Nothing is downloaded: get the file yourself from the preset's `source` and mind its licence.
+    A published checkpoint is looked for at `weights`, in the folder that the environment variable KERAS_ROBUST_WEIGHTS
+    names (a file called as the preset or as its id on RobustBench), in the cache, and else downloaded
+    (`keras_robust.weights.fetch`): size, licence and source are said first. No code is run from a file.
 
     Args:
-        name: one of `presets()`.
-        weights: path of the file; see `keras_robust.weights.load`.
+        name: one of `presets()`, an id of RobustBench, a folder of `save_preset`, or "hf://owner/name" for such a
+            folder on the Hugging Face Hub ("hf://owner/name@revision" for one state of it).
+        weights: path of the file of a published checkpoint; see `keras_robust.weights.load`.
+        verbose: say what is downloaded, and how far that is.
 
     Returns:
-        The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, 1000)`. Its attribute
-        `preprocessing` is that of the published evaluation, which `kr.evaluation.evaluate` then uses.
+        The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, classes)`. Its attribute
+        `preprocessing` is that of the published evaluation, which evaluation and export then use.
 
     Raises:
-        ValueError: there is no preset of that name; `weights` is None; the file does not fit.
+        ValueError: there is no preset of that name, or no architecture for it yet; the file is another one, and which
+            weights are missing, which are surplus, and which architecture it is nearest to.
+        ConnectionError: the file could not be downloaded; the message says where it is.
+        ImportError: downloads need `pip install 'keras-robust[weights]'`.
 
     Example:
 
-    >>> model = from_preset(  # a file to download  # doctest: +SKIP
-    ...     "convnext_tiny_convstem_300ep", weights="convnext_tiny_cvst_robust.pt"
-    ... )
+    >>> model = from_preset("Singh2023Revisiting_ConvNeXt-T-ConvStem")  # downloads 115 MB  # doctest: +SKIP
+    >>> model = from_preset("convnext_tiny_convstem_300ep", weights="downloaded.pt")  # doctest: +SKIP
     """
-    row = preset(name)
-    if weights is None:
+    if is_preset_folder(name):
+        if weights is not None:
+            raise ValueError(f"weights must be None with the folder of a preset, which has them; received {weights!r}.")
+        return load_preset(name, verbose)
+    row, name = preset(str(name)), preset_names()[str(name)]
+    if row.architecture not in names():
         raise ValueError(
-            f"weights must be the path of a file with the weights of {name}, received None. Nothing is downloaded: "
-            f"see {row.source} (licence: {row.licence})"
+            f"name must be a preset whose architecture there is; {name} is a {row.architecture}, which this version "
+            "does not have. kr.models.names() lists those that it has."
         )
-    model = create(row.architecture, input_size=row.resolution, normalization=row.normalization)
-    weight_files.load(model, weights, stated=True)
+    model = create(row.architecture, input_size=row.preprocessing.resolution, normalization=row.normalization)
+    path = weights if weights is not None else mirrored(name) or _downloaded(name, row, parameters(model), verbose)
+    try:
+        weight_files.load(model, path, stated=True)
+    except ValueError as error:
+        raise ValueError(_misfit(name, row, path, error)) from error
     model.preprocessing = row.preprocessing
     return model
+
+
+def mirrored(name: str) -> Path | None:
+    """The file of a preset in the folder that KERAS_ROBUST_WEIGHTS names; None where it is not there.
+
+    Raises:
+        ValueError: the variable is set to what is no folder.
+    """
+    mirror = os.environ.get(MIRROR)
+    if not mirror:
+        return None
+    if not Path(mirror).is_dir():
+        raise ValueError(f"{MIRROR} must be a folder of weights; received {mirror!r}.")
+    stems = [stem for stem in (name, PRESETS[name].robustbench) if stem]
+    places = [Path(mirror, folder, stem + suffix) for folder in MIRROR_FOLDERS for stem in stems for suffix in SUFFIXES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _downloaded(name: str, row: Preset, count: int, verbose: bool) -> Path:
+    """The file of a preset in the cache, downloaded if need be."""
+    by_hand = f"give its path as weights, or put it as {name}.pt into the folder that {MIRROR} names"
+    if row.file is None:
+        raise ValueError(
+            f"weights must be the path of a file with the weights of {name}, which cannot be downloaded by name: "
+            f"download it from {row.source} (licence: {row.licence}) and {by_hand}."
+        )
+    if verbose and not weight_files.is_cached(row.file, f"{name}.pt"):
+        size = f"{4 * count / 1e6:,.0f} MB or more"
+        print(f"{name}: {size} from {row.file}; licence: {row.licence}; source: {row.source}", file=sys.stderr)
+    most = FREE_BYTES + MOST_COPIES * 4 * count
+    try:
+        return weight_files.fetch(row.file, row.sha256, most, f"{name}.pt", verbose)
+    except ConnectionError as error:
+        page = _page(row.file)
+        raise ConnectionError(f"{error}. In a browser: {page} (linked from {row.source}); then {by_hand}") from error
+
+
+def _page(address: str) -> str:
+    """An address of `fetch` as a browser knows it."""
+    kind, _, rest = address.partition(":")
+    if kind == "gdrive":
+        return f"https://drive.google.com/file/d/{rest}/view"
+    if kind == "hf":
+        owner, name, file = rest.removeprefix("//").split("/", 2)
+        return f"https://huggingface.co/{owner}/{name}/resolve/main/{file}"
+    return address
+
+
+def _misfit(name: str, row: Preset, path: Any, error: ValueError) -> str:
+    """All that is known of a file that is not what its preset says, as one message."""
+    pixels = "raw pixels" if row.normalization is None else f"pixels normalised by {row.normalization}"
+    message = f"{path} is not the file of {name}, a {row.architecture} on {pixels}: {error}"
+    if isinstance(error, MisfitError):
+        found = nearest(error.shapes)
+        message += f". Nearest architecture: {found}" if found else ". It is near to no architecture here"
+    return message
