@@ -23,6 +23,9 @@ def as_float32(model: keras.Model) -> keras.Model:
     except Exception as error:  # whatever a layer's own code raises
         raise ValueError(f"model cannot be rebuilt in float32: {error}") from error
     rebuilt.set_weights(model.get_weights())
+    for known in ("preprocessing", "class_names"):  # of a preset or an artefact
+        if hasattr(model, known):
+            setattr(rebuilt, known, getattr(model, known))
     return rebuilt
 
 

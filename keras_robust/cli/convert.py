@@ -1,7 +1,6 @@
 """Conversion of weights from the command line: `keras-robust convert`."""
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ DESCRIPTION = (
 
 EXAMPLES = """\
 examples:
-  keras-robust convert --preset convnext_tiny_convstem_300ep --weights robust.pt --out robust.keras
+  keras-robust convert --preset Singh2023Revisiting_ConvNeXt-T-ConvStem --out robust.keras
+  keras-robust convert --preset convnext_tiny_convstem_300ep --weights downloaded.pt --out robust.keras
   keras-robust convert --model vit_small --weights vit_small_timm.safetensors --out vit_small.weights.h5
   keras-robust convert --model vit_base --weights deit.pth --out ten.keras --num-classes 10 --head skip
   keras-robust convert --model convnext_base_convstem --weights convnext_base.pth --out start.keras --stem skip
@@ -24,7 +24,8 @@ examples:
   keras-robust convert --model swin_base --weights ares.pth --out swin.keras \\
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
 
-Names of models: keras_robust.models.names(), of presets: keras_robust.models.presets(). Nothing is downloaded.
+Names of models: keras-robust models, of presets: keras-robust models --published. The weights of a preset are
+downloaded where they are not given.
 """
 OUTPUTS = (".keras", ".weights.h5", ".safetensors")
 
@@ -34,7 +35,7 @@ def parse(parser: CommandParser, arguments: Sequence[str] | None) -> argparse.Na
     what.add_argument("--model", help="name of the architecture")
     what.add_argument("--preset", help="name of the published checkpoint")
     parser.add_argument(
-        "--weights", type=Path, required=True, help="file to read: .pt .pth .tar .safetensors .keras .h5"
+        "--weights", type=Path, help="file to read: .pt .pth .tar .safetensors .keras .h5 (needed with --model)"
     )
     parser.add_argument("--out", type=Path, required=True, help=f"file to write: {' '.join(OUTPUTS)}")
     parser.add_argument("--entry", help="which state dict of the file, where it holds several")
@@ -52,6 +53,8 @@ def parse(parser: CommandParser, arguments: Sequence[str] | None) -> argparse.Na
         parser.error(f"there is no folder {options.out.parent}")
     if (options.mean is None) != (options.std is None):
         parser.error("--mean and --std go together")
+    if options.weights is None and options.preset is None:
+        parser.error("--weights is required with --model")
     if options.preset and options.mean:
         parser.error("--mean and --std do not go with --preset, which knows them")
     return options
@@ -63,7 +66,7 @@ def build(options: Any) -> Any:
     if options.preset is None:
         name, normalization = options.model, None if options.mean is None else (options.mean, options.std)
     else:
-        preset = kr.models.preset(options.preset)
+        preset = kr.models.preset(options.preset, buildable=True)
         name, normalization = preset.architecture, preset.normalization
     return kr.models.create(name, options.num_classes, options.input_size, normalization=normalization)
 
@@ -108,11 +111,6 @@ def verify(model: Any, path: Any, options: Any) -> Any:
     return float(np.abs(logits).max())
 
 
-def sha256(path: Any) -> Any:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def convert(options: argparse.Namespace) -> None:
     import keras
 
@@ -123,12 +121,13 @@ def convert(options: argparse.Namespace) -> None:
     model = build(options)
     print(f"built {model.name}: {kr.models.parameters(model):,} parameters", flush=True)
     stated = options.preset is not None
-    kr.weights.load(model, options.weights, options.head, options.stem, options.entry, stated=stated)
-    print(f"read {options.weights}", flush=True)
+    path = options.weights or kr.models.preset_file(options.preset)
+    kr.weights.load(model, path, options.head, options.stem, options.entry, stated=stated)
+    print(f"read {path}", flush=True)
     largest = write(model, options)
     print(f"wrote {options.out}: {options.out.stat().st_size:,} bytes")
     print(f"verified: the same logits after reloading, the largest {largest:.6g}")
-    print(f"sha256 {sha256(options.out)}")
+    print(f"sha256 {kr.weights.sha256_of(options.out)}")
     print(f"{time.monotonic() - started:.1f} s")
 
 

@@ -29,7 +29,7 @@ EXAMPLES = """\
 examples:
   keras-robust evaluate --model robust.keras --data photo_crops --threats Linf:4/255 L2:0.5 L1:12 \\
       --resolutions 32 48 --crop-pct 1 --attack short --n-examples 200 --out runs/robust
-  keras-robust evaluate --model convnext_tiny_convstem_300ep --weights robust.pt --data imagenet/val \\
+  keras-robust evaluate --model Singh2023Revisiting_ConvNeXt-T-ConvStem --data imagenet/val \\
       --image-list robustbench.txt --threats Linf:2/255,4/255,8/255 L2:2 L1:75 --out runs/imagenet
   keras-robust evaluate --model vit_small --weights mine.safetensors --num-classes 10 --data test.npz --out runs/vit
   keras-robust evaluate --model saved_model/ --data imagenette --classes imagenet1k-classes.tsv --out runs/served
@@ -42,7 +42,7 @@ several models side by side, with a paired test where they saw the same images:
   keras-robust evaluate compare runs/a/report.json runs/b/report.json --out runs/a-and-b
 
 The same command continues what was stopped, at any moment. It writes report.html (to look at), report.md, report.json
-and per_image.npz. Nothing is downloaded.
+and per_image.npz. Weights of a preset are downloaded once where they are not given, images never.
 """
 
 
@@ -52,11 +52,15 @@ def parser() -> CommandParser:
     what.add_argument(
         "--model",
         required=True,
-        help=".keras, .onnx or .tflite file, SavedModel folder, name of a preset or architecture, applications:NAME "
-        "(keras.applications) or hub:PRESET (KerasHub)",
+        help=".keras, .onnx or .tflite file, SavedModel folder, name of a preset (also RobustBench's, or "
+        "hf://owner/name) or architecture, applications:NAME (keras.applications) or hub:PRESET (KerasHub)",
     )
     add_pixels(what)
-    what.add_argument("--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5")
+    what.add_argument(
+        "--weights",
+        type=Path,
+        help="of an architecture, or of a preset that is not to be downloaded: .pt .pth .tar .safetensors .keras .h5",
+    )
     what.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
     what.add_argument("--input-size", type=int, default=224, help="native size of an architecture (default: 224)")
     what.add_argument("--mean", type=float, nargs=3, help="per channel, of an architecture that normalises")
@@ -80,7 +84,9 @@ def parser() -> CommandParser:
         type=float,
         help="crop over resized shorter side (default: the model's, else 0.875)",
     )
-    data.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: the model's, else bicubic)")
+    data.add_argument(
+        "--interpolation", choices=("bicubic", "bilinear", "none"), help="(default: the model's, else bicubic)"
+    )
 
     how = parser.add_argument_group("against what")
     how.add_argument(
@@ -135,7 +141,7 @@ def evaluate(options: argparse.Namespace) -> None:
         options.n_examples,
         options.seed,
         options.out,
-        name=options.name or (name if name in kr.models.presets() else Path(name).stem),
+        name=options.name or (name if name in kr.models.preset_names() else Path(name).stem),
         batch_size=options.batch_size,
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,

@@ -25,7 +25,7 @@ examples:
       --report runs/robust/report.json
   keras-robust export runs/mine flowers.onnx --run-weights ema
   keras-robust export robust.keras flowers.tflite --dtype float16 --data photos/
-  keras-robust export convnext_tiny_convstem_300ep serving/imagenet/1 --weights robust.pt
+  keras-robust export Singh2023Revisiting_ConvNeXt-T-ConvStem serving/imagenet/1
 
 The format follows from the path: a folder is a SavedModel, .onnx ONNX, .tflite LiteRT, .keras Keras. Exit status: 0 for
 an artefact that passed every check, 1 where one failed (its name is printed, nothing is written), 2 for bad arguments.
@@ -37,12 +37,15 @@ def parser() -> CommandParser:
     parser = CommandParser("export", DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "model",
-        help=".keras file, folder of a training run, name of a preset or architecture, applications:NAME or hub:PRESET",
+        help=".keras file, folder of a training run, name of a preset (also RobustBench's, or hf://owner/name) or "
+        "architecture, applications:NAME or hub:PRESET",
     )
     parser.add_argument("out", type=Path, help="path of the artefact")
     source = parser.add_argument_group("the model")
     source.add_argument(
-        "--weights", type=Path, help="of a preset or architecture: .pt .pth .tar .safetensors .keras .h5"
+        "--weights",
+        type=Path,
+        help="of an architecture, or of a preset that is not to be downloaded: .pt .pth .tar .safetensors .keras .h5",
     )
     add_pixels(source)
     source.add_argument("--num-classes", type=int, default=1000, help="of an architecture (default: 1000)")
@@ -63,9 +66,15 @@ def parser() -> CommandParser:
         "--threat", metavar="NORM:EPS", help="of the training, as Linf:4/255; verification attacks under it"
     )
     known.add_argument("--report", type=Path, help="report.json of an evaluation: goes into the model card")
-    known.add_argument("--resolution", type=int, help="of the evaluation, in pixels (default: 224, or a ViT's own)")
-    known.add_argument("--crop-pct", type=float, help="crop over resized shorter side (default: 0.875)")
-    known.add_argument("--interpolation", choices=("bicubic", "bilinear"), help="(default: bicubic)")
+    known.add_argument(
+        "--resolution", type=int, help="of the evaluation, in pixels (default: the model's, else 224 or a ViT's own)"
+    )
+    known.add_argument(
+        "--crop-pct", type=float, help="crop over resized shorter side (default: the model's, else 0.875)"
+    )
+    known.add_argument(
+        "--interpolation", choices=("bicubic", "bilinear", "none"), help="(default: the model's, else bicubic)"
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of weights (float16: LiteRT)")
     how.add_argument("--data", help="images to verify on, as for evaluate.py (default: crops of bundled photographs)")
@@ -118,7 +127,7 @@ def _export(options: argparse.Namespace) -> None:
         kr.export.format_of(options.out),
         dtype=options.dtype,
         class_names=names,
-        preset=options.model if options.model in kr.models.presets() else None,
+        preset=options.model if options.model in kr.models.preset_names() else None,
         report=options.report,
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_robust.checks import check_choice, check_count, check_number
 
-INTERPOLATIONS = ("bicubic", "bilinear")
+INTERPOLATIONS = ("bicubic", "bilinear", "none")
 # 192 MB once decoded, and below the size at which Pillow itself begins to warn.
 MAX_PIXELS = 64_000_000
 
@@ -57,7 +57,8 @@ def resize_and_crop(
         image: uint8 array of shape (height, width, 3).
         resolution: side of the result, in pixels.
         crop_pct: side of the crop divided by the shorter side of the image, in (0, 1]; 1 keeps the largest square.
-        interpolation: "bicubic" or "bilinear".
+        interpolation: "bicubic" or "bilinear"; with "none" nothing is resized: the centre of the image as it is, with
+            black around one that is smaller, as torchvision's `CenterCrop` (`crop_pct` then counts for nothing).
 
     Returns:
         uint8 array of shape (resolution, resolution, 3).
@@ -70,6 +71,11 @@ def resize_and_crop(
     if not 0 < check_number("crop_pct", crop_pct) <= 1:
         raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
     height, width = image.shape[:2]
+    if interpolation == "none":
+        if min(height, width) < resolution:
+            missing = [max(resolution - side, 0) for side in (height, width)]
+            image = np.pad(image, [*((side // 2, (side + 1) // 2) for side in missing), (0, 0)])
+        return _centre(image, resolution)
     shorter, target = min(height, width), math.floor(resolution / crop_pct)
     if shorter != target:
         images, _ = pillow()
@@ -81,7 +87,11 @@ def resize_and_crop(
             )
         resized = images.fromarray(image).resize((width, height), images.Resampling[interpolation.upper()])
         image = np.asarray(resized)
-    top, left = round((height - resolution) / 2), round((width - resolution) / 2)
+    return _centre(image, resolution)
+
+
+def _centre(image: np.ndarray, resolution: int) -> np.ndarray:
+    top, left = (round((side - resolution) / 2) for side in image.shape[:2])
     return image[top : top + resolution, left : left + resolution]
 
 

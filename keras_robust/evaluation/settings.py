@@ -39,7 +39,7 @@ class ImageSettings:
         imagenet: whether they look like ImageNet-1k.
         matched_by: how their classes were matched to the model's outputs: by "name", or by "order" or "number".
         crop_pct: resolution over the shorter side that the images are resized to.
-        interpolation: "bicubic" or "bilinear".
+        interpolation: "bicubic" or "bilinear"; "none" for a crop without a resize.
         note: what the data set says of how its split came about, "" if nothing.
     """
 

@@ -104,7 +104,8 @@ def export(
         threat: a `ThreatModel`, of the training; attacks in verification run under it, or under Linf 4/255.
         report: the model's robustness: a `kr.evaluation.Report`, the path of its report.json, or rows of that.
         resolution: height and width of the images in evaluation, in pixels; a ViT's native one, or 224, if not given.
-        crop_pct, interpolation: of the evaluation preprocessing; 0.875 and "bicubic" if not given.
+        crop_pct, interpolation: of the evaluation preprocessing; if not given, these and the resolution are those that
+            the model knows (of a preset or an artefact), or else 0.875 and "bicubic".
         dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
             where the original's own answers count as correct.
         verify: False leaves all checks out; a `kr.export.VerificationSettings` sets the number of images, steps of
@@ -275,13 +276,14 @@ def _preset_metadata(preset: str | None) -> PresetMetadata | None:
     if preset is None:
         return None
     published = models.preset(preset)
-    return PresetMetadata(preset, published.source, published.licence)
+    return PresetMetadata(models.preset_names()[preset], published.source, published.licence)
 
 
 def _training_threat(preset: str | None, threat: ThreatModel | None) -> ThreatModel | None:
     if threat is not None and not isinstance(threat, ThreatModel):
         raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
-    return threat if threat is not None or preset is None else ThreatModel(*models.preset(preset).threat)
+    known = None if preset is None else models.preset(preset).training_threat
+    return threat if threat is not None or known is None else ThreatModel(*known)
 
 
 def _input_metadata(
@@ -291,13 +293,10 @@ def _input_metadata(
     crop_pct: float | None,
     interpolation: str | None,
 ) -> InputMetadata:
-    if preset is not None:
-        published = models.preset(preset)
-        resolution = resolution or published.resolution
-        crop_pct = crop_pct or published.crop_pct
-        interpolation = interpolation or published.interpolation
-    resolution = check_count("resolution", _native(model) if resolution is None else resolution)
-    crop_pct = 0.875 if crop_pct is None else crop_pct
+    known = getattr(model, "preprocessing", None) if preset is None else models.preset(preset).preprocessing
+    usual = known or models.Preprocessing(_native(model), 0.875, "bicubic")
+    resolution = check_count("resolution", usual.resolution if resolution is None else resolution)
+    crop_pct = usual.crop_pct if crop_pct is None else crop_pct
     if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
         raise ValueError(f"crop_pct must be a number in (0, 1]; received {crop_pct!r}.")
     min_size, multiple_of = _sizes(model)
@@ -312,7 +311,7 @@ def _input_metadata(
         max_size=max(1024, 2 * resolution),
         resolution=resolution,
         crop_pct=float(crop_pct),
-        interpolation=check_choice("interpolation", interpolation or "bicubic", INTERPOLATIONS),
+        interpolation=check_choice("interpolation", interpolation or usual.interpolation, INTERPOLATIONS),
     )
 
 

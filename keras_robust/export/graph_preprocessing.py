@@ -63,7 +63,14 @@ def decode(data: Any) -> Any:
 
 
 def resize_and_crop(image: Any, resolution: Any, crop_pct: Any, interpolation: Any) -> Any:
-    """Shorter side to floor(resolution / crop_pct), then centre crop: uint8 (resolution, resolution, 3)."""
+    """Shorter side to floor(resolution / crop_pct) , then centre crop: uint8 (resolution, resolution, 3).
+
+    With interpolation "none" only the crop, with black around smaller images.
+    """
+    if interpolation == "none":
+        missing = tf.maximum(resolution - tf.shape(image)[:2], 0)
+        image = tf.pad(image, tf.concat([tf.stack([missing // 2, (missing + 1) // 2], 1), [[0, 0]]], 0))
+        return _centre(image, resolution)
     size = tf.shape(image, tf.int64)[:2]
     target = int(resolution / crop_pct)
     height, width = tf.unstack(tf.cast(target * size // tf.reduce_min(size), tf.int32))
@@ -72,7 +79,12 @@ def resize_and_crop(image: Any, resolution: Any, crop_pct: Any, interpolation: A
     rows_first = ROWS_FIRST & (rows > height) & (rows - height > 2 * (columns - width))
     image = _resize(image, tf.where(rows_first, height, rows), tf.where(rows_first, columns, width), interpolation)
     image = _resize(image, height, width, interpolation)
-    top, left = (tf.cast(tf.round((tf.cast(side, tf.float32) - resolution) / 2), tf.int32) for side in (height, width))
+    return _centre(image, resolution)
+
+
+def _centre(image: Any, resolution: Any) -> Any:
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    top, left = tf.unstack(tf.cast(tf.round((sides - resolution) / 2), tf.int32))
     return tf.ensure_shape(image[top : top + resolution, left : left + resolution], (resolution, resolution, 3))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_robust import models, weights
+from keras_robust.checks import did_you_mean
 from keras_robust.export.formats import FORMATS
 from keras_robust.files import DAMAGE
 
@@ -21,10 +22,12 @@ def load_model(
 
     Args:
         model: a model or other callable, which is returned; the path of a file in one of `FORMATS`; the name of a
-            preset or of an architecture, with weights at `path`; "applications:NAME", of `keras.applications`, or
-            "hub:PRESET", an image classifier of KerasHub, with the weights at `path` or those that these libraries
-            download.
-        path: weights for a preset or an architecture; see `keras_robust.weights.load`.
+            preset, its id on RobustBench, a folder of `save_preset` or "hf://owner/name" (see
+            `keras_robust.models.from_preset`); the name of an architecture, with weights at `path`;
+            "applications:NAME", of `keras.applications`, or "hub:PRESET", an image classifier of KerasHub, with the
+            weights at `path` or those that these libraries download.
+        path: weights for an architecture, or for a preset that is not to be downloaded; see
+            `keras_robust.weights.load`.
         num_classes, input_size, normalization: of an architecture; see `keras_robust.models.create`.
         pixels: what a file of other origin takes: see `keras_robust.adapt`. Needed for those that this package did not
             export, but for `.keras` files that tell it.
@@ -62,8 +65,8 @@ def load_model(
         if path is not None:
             weights.load(built, path)
         return built
-    if model in models.presets():
-        return models.from_preset(model, path)  # type: ignore[arg-type]
+    if model in models.preset_names() or models.is_preset_folder(model):
+        return models.from_preset(model, path)
     if model in models.names():
         if path is None:
             raise ValueError(f"weights must be given for the architecture {model!r}: random ones tell nothing.")
@@ -72,6 +75,7 @@ def load_model(
         return built
     accepted = ", ".join(row.described for row in FORMATS.values())
     raise ValueError(
-        f"model must be {accepted}, the name of a preset or architecture (kr.models.presets(), kr.models.names()) with "
-        f"weights, applications:NAME or hub:PRESET; received {model!r}."
+        f"model must be {accepted}, the name of a preset (kr.models.presets()), its id on RobustBench, "
+        "hf://owner/name, the name of an architecture (kr.models.names()) with weights, applications:NAME or "
+        f"hub:PRESET; received {model!r}.{did_you_mean(model, [*models.preset_names(), *models.names()])}"
     )

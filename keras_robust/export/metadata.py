@@ -1,12 +1,11 @@
 """Metadata of an exported model: what is known about it, and travels inside it as `metadata.json`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from os import PathLike
 from typing import Any
 
-from keras_robust.files import read_json
+from keras_robust.robustness import RobustnessRow, robustness_rows
 from keras_robust.threat import ThreatModel
 
 SCHEMA_VERSION = 1
@@ -20,7 +19,7 @@ class InputMetadata:
         min_size, max_size: of height and width, in pixels; they are multiples of `multiple_of`.
         resolution: of the evaluation, in pixels.
         crop_pct: resolution over the shorter side that an image is resized to.
-        interpolation: "bicubic" or "bilinear".
+        interpolation: "bicubic" or "bilinear"; "none" for a crop without a resize.
     """
 
     min_size: int
@@ -38,19 +37,6 @@ class PresetMetadata:
     name: str
     source: str
     licence: str
-
-
-@dataclass(frozen=True)
-class RobustnessRow:
-    """One cell of an evaluation: accuracies as fractions of 1, the interval of the robust one at 95 %."""
-
-    norm: str
-    eps: float
-    resolution: int
-    n_examples: int
-    clean_accuracy: float
-    robust_accuracy: float
-    robust_interval_95: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -121,41 +107,3 @@ def attach(model: Any, document: str | None) -> None:
         model.preprocessing = InputMetadata(**content["input"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its metadata.json is damaged: {error}") from error
-
-
-def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
-    """The cells of a `kr.evaluation.Report`, of its report.json, or of rows of that; none without a report.
-
-    Raises:
-        ValueError: a row lacks something, or the file is no report.
-    """
-    if report is None:
-        return ()
-    if isinstance(report, (str, PathLike)):
-        try:
-            report = read_json(report)["results"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"report must be the report.json of an evaluation; received {str(report)!r}.") from error
-    rows = _rows_of_report(report) if hasattr(report, "results") else report
-    names = list(RobustnessRow.__dataclass_fields__)
-    for row in rows:
-        missing = [name for name in names if name not in row] if isinstance(row, Mapping) else names
-        if missing:
-            raise ValueError(
-                f"report must be rows with {', '.join(names)}; one lacks {', '.join(missing)}: {row!r:.200}"
-            )
-    cells = ({name: row[name] for name in names} for row in rows)
-    return tuple(RobustnessRow(**{**cell, "robust_interval_95": tuple(cell["robust_interval_95"])}) for cell in cells)
-
-
-def _rows_of_report(report: Any) -> Sequence[Mapping[str, Any]]:
-    names = ("resolution", "n_examples", "clean_accuracy", "robust_accuracy")
-    return [
-        {
-            "norm": cell.threat.norm,
-            "eps": cell.threat.eps,
-            "robust_interval_95": cell.robust.interval,
-            **{name: getattr(cell, name) for name in names},
-        }
-        for cell in report.results
-    ]

@@ -1,11 +1,11 @@
 """Model card of an exported model, and the other texts that travel inside it."""
 
 import json
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
 from keras_robust.export.metadata import ExportMetadata
+from keras_robust.robustness import table
 
 MODEL_CARD, METADATA, CLASS_NAMES = "model_card.md", "metadata.json", "class_names.txt"
 
@@ -34,16 +34,15 @@ def model_card(metadata: ExportMetadata) -> str:
     extent = f"{sizes.min_size} to {sizes.max_size} pixels"
     extent += f", multiples of {sizes.multiple_of}" if sizes.multiple_of > 1 else ""
     shorter = int(sizes.resolution / sizes.crop_pct)
+    resize = f"shorter side to {shorter} pixels ({sizes.interpolation}, antialiased; crop_pct {sizes.crop_pct:g}), "
+    resize = "" if sizes.interpolation == "none" else resize
     facts = {
         "Architecture": metadata.model,
         "Preset": preset.name if preset else "none",
         "Classes": f"{metadata.num_classes}, names in `{CLASS_NAMES}`",
         "Trained against": f"{threat.norm}, radius {threat.eps:.6g} for pixels in [0, 1]" if threat else "not stated",
         "Images": f"RGB, height and width {extent}",
-        "Evaluation preprocessing": (
-            f"shorter side to {shorter} pixels ({sizes.interpolation}, antialiased), "
-            f"centre crop of {sizes.resolution} (crop_pct {sizes.crop_pct:g})"
-        ),
+        "Evaluation preprocessing": f"{resize}centre crop of {sizes.resolution}",
         "Format": f"{metadata.format}, {metadata.dtype}",
         "Made with": ", ".join(f"{name} {number}" for name, number in metadata.versions.items()),
     }
@@ -51,23 +50,7 @@ def model_card(metadata: ExportMetadata) -> str:
     lines += [f"| {name} | {fact} |" for name, fact in facts.items()]
     if preset:
         lines += ["", f"Weights: {preset.source} (licence: {preset.licence})."]
-    lines += ["", "## Robustness", "", *_robustness(metadata)]
+    lines += ["", "## Robustness", "", *table(metadata.evaluation)]
     lines += ["", "## Inputs and outputs", ""]
     lines += [f"- `{name}`: {text}" for name, text in metadata.signatures.items()]
     return "\n".join(lines) + "\n"
-
-
-def _robustness(metadata: ExportMetadata) -> Iterator[str]:
-    rows = metadata.evaluation
-    if not rows:
-        yield "Not evaluated: no report came with this model."
-        return
-    yield "| pixels | threat | images | clean % | robust % | 95 % interval |"
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        low, high = row.robust_interval_95
-        yield (
-            f"| {row.resolution} | {row.norm} {row.eps:.4g} | {row.n_examples} "
-            f"| {100 * row.clean_accuracy:.1f} | {100 * row.robust_accuracy:.1f} "
-            f"| {100 * low:.1f} to {100 * high:.1f} |"
-        )

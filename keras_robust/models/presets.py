@@ -1,14 +1,14 @@
 """The published robust checkpoints as data: what to build, where its file is, how to evaluate it, what was reported.
 
-All were trained on ImageNet. The rows are in `presets.csv`: RobustBench's whole ImageNet board (Linf), the further files
-of Singh et al., "Revisiting Adversarial Training for ImageNet", 2023 (arXiv 2303.01870), of ARES, of the Light Recipe
-(Debenedetti et al. 2022), of RobArch and of AdvXL (Wang et al. 2024). Clean and Linf accuracies (AutoAttack at the
-preset's radius) are those of the board where the checkpoint is on it, else those that its authors state; L2 and L1 (at 2
-and 75) are of Singh et al., or the authors'. ARES states those that the board lacks on 1,000 images.
+All were trained on ImageNet. The rows are in `presets.csv`: RobustBench's whole ImageNet board (Linf), the further
+files of Singh et al., "Revisiting Adversarial Training for ImageNet", 2023 (arXiv 2303.01870), of ARES, of the Light
+Recipe (Debenedetti et al. 2022), of RobArch and of AdvXL (Wang et al. 2024). Clean and Linf accuracies (AutoAttack at
+the preset's radius) are those of the board where the checkpoint is on it, else those that its authors state; L2 and L1
+(at 2 and 75) are of Singh et al., or the authors'. ARES states those that the board lacks on 1,000 images.
 
-The table of Singh et al. has a Swin-B of 90 epochs at 74.76 / 48.10 / 44.42 / 18.04, cited as ARES'. ARES' own Swin-B was
-trained for 300 epochs and reaches 76.16 / 56.16; the public one of 90 epochs (Mo et al. 2022) reaches 74.66 / 38.30 on the
-board, so that the 48.10 may be a misprint of 38.10. The two checkpoints are given here with the board's figures.
+The table of Singh et al. has a Swin-B of 90 epochs at 74.76 / 48.10 / 44.42 / 18.04, cited as ARES'. ARES' own Swin-B
+was trained for 300 epochs and reaches 76.16 / 56.16; the public one of 90 epochs (Mo et al. 2022) reaches 74.66 / 38.30
+on the board, so that the 48.10 may be a misprint of 38.10. The two checkpoints have the board's figures here.
 
 Files that were fine-tuned to 8/255 by Singh et al. are linked from their page; it states no figures for them.
 """

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_robust import weights as weight_files
 from keras_robust.checks import check_choice
 from keras_robust.models.cost import parameters
@@ -47,17 +49,24 @@ def preset_names() -> dict[str, str]:
     return {**{name: name for name in PRESETS}, **ids}
 
 
-def preset(name: str) -> Preset:
+def preset(name: str, buildable: bool = False) -> Preset:
     """The published checkpoint called `name`, a `keras_robust.models.presets.Preset`.
 
     Args:
         name: one of `presets()`, or an id of RobustBench.
+        buildable: whether this version must have its architecture.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none of that name, or its architecture is missing.
     """
     known = preset_names()
-    return PRESETS[known[check_choice("name", name, known)]]
+    row = PRESETS[known[check_choice("name", name, known)]]
+    if buildable and row.architecture not in names():
+        raise ValueError(
+            f"name must be a preset whose architecture there is: {name} is a {row.architecture}, which this version "
+            "does not have (keras-robust models lists those that it has)."
+        )
+    return row
 
 
 def from_preset(name: str | PathLike, weights: str | PathLike | None = None, verbose: bool = True) -> Any:
@@ -92,20 +101,24 @@ def from_preset(name: str | PathLike, weights: str | PathLike | None = None, ver
         if weights is not None:
             raise ValueError(f"weights must be None with the folder of a preset, which has them; received {weights!r}.")
         return load_preset(name, verbose)
-    row, name = preset(str(name)), preset_names()[str(name)]
-    if row.architecture not in names():
-        raise ValueError(
-            f"name must be a preset whose architecture there is; {name} is a {row.architecture}, which this version "
-            "does not have. kr.models.names() lists those that it has."
-        )
+    row = preset(str(name), buildable=True)
     model = create(row.architecture, input_size=row.preprocessing.resolution, normalization=row.normalization)
-    path = weights if weights is not None else mirrored(name) or _downloaded(name, row, parameters(model), verbose)
+    path = Path(weights) if weights is not None else preset_file(str(name), verbose)
     try:
         weight_files.load(model, path, stated=True)
     except ValueError as error:
-        raise ValueError(_misfit(name, row, path, error)) from error
+        raise ValueError(_misfit(str(name), row, path, error)) from error
     model.preprocessing = row.preprocessing
     return model
+
+
+def preset_file(name: str, verbose: bool = True) -> Path:
+    """The file of a published checkpoint: of the folder that KERAS_ROBUST_WEIGHTS names, or the cache, or downloaded.
+
+    Arguments and errors are those of `from_preset`.
+    """
+    row, own = preset(name, buildable=True), preset_names()[name]
+    return mirrored(own) or _downloaded(own, row, verbose)
 
 
 def mirrored(name: str) -> Path | None:
@@ -124,7 +137,7 @@ def mirrored(name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _downloaded(name: str, row: Preset, count: int, verbose: bool) -> Path:
+def _downloaded(name: str, row: Preset, verbose: bool) -> Path:
     """The file of a preset in the cache, downloaded if need be."""
     by_hand = f"give its path as weights, or put it as {name}.pt into the folder that {MIRROR} names"
     if row.file is None:
@@ -132,12 +145,13 @@ def _downloaded(name: str, row: Preset, count: int, verbose: bool) -> Path:
             f"weights must be the path of a file with the weights of {name}, which cannot be downloaded by name: "
             f"download it from {row.source} (licence: {row.licence}) and {by_hand}."
         )
+    with keras.StatelessScope(initialize_variables=False):
+        size = 4 * parameters(create(row.architecture))
     if verbose and not weight_files.is_cached(row.file, f"{name}.pt"):
-        size = f"{4 * count / 1e6:,.0f} MB or more"
-        print(f"{name}: {size} from {row.file}; licence: {row.licence}; source: {row.source}", file=sys.stderr)
-    most = FREE_BYTES + MOST_COPIES * 4 * count
+        about = f"{size / 1e6:,.0f} MB or more from {row.file}"
+        print(f"{name}: {about}; licence: {row.licence}; source: {row.source}", file=sys.stderr)
     try:
-        return weight_files.fetch(row.file, row.sha256, most, f"{name}.pt", verbose)
+        return weight_files.fetch(row.file, row.sha256, FREE_BYTES + MOST_COPIES * size, f"{name}.pt", verbose)
     except ConnectionError as error:
         page = _page(row.file)
         raise ConnectionError(f"{error}. In a browser: {page} (linked from {row.source}); then {by_hand}") from error

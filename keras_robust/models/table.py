@@ -2,14 +2,16 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import keras
 
+from keras_robust.checks import check_choice, check_number
 from keras_robust.models.cost import multiply_adds, parameters
-from keras_robust.models.presets import PRESETS
+from keras_robust.models.presets import PRESETS, Preset
 from keras_robust.models.registry import create, names
 
 # Parameters in 10^6 and multiply-adds in 10^9 at 224 pixels and 1,000 classes, as the publications state them. (The
@@ -37,6 +39,9 @@ PUBLISHED: dict[str, tuple[float | None, float]] = {
     "convnext_large": (None, 34.4),
     "convnext_large_convstem": (None, 35.5),
 }
+
+
+SORTS = ("linf", "clean", "l2", "l1", "parameters")
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,14 +101,68 @@ def _row(name: str, resolutions: Sequence[int]) -> tuple[str, ...]:
     with keras.StatelessScope(initialize_variables=False):
         model = create(name)
         giga = [_giga_multiply_adds(model, resolution) for resolution in resolutions]
-    published = [*PUBLISHED.get(name, (None, None)), *_accuracies(name)]
+    stated = [*PUBLISHED.get(name, (None, None)), *_accuracies(name)]
     keras.utils.clear_session()
-    cells = ["-" if value is None else str(value) for value in published]
+    cells = ["-" if value is None else str(value) for value in stated]
     return (name, f"{parameters(model):,}", *giga, *cells)
 
 
+def published(most_parameters: float | None = None, sort: str = "linf") -> ModelTable:
+    """The board: the published checkpoints with figures, licence and where their file is, the best first.
+
+    Figures under another radius are not comparable: checkpoints trained at 8/255 come after those at 4/255.
+
+    Args:
+        most_parameters: only checkpoints of at most so many, in 10^6; those whose architecture this version does not
+            have are left out then.
+        sort: by which figure: "linf", "clean", "l2", "l1" or "parameters" (the smallest first).
+
+    Example:
+        >>> board = kr.models.published(most_parameters=30)
+        >>> board.rows[0][:3]
+        ('convnext_tiny_convstem_300ep', 'Singh2023Revisiting_ConvNeXt-T-ConvStem', 'convnext_tiny_convstem')
+    """
+    check_choice("sort", sort, SORTS)
+    if most_parameters is not None:
+        check_number("most_parameters", most_parameters)
+    counts = {name: _count(name) for name in {row.architecture for row in PRESETS.values()}}
+    found = dict(PRESETS)
+    if most_parameters is not None:
+        known = {name: count for name, count in counts.items() if count is not None}
+        found = {k: row for k, row in found.items() if known.get(row.architecture, math.inf) <= 1e6 * most_parameters}
+
+    def place(name: str) -> tuple[float, ...]:
+        row = found[name]
+        figure = counts[row.architecture] if sort == "parameters" else getattr(row, sort)
+        least = math.inf if figure is None else figure if sort == "parameters" else -figure
+        return row.threat[1], least, -row.linf
+
+    header = ("preset", "RobustBench's id", "architecture", "M parameters", "px", "clean", "Linf", "at", "others' Linf")
+    header += ("L2", "L1", "images", "licence", "file")
+    rows = (_published_row(name, found[name], counts[found[name].architecture]) for name in sorted(found, key=place))
+    return ModelTable(header, tuple(rows))
+
+
+def _published_row(name: str, row: Preset, count: int | None) -> tuple[str, ...]:
+    cells = [
+        *(name, row.robustbench, row.architecture, None if count is None else f"{count / 1e6:.1f}"),
+        *(row.preprocessing.resolution, row.clean, row.linf, f"{round(255 * row.threat[1])}/255", row.external),
+        *(row.l2, row.l1, row.n_examples, row.licence),
+    ]
+    where = "architecture missing" if count is None else (row.file or "by hand").split(":")[0]
+    return (*("-" if cell is None else str(cell) for cell in cells), where)
+
+
+def _count(name: str) -> int | None:
+    """Parameters of an architecture; None of one that there is not."""
+    if name not in names():
+        return None
+    with keras.StatelessScope(initialize_variables=False):
+        return parameters(create(name))
+
+
 def _accuracies(name: str) -> tuple[float | None, ...]:
-    checkpoints = [preset for preset in PRESETS.values() if preset.architecture == name]
+    checkpoints = [row for row in PRESETS.values() if row.architecture == name and row.threat == ("Linf", 4 / 255)]
     best = max(checkpoints, key=lambda preset: preset.linf, default=None)
     return (None,) * 4 if best is None else (best.clean, best.linf, best.l2, best.l1)
 

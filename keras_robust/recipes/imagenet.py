@@ -57,6 +57,9 @@ def recipe(name: str) -> Recipe:
 
     preset = models.preset(SYSTEMS[check_choice("name", name, SYSTEMS)])
     norm, eps = preset.threat
+    # Of the systems, not of all presets, the training is known.
+    assert preset.epochs is not None
+    assert preset.attack_steps is not None
     return Recipe(
         name,
         model=ModelConfig(preset.architecture, normalization=preset.normalization),

@@ -1,8 +1,8 @@
 """Files of weights from elsewhere: downloaded once, checked, kept in a cache.
 
-Files of the Hugging Face Hub are found by `huggingface_hub`; `gdown` downloads, and takes up a broken download where it
-ended. Which file is the right one is mostly not known beforehand: the SHA-256 of what came first is noted beside it, and
-any other content, on the disk or at the address, is refused from then on (trust on first use).
+Files of the Hugging Face Hub are found by `huggingface_hub`; `gdown` downloads, and takes up a broken download where
+it ended. Which file is the right one is mostly not known beforehand: the SHA-256 of what came first is noted beside it,
+and any other content, on the disk or at the address, is refused from then on (trust on first use).
 """
 
 import hashlib
@@ -101,10 +101,7 @@ def fetch(
     get = _way(address)
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 must be None or 8 to 64 hexadecimal digits; received {sha256!r}.")
-    name = Path(name or address.partition(":")[2].split("?")[0]).name
-    stem, dot, suffix = name.partition(".")
-    # Of one name and several addresses, several files.
-    path = cache_folder() / f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{dot}{suffix}"
+    path = _place(address, name)
     if not path.is_file():
         lock = _locks()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +113,20 @@ def fetch(
     return path
 
 
+def is_cached(address: str, name: str | None = None) -> bool:
+    """Whether `fetch` has the file and will ask no server; arguments as there."""
+    return _place(address, name).is_file()
+
+
+def _place(address: str, name: str | None) -> Path:
+    """Where the cache keeps a file: of one name and several addresses, several files."""
+    stem, dot, suffix = Path(name or address.partition(":")[2].split("?")[0]).name.partition(".")
+    return cache_folder() / f"{stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{dot}{suffix}"
+
+
 def _check_known(path: Path, address: str, record: Record | None, sha256: str | None) -> None:
     """Refuses a file in the cache that is not the one that was downloaded."""
-    digest = _digest(path)
+    digest = sha256_of(path)
     if not digest.startswith(sha256 or ""):
         raise ValueError(f"{path} is not the file that is known: its SHA-256 is {digest}, expected is {sha256}")
     if record is None:  # the program ended between two renames, or the file was put there
@@ -162,7 +170,7 @@ def _download(
     try:
         arrived = get(address, aside, meter)
         _check_content(arrived, address, path)
-        digest = _digest(arrived)
+        digest = sha256_of(arrived)
         _check_first(digest, path, address, sha256 or meter.sha256)
     except _Refused:
         shutil.rmtree(aside)  # nothing to go on from
@@ -260,7 +268,7 @@ def _from_hub(address: str, aside: Path, meter: _Meter) -> Path:
         return _from_web(metadata.location, aside, meter)
     # Of the commit that was looked up, whatever the revision is by now.
     revision = metadata.commit_hash or revision
-    bars = partial(tqdm, disable=True)
+    bars: Any = partial(tqdm, disable=True)
     return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision, local_dir=aside, tqdm_class=bars))
 
 
@@ -291,7 +299,8 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())[:500] or type(error).__name__
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,6 +1,7 @@
 """Loading of a file into a model."""
 
 import warnings
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ NAMINGS = (
     *xcit.NAMINGS,
 )
 TENSOR_SUFFIXES = (*reading.TORCH_SUFFIXES, ".safetensors", reading.INDEX)
+
+
+class MisfitError(ValueError):
+    """A file whose weights are not those of a model.
+
+    Attributes:
+        shapes: of the arrays in the file, by name; empty where they are not known.
+    """
+
+    def __init__(self, message: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(message)
+        self.shapes = shapes
 
 
 def load(
@@ -106,7 +119,6 @@ def _wanted(model: Any, skipped: Any) -> Any:
 
 def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: Any, stated: bool) -> Any:
     file = reading.read(path, entry, rename)
-    _check_normalization(model, file.normalization, path)
     wanted = _wanted(model, skipped)
     naming, names = _recognise(wanted, file.tensors, model, path)
     left_out = tuple(prefix for part in skipped for prefix in getattr(naming, part))
@@ -129,6 +141,8 @@ def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: An
         misshapen=misshapen,
         infinite=_infinite(tensors),
         parts={"head": naming.head, "stem": naming.stem},
+        shapes=_shapes(file.tensors),
+        besides=_normalization_misfit(model, file.normalization),
     )
     there, here = reading.declared_architecture(path), architecture_name(model)
     if naming.alike and there and here and there != here:
@@ -169,7 +183,9 @@ def _recognise(wanted: Any, tensors: Any, model: Any, path: Any) -> Any:
             best, most = (naming, names), in_common
     if best is None:
         examples = ", ".join(list(tensors)[:5])
-        raise ValueError(f"{path} holds no weights of {model.name}: its tensors are called {examples}, ...")
+        raise MisfitError(
+            f"{path} holds no weights of {model.name}: its tensors are called {examples}, ...", _shapes(tensors)
+        )
     return best
 
 
@@ -177,7 +193,6 @@ def _from_keras_file(model: Any, path: Any, skipped: Any) -> Any:
     source = keras_archive.load(path)
     # A model saved within its trainer.
     source = getattr(source, "model", source)
-    _check_normalization(model, normalization_of(source), path)
     wanted = _wanted(model, skipped)
     arrays = {v.path: keras.ops.convert_to_numpy(v) for v in source.weights if v.path.split("/")[0] not in skipped}
     embedding = arrays.get("position/embedding")
@@ -195,6 +210,8 @@ def _from_keras_file(model: Any, path: Any, skipped: Any) -> Any:
         ],
         infinite=_infinite(arrays),
         parts={"head": ("head/",), "stem": ("stem/",)},
+        shapes=_shapes(arrays),
+        besides=_normalization_misfit(model, normalization_of(source)),
     )
     return arrays
 
@@ -205,7 +222,8 @@ def _from_h5_file(model: Any, path: Any, skipped: Any) -> Any:
             f'{" and ".join(skipped)}="skip" cannot be had from {path}: it knows no names of parts; use a .keras file'
         )
     in_file, normalization = _look_into_h5(path)
-    _check_normalization(model, normalization, path)
+    if besides := _normalization_misfit(model, normalization):
+        raise ValueError(f"{path} {besides}")
     # Keras stops in the middle of a file that does not fit: let it do so in a copy.
     twin = keras.models.clone_model(model)
     try:
@@ -260,19 +278,39 @@ def normalization_of(model: Any) -> Any:
     return None
 
 
-def _check_normalization(model: Any, of_file: Any, path: Any) -> None:
+def _normalization_misfit(model: Any, of_file: Any) -> str:
+    """What is wrong with the normalisation in a file; "" where nothing is, or where the file does not tell."""
     of_model = normalization_of(model)
     if of_file is reading.UNKNOWN:
-        return
+        return ""
     if of_file is None:
-        if of_model is not None:
-            raise ValueError(f"{path} is for raw pixels: create the model with normalization=None")
-    elif of_model is None or not np.allclose(of_model, of_file, rtol=1e-5, atol=0):
-        mean, std = (tuple(float(f"{value:.7g}") for value in values) for values in of_file)
-        raise ValueError(
-            f"{path} carries a normalisation: create the model with normalization=({mean}, {std}); "
-            f"received a model with {'none' if of_model is None else of_model}"
-        )
+        return "" if of_model is None else "is for raw pixels: create the model with normalization=None"
+    if of_model is not None and np.allclose(of_model, of_file, rtol=1e-5, atol=0):
+        return ""
+    mean, std = (tuple(float(f"{value:.7g}") for value in values) for values in of_file)
+    return (
+        f"carries a normalisation: create the model with normalization=({mean}, {std}); "
+        f"received a model with {'none' if of_model is None else of_model}"
+    )
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def fitting(wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many weights of a model a file has, under the names that fit best.
+
+    Args:
+        wanted: shapes of the model's weights by their paths.
+        shapes: of the arrays in the file by their names, of PyTorch or Keras.
+    """
+    counts = [sum(shapes.get(path) == shape for path, shape in wanted.items())]
+    for naming in NAMINGS:
+        names = {path: naming.name(path) for path in wanted}
+        if None not in names.values():
+            counts.append(sum(shapes.get(name) == torch_shape(path, wanted[path]) for path, name in names.items()))
+    return max(counts)
 
 
 def _infinite(arrays: Any) -> Any:
@@ -287,10 +325,15 @@ def _refuse_misfits(
     misshapen: Any = (),
     infinite: Any = (),
     parts: Any = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    besides: str = "",
 ) -> None:
+    """Raises a `MisfitError` of all that is wrong; `besides` is what is known of other things than the weights."""
     lists = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not finite": infinite}
     misfits = [item for items in lists.values() for item in items]
     if not misfits:
+        if besides:
+            raise ValueError(f"{path} {besides}")
         return
     lines = []
     for kind, items in lists.items():
@@ -300,4 +343,6 @@ def _refuse_misfits(
     for part, prefixes in (parts or {}).items():
         if all(item.startswith(prefixes) for item in misfits):
             lines.append(f'all are in the {part}: {part}="skip" keeps the model\'s own')
-    raise ValueError(f"{path} does not fit {model.name}: " + "; ".join(lines))
+    if besides:
+        lines.append(f"it {besides}")
+    raise MisfitError(f"{path} does not fit {model.name}: " + "; ".join(lines), shapes or {})

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 DRIVE = ("drive.google.com", "drive.usercontent.google.com", "docs.google.com")
 COMMIT = "c0ffee" + "0" * 34
 # As Drive sends them to who is not signed in (issue threads of gdown, 2024 to 2026).
@@ -123,7 +125,7 @@ def serving(tls=None):
 @contextlib.contextmanager
 def drive(monkeypatch, folder):
     """Google Drive's host names on loopback: a proxy that leads all to one server with a certificate for them."""
-    trustme = __import__("pytest").importorskip("trustme")
+    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*DRIVE).configure_cert(context)
@@ -187,7 +189,9 @@ class Hub:
     def _answer(self, host, path, query):
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if match is None or (name := f"{match[1]}/{match[3]}") not in self.files:
-            code = "EntryNotFound" if match and any(n.startswith(match[1] + "/") for n in self.files) else "RepoNotFound"
+            code = (
+                "EntryNotFound" if match and any(n.startswith(match[1] + "/") for n in self.files) else "RepoNotFound"
+            )
             return Answer(b"", 404, {"X-Error-Code": code, "X-Error-Message": "Not here."})
         body = self.files[name]
         if len(body) < self.large:
@@ -201,3 +205,14 @@ class Hub:
             "X-Linked-Etag": f'"{digest}"',
         }
         return Answer(b"", 302, headers)
+
+
+@contextlib.contextmanager
+def serving_hub(monkeypatch):
+    """A `Hub` that huggingface_hub takes for the real one."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serving() as hub, serving() as elsewhere:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield Hub(hub, elsewhere)

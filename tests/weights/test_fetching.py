@@ -12,10 +12,10 @@ import pytest
 import keras_robust as kr
 from keras_robust.weights import fetching
 
-pytest.importorskip("gdown")
-constants = pytest.importorskip("huggingface_hub.constants")
+from .servers import CONFIRMATION, QUOTA, SIGN_IN, Answer, drive, serving, serving_hub
 
-from .servers import CONFIRMATION, QUOTA, SIGN_IN, Answer, Hub, drive, serving
+pytest.importorskip("gdown")
+pytest.importorskip("huggingface_hub")
 
 ID = "1-FjtOF6LJ3-bf4VezsmWwncCxYSx-USP"
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -36,12 +36,9 @@ def server():
 
 
 @pytest.fixture
-def hub(server, monkeypatch):
-    with serving() as elsewhere:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield Hub(server, elsewhere)
+def hub(monkeypatch):
+    with serving_hub(monkeypatch) as hub:
+        yield hub
 
 
 def test_downloads_once_and_needs_no_server_afterwards(server, cache, capsys):
@@ -124,7 +121,11 @@ def archive(content):
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        (Answer(SIGN_IN.encode()), ValueError, r'gave a web page instead of the file, called "Sign in - Google Accounts"'),
+        (
+            Answer(SIGN_IN.encode()),
+            ValueError,
+            r'gave a web page instead of the file, called "Sign in - Google Accounts"',
+        ),
         (Answer(b""), ValueError, "gave an empty file"),
         (Answer(status=404), ConnectionError, "cannot be downloaded: 404 Client Error"),
         (Answer(status=503), ConnectionError, "cannot be downloaded: 503 Server Error"),
@@ -141,7 +142,7 @@ def test_what_is_no_file(server, cache, answer, error, message):
 
 def test_no_server(server):
     server.close()
-    with pytest.raises(ConnectionError, match="cannot be downloaded: .*refused"):
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded: .*refused"):
         kr.weights.fetch(f"{server.url}/w.pt")
 
 
@@ -162,7 +163,9 @@ def test_the_first_download_is_trusted_from_then_on(server):
         kr.weights.fetch(f"{server.url}/w.pt")
     path.unlink()
     server.answers["/w.pt"] = Answer(CONTENT[::-1])
-    with pytest.raises(ValueError, match=r"at the first download: its SHA-256 was \w+ and is \w+\. To trust it from now on, remove"):
+    with pytest.raises(
+        ValueError, match=r"at the first download: its SHA-256 was \w+ and is \w+\. To trust it from now on, remove"
+    ):
         kr.weights.fetch(f"{server.url}/w.pt")
     path.with_name(f"{path.name}.json").unlink()
     assert kr.weights.fetch(f"{server.url}/w.pt").read_bytes() == CONTENT[::-1]
@@ -190,7 +193,8 @@ def test_several_at_once_download_once(server):
 
 
 @pytest.mark.parametrize(
-    "address", ["w.pt", "http://example.com/w.pt", "ftp://example.com/w.pt", "gdrive:", "hf://owner/w.pt", "https://x", None]
+    "address",
+    ["w.pt", "http://example.com/w.pt", "ftp://example.com/w.pt", "gdrive:", "hf://owner/w.pt", "https://x", None],
 )
 def test_other_addresses(address):
     with pytest.raises(ValueError, match="address must be gdrive:FILE_ID"):
@@ -231,7 +235,10 @@ class TestDrive:
 
     @pytest.mark.parametrize(
         ("page", "message"),
-        [(QUOTA, "Too many users have viewed or downloaded this file recently"), (SIGN_IN, "may need to change the permission")],
+        [
+            (QUOTA, "Too many users have viewed or downloaded this file recently"),
+            (SIGN_IN, "may need to change the permission"),
+        ],
     )
     def test_pages_instead_of_the_file(self, monkeypatch, tmp_path, cache, page, message):
         with drive(monkeypatch, tmp_path) as server:
