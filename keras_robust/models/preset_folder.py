@@ -158,7 +158,8 @@ def upload_preset(folder: str | PathLike, address: str, private: bool = True) ->
             commit_message="Upload of a keras_robust preset",
         )
     except Exception as error:  # of the library, or of what it is built on
-        raise ConnectionError(f"{address} was not uploaded: {' '.join(str(error).split())[:500]}") from error
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())[:500]
+        raise ConnectionError(f"{address} was not uploaded: {reason}") from error
     return str(url)
 
 

@@ -4,8 +4,10 @@ They imitate what was documented or seen of the real ones: ranges and validators
 Drive's pages that ask for confirmation or speak of a quota, the Hub's headers; and what goes wrong on the way.
 """
 
+import base64
 import contextlib
 import hashlib
+import json
 import re
 import socket
 import ssl
@@ -69,6 +71,11 @@ class Server:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Transfer-Encoding") == "chunked":
+                    while size := int(self.rfile.readline(), 16):
+                        body += self.rfile.read(size)
+                        self.rfile.readline()
+                    self.rfile.readline()
                 outer.posted.append((self.command, self.path, body))
                 self.send(outer.answer(self.headers["Host"], urlsplit(self.path).path, body))
 
@@ -179,14 +186,18 @@ class Hub:
 
     Attributes:
         files: content by "owner/name/file".
+        created, cards: what was asked of it in uploads: repositories, and model cards.
         large: bytes from which on a file lies elsewhere.
     """
 
     def __init__(self, hub, elsewhere, large=1000):
         self.files, self.large, self.hub, self.elsewhere = {}, large, hub, elsewhere
+        self.created, self.cards, self.objects = [], [], {}
         hub.answer = self._answer
 
     def _answer(self, host, path, query):
+        if isinstance(query, bytes):
+            return self._uploaded(path, query)
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if match is None or (name := f"{match[1]}/{match[3]}") not in self.files:
             code = (
@@ -206,6 +217,47 @@ class Hub:
         }
         return Answer(b"", 302, headers)
 
+    def _uploaded(self, path, body):
+        """Answers to what `HfApi.upload_folder` sends: large files by git-lfs, others in the commit."""
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            self.created.append(asked)
+            owner = asked.get("organization") or "me"
+            return _json({"url": f"{self.hub.url}/{owner}/{asked['name']}", "name": f"{owner}/{asked['name']}"})
+        if path == "/api/validate-yaml":
+            self.cards.append(json.loads(body)["content"])
+            return _json({"errors": [], "warnings": []})
+        if path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            modes = ["lfs" if file["size"] >= self.large else "regular" for file in files]
+            return _json(
+                {"files": [{"path": f["path"], "uploadMode": m, "shouldIgnore": False} for f, m in zip(files, modes)]}
+            )
+        if path.endswith(".git/info/lfs/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            return _json({"transfer": "basic", "objects": objects})
+        if path.startswith("/lfs/"):
+            self.objects[path.removeprefix("/lfs/")] = body
+            return Answer(b"")
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path)
+        if match is None:
+            return Answer(b"", 404)
+        for line in body.decode().splitlines():
+            entry = json.loads(line)
+            file = entry["value"]
+            if entry["key"] == "file":
+                self.files[f"{match[1]}/{file['path']}"] = base64.b64decode(file["content"])
+            elif entry["key"] == "lfsFile":
+                self.files[f"{match[1]}/{file['path']}"] = self.objects[file["oid"]]
+        return _json({"commitUrl": f"{self.hub.url}/{match[1]}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+
+
+def _json(content):
+    return Answer(json.dumps(content).encode(), headers={"Content-Type": "application/json"}, ranges=False)
+
 
 @contextlib.contextmanager
 def serving_hub(monkeypatch):
@@ -215,4 +267,6 @@ def serving_hub(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_the_tests")
         yield Hub(hub, elsewhere)
