@@ -137,8 +137,10 @@ def published(most_parameters: float | None = None, sort: str = "linf") -> Model
         least = math.inf if figure is None else figure if sort == "parameters" else -figure
         return row.threat[1], least, -row.linf
 
-    header = ("preset", "RobustBench's id", "architecture", "M parameters", "px", "clean", "Linf", "at", "others' Linf")
-    header += ("L2", "L1", "images", "licence", "file")
+    header = (
+        *("preset", "RobustBench's id", "architecture", "M parameters", "px", "clean", "Linf", "at", "others' Linf"),
+        *("L2", "L1", "images", "licence", "file"),
+    )
     rows = (_published_row(name, found[name], counts[found[name].architecture]) for name in sorted(found, key=place))
     return ModelTable(header, tuple(rows))
 

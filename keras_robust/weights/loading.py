@@ -309,7 +309,9 @@ def fitting(wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[in
     for naming in NAMINGS:
         names = {path: naming.name(path) for path in wanted}
         if None not in names.values():
-            counts.append(sum(shapes.get(name) == torch_shape(path, wanted[path]) for path, name in names.items()))
+            # A dense layer may come as a 1x1 convolution.
+            accepted = {name: torch_shape(path, wanted[path]) for path, name in names.items()}
+            counts.append(sum(shapes.get(name) in (shape, (*shape, 1, 1)) for name, shape in accepted.items()))
     return max(counts)
 
 
