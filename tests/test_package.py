@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "versions": set(),
     "progress": set(),
     "statistics": set(),
-    "robustness": set(),
+    "robustness": {"files"},
     "checks": set(),
     "model_graph": {"types"},
     "batch_checks": {"backend", "checks", "model_graph", "types"},
