@@ -33,8 +33,8 @@ def arguments(given=None):
         "--models",
         nargs="+",
         metavar="MODEL",
-        help=".keras files, SavedModel folders, or NAME=WEIGHTS of presets and architectures; a name may be put before "
-        "a file, as ours:robust.keras",
+        help=".keras files, SavedModel folders, presets, or NAME=WEIGHTS of presets and architectures; a name may be "
+        "put before a file, as ours:robust.keras",
     )
     parser.add_argument("--num-classes", type=int, default=1000, help="of architectures (default: 1000)")
     parser.add_argument("--data", default="photo_crops", help="as in tools/evaluate.py (default: photo_crops)")
@@ -44,7 +44,7 @@ def arguments(given=None):
     parser.add_argument("--resolutions", type=int, nargs="+", default=[192, 224, 256, 288, 320, 384], metavar="PIXELS")
     parser.add_argument("--eps", type=float, nargs="+", default=[4, 6, 8], help="radii in 1/255 (default: 4 6 8)")
     parser.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
-    parser.add_argument("--crop-pct", type=float, default=0.875, help="(default: 0.875)")
+    parser.add_argument("--crop-pct", type=float, help="(default: each model's own, else 0.875)")
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/resolution_study"))

@@ -176,6 +176,11 @@ def preprocessing_of(
     """What is given, else what the model's preset or artefact says, else the published evaluation's: 0.875, bicubic."""
     known = getattr(model, "preprocessing", None)
     usual = (0.875, "bicubic") if known is None else (known.crop_pct, known.interpolation)
+    if crop_pct is not None and interpolation is None and usual[1] == "none":
+        raise ValueError(
+            f"crop_pct must be None, or interpolation given with it, for a model whose images are cropped without a "
+            f"resize; received {crop_pct!r}."
+        )
     used = (usual[0] if crop_pct is None else crop_pct, usual[1] if interpolation is None else interpolation)
     if verbose:
         given = crop_pct is not None or interpolation is not None

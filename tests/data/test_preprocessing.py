@@ -59,6 +59,15 @@ def test_bilinear_gives_the_means_of_a_triangle():
     np.testing.assert_array_equal(result[4, 3:6, 0], [0, 120, 240])
 
 
+def test_a_crop_without_a_resize():
+    """RobustBench's Crop288: torchvision's `CenterCrop` alone, which puts black around images that are smaller."""
+    image = gradient(50, 40)
+    np.testing.assert_array_equal(resize_and_crop(image, 20, interpolation="none"), image[15:35, 10:30])
+    framed = resize_and_crop(image, 45, interpolation="none")
+    np.testing.assert_array_equal(framed[:, 2:42], image[2:47])  # rounded to even: (50 - 45) / 2
+    assert framed[:, :2].max() == framed[:, 42:].max() == 0
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("resolution", 0), ("crop_pct", 0.0), ("crop_pct", 1.5), ("interpolation", "nearest")]
 )

@@ -135,6 +135,13 @@ def test_preprocessing(photo, height, width, resolution, crop_pct, interpolation
     assert (apart > 0).mean() <= 0.01
 
 
+@pytest.mark.parametrize(("height", "width", "resolution"), [(90, 121, 33), (36, 121, 64), (7, 5, 32), (90, 90, 90)])
+def test_a_crop_without_a_resize(photo, height, width, resolution):
+    image = photo[:height, :width]
+    result = graph_preprocessing.resize_and_crop(tf.constant(image), resolution, 1.0, "none")
+    np.testing.assert_array_equal(result, kr.data.resize_and_crop(image, resolution, 1.0, "none"))
+
+
 def long_orientation(order, mark):
     stated = struct.pack(f"{order}HHII", 0x0112, 4, 1, 6)
     return mark + struct.pack(f"{order}HIH", 42, 8, 1) + stated + bytes(4)

@@ -90,6 +90,7 @@ def test_what_is_no_model(tmp_path):
         (tmp_path / "absent.keras", "there is no file"),
         (tmp_path, "model must be the folder of a SavedModel, .*, the name of a preset"),
         ("convnext_tiny_300ep", "weights must be the path of a file"),
+        ("Salman2020Do_R5", "its id on RobustBench, .*received 'Salman2020Do_R5'.* Did you mean 'Salman2020Do_R50'"),
         (3, "model must be a callable"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -35,7 +35,9 @@ def test_scripts_say_what_they_are(name):
 def test_published_systems_are_all_there():
     """With epochs, steps and normalisation of the table of published checkpoints, and what it leaves to the recipe."""
     found = {preset: imagenet.recipe(name) for name, preset in SYSTEMS.items()}
-    assert set(kr.models.presets()) - set(found) == {"vit_base_50ep"}  # the same recipe, stopped earlier
+    known = {name for name, row in kr.models.presets().items() if row.epochs and row.attack_steps}
+    # The same recipe, stopped earlier; and an architecture that came later.
+    assert known - set(found) == {"vit_base_50ep", "xcit_medium_debenedetti2022"}
     for title, recipe in found.items():
         preset = kr.models.preset(title)
         assert (recipe.model.name, recipe.training.epochs) == (preset.architecture, preset.epochs)

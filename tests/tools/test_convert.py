@@ -95,3 +95,20 @@ def test_bad_usage(arguments, message, convert, capsys):
     with pytest.raises(SystemExit, match="2"):
         convert("--weights", "w.pt", *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_weights_of_an_architecture_are_needed(convert, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        convert("--model", "vit_tiny", "--out", "w.keras")
+    assert "--weights is required with --model" in capsys.readouterr().err
+
+
+def test_weights_of_a_preset_are_found_by_its_name(convert, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_ROBUST_WEIGHTS", str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    state_dict = torch.load(checkpoint)
+    for name in ("module.head.weight", "module.head.bias"):
+        state_dict[name] = torch.zeros(1000, *state_dict[name].shape[1:])
+    torch.save(state_dict, tmp_path / "mirror" / "convnext_isotropic_small_300ep.pt")
+    assert convert("--preset", "convnext_isotropic_small_300ep", "--out", tmp_path / "w.keras", *SIZE) == 0
+    assert f"read {tmp_path}/mirror/convnext_isotropic_small_300ep.pt" in capsys.readouterr().out

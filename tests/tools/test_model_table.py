@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 
 import pytest
 
@@ -26,11 +27,38 @@ def test_csv(tool, capsys):
     tool.main(["--models", "resnet50", "--format", "csv"])
     header, line = csv.reader(io.StringIO(capsys.readouterr().out))
     assert header[:3] == ["model", "parameters", "G at 224"]
-    assert line == ["resnet50", "25557032", "4.09", "25.0", "4.1", "65.88", "33.18", "18.88", "3.82"]
+    assert line == ["resnet50", "25557032", "4.09", "25.0", "4.1", "64.02", "34.96", "-", "-"]
 
 
 def test_the_best_of_several_checkpoints_counts(tool):
     assert kr.models.table(["convnext_base"]).rows[0][-4:] == ("76.02", "55.82", "44.68", "21.23")
+
+
+def test_published(tool, capsys):
+    assert tool.main(["--published", "--max-parameters", "23", "--format", "csv"]) == 0
+    header, *lines = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header[:5] == ["preset", "RobustBench's id", "architecture", "M parameters", "px"]
+    # The best first: figures of the publication, and 22.8 M by count.
+    first = ["vit_small_convstem_300ep", "Singh2023Revisiting_ViT-S-ConvStem", "vit_small_convstem", "22.8", "224"]
+    assert lines[0] == [*first, "72.56", "48.08", "4/255", "-", "50.4", "26.68", "5000", "MIT (RobustBench)", "gdrive"]
+    assert all(float(line[3]) <= 23 for line in lines)
+    assert [line[6] for line in lines] == sorted((line[6] for line in lines), key=float, reverse=True)
+
+
+def test_published_board_is_whole_and_sorted():
+    board = kr.models.published()
+    assert len(board.rows) == len(kr.models.presets())
+    radii = [row[7] for row in board.rows]
+    assert radii == sorted(radii)  # figures at 8/255 after all at 4/255
+    rows = [row for row in board.rows if row[7] == "4/255"]
+    assert rows[0][0] == "vit_giant_patch14_wang2024"
+    assert [float(row[6]) for row in rows] == sorted((float(row[6]) for row in rows), reverse=True)
+    for by, column, way in (("clean", 5, -1), ("l2", 9, -1), ("parameters", 3, 1)):
+        rows = [row for row in kr.models.published(sort=by).rows if row[7] == "4/255"]
+        figures = [math.inf if row[column] == "-" else way * float(row[column]) for row in rows]
+        assert figures == sorted(figures)
+    with pytest.raises(ValueError, match="sort must be one of 'linf', 'clean'"):
+        kr.models.published(sort="name")
 
 
 def test_table_in_a_notebook():
@@ -43,6 +71,7 @@ def test_table_in_a_notebook():
     ("arguments", "message"),
     [
         (["--models", "vit_smal"], "received 'vit_smal'. Did you mean 'vit_small'"),
+        (["--published", "--max-parameters", "-1"], "--max-parameters must be a finite number >= 0; received -1.0"),
         (["--resolutions", "224", "0"], "--resolutions must be positive; received [224, 0]"),
     ],
 )
