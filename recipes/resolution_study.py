@@ -101,6 +101,8 @@ def load(text, num_classes):
     name, equals, weights = text.partition("=")
     if equals:
         return name, kr.export.load_model(name, weights, num_classes)
+    if text.startswith("hf://"):
+        return text.rpartition("/")[2], kr.export.load_model(text)
     name, colon, path = text.partition(":")
     path = path if colon else text
     return name if colon else Path(path).stem, kr.export.load_model(path)

@@ -2,6 +2,7 @@
 
 from keras_robust.attacks import AttackResult
 from keras_robust.data.class_names import read_class_names
+from keras_robust.evaluation import robustbench
 from keras_robust.evaluation.evaluate import evaluate
 from keras_robust.evaluation.image_selection import open_dataset
 from keras_robust.evaluation.merge import merge
@@ -24,6 +25,7 @@ __all__ = [
     "open_dataset",
     "pairs_table",
     "read_class_names",
+    "robustbench",
     "table",
     "wilson_interval",
     "write",

@@ -6,7 +6,7 @@ from keras_robust.models.features import features
 from keras_robust.models.outputs import class_names, set_class_names
 from keras_robust.models.preset_folder import is_preset_folder, save_preset, upload_preset
 from keras_robust.models.presets import Preprocessing
-from keras_robust.models.pretrained import from_preset, preset, preset_file, preset_names, presets
+from keras_robust.models.pretrained import from_preset, mirrored, preset, preset_file, preset_names, presets
 from keras_robust.models.registry import architecture, architecture_of, create, names, register
 from keras_robust.models.table import ModelTable, published, table
 
@@ -23,6 +23,7 @@ __all__ = [
     "is_foreign",
     "is_preset_folder",
     "from_preset",
+    "mirrored",
     "multiply_adds",
     "names",
     "parameters",
