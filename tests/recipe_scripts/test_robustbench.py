@@ -2,7 +2,6 @@
 
 import json
 import tarfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,12 +13,12 @@ from safetensors.torch import load_file
 import keras_robust as kr
 from keras_robust.models import registry
 from keras_robust.models.convnext import IsotropicConvNeXt
-from tests import scripts
+from tests import published_nets, scripts
 from tests.weights.servers import Answer, drive
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 ID, OWN = "Singh2023Revisiting_ConvNeXt-T-ConvStem", "convnext_tiny_convstem_300ep"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "imagenet-samples"
+SHARED = published_nets.FOLDER / "imagenet-samples"
 
 
 @pytest.fixture
