@@ -22,7 +22,7 @@ def nearest(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
     >>> net = kr.models.create("vit_tiny", num_classes=10)
     >>> nearest({variable.path: tuple(variable.shape) for variable in net.weights})
-    'vit_tiny, which has 151 of the file's 153 arrays'
+    "vit_tiny, which has 151 of the file's 153 arrays"
     """
     scores: dict[str, float] = {}
     counts: dict[str, int] = {}

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/@]+))?/([^@]+)")
 SHA256 = re.compile(r"[0-9a-f]{8,64}")
 # The only hosts that are trusted without encryption.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-CONNECT_SECONDS, READ_SECONDS = 10, 60
+CONNECT_SECONDS, READ_SECONDS, START_SECONDS = 10, 60, 300
 RETRIES = 3
 
 
@@ -238,16 +239,31 @@ def _from_web(address: str, aside: Path, meter: _Meter) -> Path:
     match = GDRIVE.fullmatch(address)
     where = {"id": match[1]} if match else {"url": address}
     output = aside / "file"
-    gdown.download(
-        **where,
-        output=str(output),
-        quiet=True,
-        use_cookies=False,
-        resume=True,
-        progress=meter,
-        timeout=(CONNECT_SECONDS, READ_SECONDS),
-        retries=RETRIES,
-    )
+    # Pages that ask for confirmation may lead to themselves, again and again.
+    in_vain = threading.Event()
+    clock = threading.Timer(START_SECONDS, in_vain.set)
+    clock.start()
+
+    def progress(done: int, total: int | None) -> None:
+        clock.cancel()
+        meter(done, total)
+
+    try:
+        gdown.download(
+            **where,
+            output=str(output),
+            quiet=True,
+            use_cookies=False,
+            resume=True,
+            progress=progress,
+            timeout=(CONNECT_SECONDS, READ_SECONDS),
+            retries=RETRIES,
+            cancel=in_vain,
+        )
+    except gdown.DownloadCancelled as error:
+        raise TimeoutError(f"nothing of it has come after {START_SECONDS} seconds") from error
+    finally:
+        clock.cancel()
     return output
 
 

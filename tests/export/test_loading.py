@@ -97,6 +97,23 @@ def test_what_is_no_model(tmp_path):
             load_model(model)
 
 
+def test_preprocessing_goes_on_from_preset_to_artefact(tmp_path):
+    """Of a published checkpoint by its name, or of what a model knows, whatever precision its layers had."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = kr.models.create("vit_tiny", 3, 32)
+    keras.config.set_dtype_policy("float32")
+    model.preprocessing = kr.models.Preprocessing(resolution=64, crop_pct=1.0, interpolation="bilinear")
+    for options, expected in (
+        ({}, (64, 1.0, "bilinear")),
+        ({"resolution": 32, "crop_pct": 0.5}, (32, 0.5, "bilinear")),
+        ({"preset": "Wong2020Fast"}, (288, 1.0, "none")),
+    ):
+        path = tmp_path / f"{len(options)}.keras"
+        kr.export.export(model, path, "keras", verify=False, verbose=False, **options)
+        known = load_model(path).preprocessing
+        assert (known.resolution, known.crop_pct, known.interpolation) == expected
+
+
 @pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("litert", ".tflite")])
 def test_exported_models_are_black_boxes(model, tmp_path, form, suffix):
     if keras.backend.backend() != "tensorflow":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import random
+import sys
 import threading
 import zipfile
 
@@ -201,6 +202,15 @@ def test_other_addresses(address):
         kr.weights.fetch(address)
 
 
+@pytest.mark.parametrize(
+    ("package", "address"), [("gdown", f"gdrive:{ID}"), ("huggingface_hub", "hf://owner/name/w.pt"), ("filelock", None)]
+)
+def test_missing_libraries_are_named(server, monkeypatch, package, address):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"downloads need {package}: pip install 'keras-robust\[weights\]'"):
+        kr.weights.fetch(address or f"{server.url}/w.pt")
+
+
 class TestDrive:
     """Under its own host names, with certificates, behind a proxy."""
 
@@ -246,6 +256,14 @@ class TestDrive:
             with pytest.raises(ConnectionError, match=f"gdrive:{ID} cannot be downloaded: .*{message}"):
                 kr.weights.fetch(f"gdrive:{ID}", name="robust.pt")
         assert not list(cache.glob("robust*.pt"))
+
+    def test_pages_that_lead_to_themselves(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(fetching, "START_SECONDS", 0.5)
+        with drive(monkeypatch, tmp_path) as server:
+            page = Answer(CONFIRMATION.format(id=ID).encode(), headers={"Content-Type": "text/html"})
+            server.answer = lambda host, path, query: page
+            with pytest.raises(ConnectionError, match=r"nothing of it has come after 0\.5 seconds"):
+                kr.weights.fetch(f"gdrive:{ID}", name="robust.pt")
 
 
 def attachment(content, cuts=()):
