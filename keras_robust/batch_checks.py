@@ -70,6 +70,16 @@ def check_labels(y: Any, count: int, classes: int, name: str = "y") -> Tensor:
     )
 
 
+def check_target(model: Callable, x: Tensor, target: Any) -> Tensor:
+    """`target`, one class for all images `x` or one for each, as int32 class indices (batch,)."""
+    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+        target = np.full(x.shape[0], target)
+    target = check_labels(target, x.shape[0], class_count(model, x), "target")
+    if len(target.shape) != 1:
+        raise ValueError(f"target must be a class or class indices (batch,); received shape {tuple(target.shape)}.")
+    return target
+
+
 def class_count(model: Callable, x: Tensor) -> int:
     """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
     if isinstance(model, keras.Layer) and not model.built:

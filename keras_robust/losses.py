@@ -106,6 +106,23 @@ def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return _at(logits, ops.cast(targets, "int32")) - _at(logits, class_of(labels))
 
 
+def dlr_towards(logits: Tensor, goals: Tensor) -> Tensor:
+    """Difference of logits ratio that pulls to a class, `goals` (batch,); needs four classes or more.
+
+    (z_g - max_{i != g} z_i) / (z_1 - (z_3 + z_4) / 2): `dlr` negated is constant where the goal is third, and an image
+    that is to be taken for it often begins there.
+    """
+    _need_classes(logits, 4, "dlr towards a class")
+    logits = ops.cast(logits, "float32")
+    top, _ = ops.top_k(logits, 4)
+    return -margin(logits, goals) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
+
+
+def towards(loss: Callable) -> Callable:
+    """The loss that pulls to a class, (logits, goals) -> (batch,), where `loss` pushes away from it."""
+    return dlr_towards if loss is dlr else lambda logits, goals: -loss(logits, goals)
+
+
 def targets(logits: Tensor, labels: Tensor) -> Tensor:
     """The classes other than the label, from the highest logit to the lowest: int32 (batch, classes - 1)."""
     logits = ops.cast(logits, "float32")

@@ -1,7 +1,7 @@
 """The geometry of each norm: its ball intersected with the box of valid pixels, and hyperplanes inside the box."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,11 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_robust import random
-from keras_robust.types import Tensor
+from keras_robust.types import Array, Tensor
 
 # A computed norm of a point on the sphere is off by a few roundings; without this slack such points would not count
 # as inside, and projecting twice would move them twice.
 RELATIVE_SLACK = 1e-6
+MEASURED_SLACK = 2e-6  # the same of a norm that is measured in float64
 PIXEL_ROUNDING = 2.0**-24  # the spacing of float32 below 1
 ROOT_STEPS = 50  # at most; about eight are needed
 LARGEST_RADIUS = 1e9  # no image is as long, and its square is a float32
@@ -35,6 +36,11 @@ def choose(condition: Any, yes: Tensor, no: Tensor) -> Tensor:
     return ops.reshape(ops.where(condition[:, None], *flat), shape)
 
 
+def radius(eps: Any, x: Tensor) -> Any:
+    """A radius to compute with `x` of shape (batch, ...): a number as it is, one for each example, (batch,), reshaped."""
+    return per_example(eps, x) if len(getattr(eps, "shape", ())) else eps
+
+
 def _pixels(values: Tensor) -> tuple[Any, ...]:
     """The axes of one example."""
     return tuple(range(1, len(values.shape)))
@@ -49,10 +55,15 @@ def _clip_to_box(x: Tensor) -> Tensor:
 
 
 class Norm:
-    """Geometry of one norm. Images are (batch, height, width, channels) in [0, 1]; `eps` is a scalar >= 0.
+    """Geometry of one norm. Images are (batch, height, width, channels) in [0, 1]; `eps` is >= 0, a scalar or (batch,).
 
     A new norm is a subclass with these methods and one row in `NORMS`.
+
+    Attributes:
+        order: of the norm, as `numpy.linalg.norm` takes it.
     """
+
+    order: float
 
     def of(self, delta: Tensor) -> Any:
         """Norm of each example of `delta`, shape (batch,)."""
@@ -74,9 +85,21 @@ class Norm:
         """Euclidean projection of `x_adv` onto ball and box, for points that may lie outside."""
         raise NotImplementedError
 
-    def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
-        """A cheap map into ball and box, as APGD uses in its loop; the projection unless overridden."""
-        return self.project(x_adv, x, eps)
+    def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Any:
+        """A cheap map into ball and box, as APGD and FMN use in their loops: onto the ball, then into the box."""
+        raise NotImplementedError
+
+    def measure(self, x_adv: Array, x: Array) -> Array:
+        """Norm of each perturbation from numpy images `x` to `x_adv`, computed in float64, (n,)."""
+        return np.linalg.norm((x_adv.astype(np.float64) - x).reshape(len(x), -1), self.order, axis=1)
+
+    def slack(self, eps: float) -> float:
+        """By how much `measure` of a point on the sphere may exceed `eps`, as its pixels are float32."""
+        return MEASURED_SLACK * eps
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        """The largest distance between two images of a shape (height, width, channels)."""
+        raise NotImplementedError
 
     def contains(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         """Whether each example lies in ball and box (norm to a relative 1e-6), booleans of shape (batch,)."""
@@ -105,6 +128,8 @@ class Norm:
 class Linf(Norm):
     """Largest absolute change of a pixel value."""
 
+    order = np.inf
+
     def of(self, delta: Tensor) -> Tensor:
         return ops.max(ops.abs(delta), axis=_pixels(delta))
 
@@ -115,10 +140,14 @@ class Linf(Norm):
         return _flat_sum(ops.abs(gradient))
 
     def random(self, keys: tuple[Tensor, Tensor], x: Tensor, eps: Any) -> Tensor:
-        return _clip_to_box(x + eps * (2.0 * random.uniform(keys, x) - 1.0))
+        return _clip_to_box(x + radius(eps, x) * (2.0 * random.uniform(keys, x) - 1.0))
 
     def nearest(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        eps = radius(eps, x)
         return _clip_to_box(ops.clip(x_adv, x - eps, x + eps))
+
+    def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        return self.nearest(x_adv, x, eps)
 
     def cheapest(self, gain: Tensor, room: Tensor, needed: Tensor) -> Tensor:
         return ops.minimum(per_example(_filling(gain, ops.ones_like(gain), room, needed), gain), room)
@@ -131,9 +160,17 @@ class Linf(Norm):
         # The ball's faces are x +- eps rounded to a float, which |x_adv - x| <= eps would cut off.
         return ops.all(ops.equal(self.nearest(x_adv, x, eps), x_adv), axis=_pixels(x))
 
+    def slack(self, eps: float) -> float:
+        return PIXEL_ROUNDING  # of x + eps to a float, which is where the ball ends
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        return 1.0
+
 
 class L2(Norm):
     """Euclidean length of the change."""
+
+    order = 2
 
     def of(self, delta: Tensor) -> Tensor:
         return ops.sqrt(_flat_sum(delta * delta))
@@ -145,7 +182,7 @@ class L2(Norm):
         return self.of(gradient)
 
     def random(self, keys: tuple[Tensor, Tensor], x: Tensor, eps: Any) -> Tensor:
-        return self.retract(x + eps * self.step(random.normal(keys, x)), x, eps)
+        return self.retract(x + radius(eps, x) * self.step(random.normal(keys, x)), x, eps)
 
     def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         delta = x_adv - x
@@ -162,16 +199,20 @@ class L2(Norm):
         delta = x_adv - x
         sign, square = ops.sign(delta), delta * delta
         room = _room(x, sign)
-        radius = ops.minimum(ops.cast(eps, square.dtype), LARGEST_RADIUS)
-        needed = radius * radius + 0.0 * square[:, 0, 0, 0]
+        reach = ops.minimum(ops.cast(eps, square.dtype), LARGEST_RADIUS)
+        needed = reach * reach + 0.0 * square[:, 0, 0, 0]
         factor = _filling(ops.ones_like(square), square, room * room, needed, most=1.0)
         change = ops.minimum(per_example(ops.sqrt(factor), x) * ops.abs(delta), room)
         return _step_within(self, x, change, sign, eps)
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        return math.sqrt(math.prod(shape))
 
 
 class L1(Norm):
     """Sum of the absolute changes of all pixel values."""
 
+    order = 1
     share = 0.05  # of the entries that a step of steepest ascent moves
 
     def of(self, delta: Tensor) -> Tensor:
@@ -233,23 +274,123 @@ class L1(Norm):
         return room * (full + partly * per_example(ops.clip(share, 0.0, 1.0), gain))
 
     def nearest(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
-        # The Karush-Kuhn-Tucker conditions give |z - x| = clip(|x_adv - x| - t, 0, room) with one t >= 0 per example.
         delta = x_adv - x
-        distance, sign = ops.abs(delta), ops.sign(delta)
-        room = _room(x, sign)
+        sign = ops.sign(delta)
+        return _step_within(self, x, self._shrunk(ops.abs(delta), _room(x, sign), eps), sign, eps)
 
+    def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        delta = x_adv - x
+        distance = ops.abs(delta)
+        return _clip_to_box(x + ops.sign(delta) * self._shrunk(distance, distance, eps))
+
+    def _shrunk(self, distance: Tensor, room: Tensor, eps: Any) -> Tensor:
+        """The sizes 0 <= c <= room nearest to those of `distance` whose sum is at most `eps`."""
+
+        # The Karush-Kuhn-Tucker conditions give c = clip(distance - t, 0, room) with one t >= 0 per example.
         def change(t: Tensor) -> Tensor:
-            return ops.minimum(ops.maximum(distance - per_example(t, x), 0.0), room)
+            return ops.minimum(ops.maximum(distance - per_example(t, distance), 0.0), room)
 
-        t = _threshold(lambda t: _flat_sum(change(t)) - eps, ops.max(distance, axis=_pixels(x)))
+        t = _threshold(lambda t: _flat_sum(change(t)) - eps, ops.max(distance, axis=_pixels(distance)))
         # With the entries known that stop at the box or at zero, the threshold has a closed form.
-        above = distance - per_example(t, x)
-        full = _where(above >= room, x)
-        free = _where(above > 0.0, x) * (1.0 - full)
+        above = distance - per_example(t, distance)
+        full = _where(above >= room, distance)
+        free = _where(above > 0.0, distance) * (1.0 - full)
         count = _flat_sum(free)
         exact = ops.maximum((_flat_sum(full * room + free * distance) - eps) / ops.maximum(count, 1.0), 0.0)
-        t = ops.where(ops.logical_and(t > 0.0, count > 0.0), exact, t)
-        return _step_within(self, x, change(t), sign, eps)
+        return change(ops.where(ops.logical_and(t > 0.0, count > 0.0), exact, t))
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        return float(math.prod(shape))
+
+
+class L0(Norm):
+    """Number of the pixel values that change, each by as much as the box allows; a radius is such a number."""
+
+    order = 0
+
+    def of(self, delta: Tensor) -> Tensor:
+        return _flat_sum(_where(self._pooled(ops.abs(delta)) > 0.0, delta))
+
+    def measure(self, x_adv: Array, x: Array) -> Array:
+        return np.count_nonzero(self._changed(x_adv, x), axis=(1, 2, 3)).astype(np.float64)
+
+    def slack(self, eps: float) -> float:
+        return 0.0
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        return float(math.prod(shape))
+
+    def step(self, gradient: Tensor) -> Tensor:
+        return ops.sign(gradient) * _where(self._foremost(ops.abs(gradient), 1.0), gradient)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        pooled = self._pooled(ops.abs(gradient))
+        return ops.max(pooled, axis=_pixels(pooled))
+
+    def random(self, keys: tuple[Tensor, Tensor], x: Tensor, eps: Any) -> Tensor:
+        chosen = self._foremost(random.uniform(keys, x), eps)
+        return ops.where(chosen, random.uniform(random.fold_in(keys, 1), x), x)
+
+    def nearest(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        # What a value spares when it may change: its distance squared, less what the box leaves of it.
+        z = _clip_to_box(x_adv)
+        spared = (x_adv - x) ** 2 - (x_adv - z) ** 2
+        return ops.where(self._foremost(spared, eps), z, x)
+
+    def retract(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        delta = x_adv - x
+        return ops.where(self._foremost(delta * delta, eps), _clip_to_box(x_adv), x)
+
+    def cheapest(self, gain: Tensor, room: Tensor, needed: Tensor) -> Tensor:
+        weight = gain * room
+        pooled = self._pooled(weight)
+        batch = ops.shape(pooled)[0]
+        falling = -ops.sort(-ops.reshape(pooled, (batch, -1)), axis=1)
+        count = 1.0 + ops.sum(_where(ops.cumsum(falling, axis=1) < needed[:, None], gain), axis=1)
+        chosen = _where(self._foremost(weight, count), gain)
+        share = ops.minimum(needed / ops.maximum(_flat_sum(chosen * weight), _tiny(gain)), 1.0)
+        return chosen * room * per_example(share, gain)
+
+    def _changed(self, x_adv: Array, x: Array) -> Array:
+        """Where there is a change, booleans (n, height, width, ...)."""
+        return x_adv != x
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        """Sums of `values` over what counts as one change."""
+        return values
+
+    def _foremost(self, values: Tensor, count: Any) -> Tensor:
+        """Where the changes of largest pooled `values` are, at most `count` (a number or (batch,)) and all above 0.
+
+        Of equal ones the first in the image. Booleans in the shape of `values`, which are >= 0.
+        """
+        pooled = self._pooled(values)
+        batch = ops.shape(pooled)[0]
+        flat = ops.reshape(pooled, (batch, -1))
+        count = ops.floor(ops.cast(count, flat.dtype) + ops.zeros_like(flat[:, 0]))
+        least = _largest(pooled, count)[:, None]
+        above, equal = flat > least, ops.equal(flat, least)
+        left = count - ops.sum(_where(above, flat), axis=1)
+        counted = ops.logical_and(equal, ops.cumsum(_where(equal, flat), axis=1) <= left[:, None])
+        chosen = ops.logical_and(ops.logical_or(above, counted), flat > 0.0)
+        return ops.broadcast_to(ops.reshape(chosen, ops.shape(pooled)), ops.shape(values))
+
+
+class L0Pixels(L0):
+    """Number of the pixels that change, all their channels at once."""
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        return float(math.prod(shape[:-1]))
+
+    def random(self, keys: tuple[Tensor, Tensor], x: Tensor, eps: Any) -> Tensor:
+        one_draw = ops.repeat(random.uniform(keys, x[..., :1]), x.shape[-1], axis=-1)
+        return ops.where(self._foremost(one_draw, eps), random.uniform(random.fold_in(keys, 1), x), x)
+
+    def _changed(self, x_adv: Array, x: Array) -> Array:
+        return (x_adv != x).any(-1, keepdims=True)
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        return ops.sum(values, axis=-1, keepdims=True)
 
 
 def _largest(values: Tensor, count: Tensor) -> Tensor:
@@ -340,7 +481,7 @@ def _threshold(excess: Callable, top: Tensor) -> Tensor:
         raised = ops.logical_and(going, value > 0.0)
         lowered = ops.logical_and(going, value <= 0.0)
         tight = ops.logical_or(ahead <= low, ahead >= high)
-        done = ops.logical_or(tight, ops.abs(value) <= 1e-6 * radius)
+        done = ops.logical_or(tight, ops.abs(value) <= 1e-6 * scale)
         halved_low = ops.where(ops.logical_and(lowered, side < 0.0), 0.5 * at_low, at_low)
         halved_high = ops.where(ops.logical_and(raised, side > 0.0), 0.5 * at_high, at_high)
         return (
@@ -355,7 +496,7 @@ def _threshold(excess: Callable, top: Tensor) -> Tensor:
 
     zero = 0.0 * top
     at_zero, at_top = excess(zero), excess(top)
-    radius = -at_top  # nothing moves beyond the top
+    scale = -at_top  # nothing moves beyond the top
     start = (zero, zero, top, at_zero, at_top, zero, at_zero > 0.0)
     t, *_ = ops.while_loop(go_on, narrow, start, maximum_iterations=ROOT_STEPS)
     return t
@@ -370,4 +511,4 @@ def _step_within(norm: "L1 | L2", x: Tensor, change: Tensor, sign: Tensor, eps: 
     return z - sign * PIXEL_ROUNDING * _where(ops.abs(z - x) > change, x)
 
 
-NORMS = {"Linf": Linf(), "L2": L2(), "L1": L1()}
+NORMS: dict[str, Norm] = {"Linf": Linf(), "L2": L2(), "L1": L1(), "L0": L0(), "L0-pixels": L0Pixels()}

@@ -23,12 +23,14 @@ class ThreatModel:
     """A threat model: an adversary may move an image by at most `eps` in a norm, inside the pixel range [0, 1].
 
     Args:
-        norm: "Linf", "L2" or "L1".
-        eps: radius >= 0, in units of pixels in [0, 1]. On ImageNet: 4/255 for Linf, 2 for L2, 75 for L1
-            (Singh et al. 2023, section 4).
+        norm: "Linf", "L2", "L1", "L0" (the number of values that change) or "L0-pixels" (of pixels, all channels at
+            once).
+        eps: radius >= 0, in units of pixels in [0, 1], under L0 a number. On ImageNet: 4/255 for Linf, 2 for L2, 75
+            for L1 (Singh et al. 2023, section 4). `math.inf`: no bound but the box, for attacks that look for the
+            nearest point.
 
     Raises:
-        ValueError: unknown norm, a radius that is negative or not finite, or one above 1 under Linf; above 0.5, which
+        ValueError: unknown norm, a radius that is negative or NaN, or a finite one above 1 under Linf; above 0.5, which
             no image survives, it is a warning.
 
     Images are float arrays of shape (batch, height, width, channels); numpy in gives numpy out, backend tensors
@@ -49,10 +51,10 @@ class ThreatModel:
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
         # Integers may be too large for any float.
-        if not 0 <= self.eps <= sys.float_info.max:
-            raise ValueError(f"eps must be a finite number >= 0; received {self.eps!r}.")
+        if not (0 <= self.eps <= sys.float_info.max or self.eps == math.inf):
+            raise ValueError(f"eps must be a number >= 0, or inf for no bound; received {self.eps!r}.")
         object.__setattr__(self, "eps", float(self.eps))
-        if self.norm == "Linf" and self.eps > 0.5:
+        if self.norm == "Linf" and 0.5 < self.eps and self.is_bounded:
             meant = f" Pixels lie in [0, 1]: a radius of {self.eps:g} grey levels of 255 is eps={self.eps:g}/255."
             if self.eps > 1:
                 raise ValueError(f"eps must be at most 1 under Linf; received {self.eps:g}.{meant}")
@@ -60,7 +62,7 @@ class ThreatModel:
 
     def __str__(self) -> str:
         multiple = self.eps * 255
-        whole = self.norm == "Linf" and abs(multiple - round(multiple)) < 1e-6 and self.eps > 0
+        whole = self.norm == "Linf" and 0 < self.eps <= 1 and abs(multiple - round(multiple)) < 1e-6
         return f"{self.norm} {round(multiple)}/255" if whole else f"{self.norm} {self.eps:g}"
 
     @classmethod
@@ -90,15 +92,24 @@ class ThreatModel:
         text = str(self).replace(" ", ":")
         return text if self.parse(text) == self else f"{self.norm}:{self.eps!r}"
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a radius at all."""
+        return math.isfinite(self.eps)
+
+    @property
+    def radius(self) -> float:
+        """`eps` as a number that float32 can compute with."""
+        return min(self.eps, LARGEST_RADIUS)
+
     def check_images(self, shape: Sequence[int]) -> None:
         """Refuses a radius by which every image of a shape (height, width, channels) can become every other.
 
         Raises:
             ValueError: the radius is as large as the box of all images; it was probably meant for pixels up to 255.
         """
-        size = math.prod(shape)
-        diameter = {"Linf": 1.0, "L2": math.sqrt(size)}.get(self.norm, float(size))
-        if self.norm != "Linf" and self.eps >= diameter:
+        diameter = self.geometry.diameter(shape)
+        if self.norm != "Linf" and diameter <= self.eps < math.inf:
             raise ValueError(
                 f"eps must be below {diameter:g} under {self.norm} for images of shape {tuple(shape)} with pixels in "
                 f"[0, 1], the largest distance there is; received {self.eps:g}."
@@ -125,20 +136,18 @@ class ThreatModel:
         self._check_pair(x_adv, x)
         if backend.concrete(x_adv) and np.isnan(ops.convert_to_numpy(x_adv)).any():
             raise ValueError("x_adv must be numbers; received NaN.")
-        return self._call(lambda a, b: self.geometry.project(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
+        return self._call(lambda a, b: self.geometry.project(a, b, self.radius), x_adv, x)
 
     def contains(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Whether each example of `x_adv` lies in the ball around `x` and in [0, 1]; booleans of shape (batch,)."""
         self._check_pair(x_adv, x)
-        return self._call(lambda a, b: self.geometry.contains(a, b, min(self.eps, LARGEST_RADIUS)), x_adv, x)
+        return self._call(lambda a, b: self.geometry.contains(a, b, self.radius), x_adv, x)
 
     def random_start(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
         """A random point of the ball around each image, inside [0, 1], float32; fixed by the seed and the position."""
         self._check_pair(x, x)
         keys = random.example_keys(check_count("seed", seed, least=0), 0, ops.arange(np.shape(x)[0], dtype="int32"))
-        return self._call(
-            lambda a: self.geometry.random(keys, ops.cast(a, "float32"), min(self.eps, LARGEST_RADIUS)), x
-        )
+        return self._call(lambda a: self.geometry.random(keys, ops.cast(a, "float32"), self.radius), x)
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
         """Direction of steepest ascent of unit size for each example of `gradient`."""

@@ -99,3 +99,19 @@ def test_get_names_the_nearest_loss():
     assert losses.get("dlr") is losses.dlr
     with pytest.raises(ValueError, match="Did you mean 'dlr'"):
         losses.get("DLRR")
+
+
+def test_losses_towards_a_class_rise_with_its_logit():
+    logits = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    goals = np.array([0, 1, 2, 3, 4, 0])
+    top = -np.sort(-logits, axis=1)
+    own = logits[np.arange(6), goals]
+    others = np.where(np.arange(5) == goals[:, None], -np.inf, logits).max(1)
+
+    def value(loss):
+        towards = losses.towards(losses.get(loss))
+        return ops.convert_to_numpy(towards(ops.convert_to_tensor(logits), ops.convert_to_tensor(goals)))
+
+    np.testing.assert_allclose(value("margin"), own - others, rtol=1e-5)
+    np.testing.assert_allclose(value("dlr"), (own - others) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2), rtol=1e-4)
+    np.testing.assert_allclose(value("ce"), own - np.log(np.exp(logits).sum(1)), rtol=1e-4, atol=1e-6)

@@ -143,9 +143,9 @@ def test_size_is_the_norm():
     ("norm", "eps", "message"),
     [
         ("linf", 0.1, "Did you mean 'Linf'"),
-        ("L3", 0.1, "norm must be one of 'Linf', 'L2', 'L1'; received 'L3'"),
-        ("Linf", -0.1, "eps must be a finite number >= 0; received -0.1"),
-        ("Linf", float("nan"), "eps must be a finite number"),
+        ("L3", 0.1, "norm must be one of 'Linf', 'L2', 'L1', 'L0', 'L0-pixels'; received 'L3'"),
+        ("Linf", -0.1, "eps must be a number >= 0, or inf for no bound; received -0.1"),
+        ("Linf", float("nan"), "eps must be a number >= 0"),
         ("Linf", "4/255", "eps must be a real number"),
     ],
 )

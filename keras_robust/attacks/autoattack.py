@@ -3,17 +3,10 @@
 The loop over attacks and the images that are left is that of `suite.py`.
 """
 
-import warnings
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from keras import ops
-
-from keras_robust import losses
-from keras_robust.attacks import sanity_checks
-from keras_robust.attacks.result import CLEAN, AttackResult
-from keras_robust.attacks.suite import AttackSuite, perturbation_norm, predictions
+from keras_robust.attacks.result import AttackResult
+from keras_robust.attacks.suite import AttackSuite
 from keras_robust.attacks.versions import FALLBACKS, VERSIONS, ensemble
 from keras_robust.batch_checks import check_batch, class_count
 from keras_robust.checks import check_choice, check_count
@@ -67,44 +60,12 @@ class AutoAttack:
         self.version = check_choice("version", version, tuple(VERSIONS))
         self.batch_size = check_count("batch_size", batch_size)
         self.seed = check_count("seed", seed, least=0)
+        ensemble(threat, version)  # which refuses a threat model that its attacks do not know
 
     def __call__(self, model: Any, x: Any, y: Any) -> AttackResult:
         x, y = check_batch(model, x, y)
         self.threat.check_images(x.shape[1:])
-        suite = self.suite(model, class_count(model, x))
-        x, y = ops.convert_to_numpy(x), ops.convert_to_numpy(losses.class_of(y))
-        logits = suite.logits(x)
-        reasons = [*suite.warnings(x[: self.batch_size], y[: self.batch_size])]
-        prediction = predictions(logits)
-        x_adv, misclassified_at = x.copy(), np.where(prediction == y, 1 + len(suite.attacks), 0).astype(np.int16)
-        evaluations, unconfirmed = {}, {}
-        for place, stage in enumerate(suite.stages(x, y, logits), start=1):
-            x_adv[stage.misclassified] = stage.x_adv[stage.misclassified]
-            misclassified_at[stage.misclassified] = place
-            evaluations[stage.name], unconfirmed[stage.name] = stage.evaluations, stage.unconfirmed
-        adversarial_prediction = prediction.copy()
-        changed = (misclassified_at > 0) & (misclassified_at <= len(suite.attacks))
-        if changed.any():
-            adversarial_prediction[changed] = predictions(suite.logits(x_adv[changed]))
-        result = AttackResult(
-            self.threat,
-            int(x.shape[1]),
-            (CLEAN, *suite.attacks),
-            misclassified_at,
-            prediction,
-            adversarial_prediction,
-            perturbation_norm(self.threat.norm, x_adv, x),
-            evaluations,
-            unconfirmed,
-            x_adv,
-        )
-        labels = np.bincount(y)
-        reasons += sanity_checks.of_result(result.accuracy_after)
-        reasons += sanity_checks.of_answers(np.bincount(np.maximum(prediction, 0)), labels)
-        reasons += sanity_checks.of_chance({str(self.threat): result.robust}, labels)
-        for warning in reasons:
-            warnings.warn(warning, stacklevel=2)
-        return replace(result, warnings=tuple(reasons))
+        return self.suite(model, class_count(model, x)).result(x, y)
 
     def suite(self, model: Any, num_classes: int) -> AttackSuite:
         """The attacks of this version on a model of `num_classes` classes."""

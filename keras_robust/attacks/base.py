@@ -4,22 +4,19 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_robust import backend, losses, random
-from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
-from keras_robust.batch_checks import check_batch, check_outputs
+from keras_robust.attacks.batching import SlotRunner
+from keras_robust.attacks.problem import Found, Problem, loss_scale, no_point_yet, repeat
+from keras_robust.batch_checks import check_batch, check_outputs, check_target
 from keras_robust.checks import check_bool, check_choice, check_count
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
-
-if TYPE_CHECKING:
-    pass
-
 
 RETURNS = ("highest_loss", "misclassified", "last")
 CHUNK = 10  # iterations between two looks at which images are done
@@ -56,10 +53,14 @@ class Attack:
       and JAX), or any other callable from images to logits of shape (batch, classes).
     * `x`: float images (batch, height, width, channels) in [0, 1], numpy (numpy is returned) or backend tensors.
     * `y`: class indices (batch,) or soft labels (batch, classes).
+    * `target`: a class, or class indices (batch,): what the model is to take the images for; if not given, any class
+      but the label will do.
     """
 
     supported_returns: tuple[str, ...] = RETURNS[:2]
-    minimises_norm = False  # whether it looks for the nearest point, so that any radius makes sense
+    supported_norms: tuple[str, ...] = ("Linf", "L2", "L1")
+    minimises_norm = False  # whether it looks for the nearest point, so that any radius makes sense, and none
+    takes_target = True  # whether it can aim at a class of the user's choice
 
     def __init__(
         self,
@@ -74,6 +75,11 @@ class Attack:
     ) -> None:
         if not isinstance(threat, ThreatModel):
             raise ValueError(f"threat must be a ThreatModel, e.g. ThreatModel('Linf', 4 / 255); received {threat!r}.")
+        if threat.norm not in self.supported_norms:
+            known = ", ".join(self.supported_norms)
+            raise ValueError(f"threat must have one of the norms {known} for {type(self).__name__}; received {threat}.")
+        if not (threat.is_bounded or self.minimises_norm):
+            raise ValueError(f"threat must have a finite eps for {type(self).__name__}; received {threat}.")
         self.threat = threat
         self.loss = loss
         self.loss_function = losses.get(loss)
@@ -95,6 +101,16 @@ class Attack:
     def targeted(self) -> bool:
         """Whether each run aims at one class."""
         return self.loss in losses.TARGETED
+
+    @property
+    def name(self) -> str:
+        """What the attack is called in results."""
+        loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", "loss")
+        return f"{type(self).__name__}-{loss}".lower()
+
+    def propagations(self, num_classes: int) -> int:
+        """Forward and backward passes, each counted as one, that an evaluation of the model takes."""
+        return 2 * self.eot_iter
 
     def n_targets(self, num_classes: int) -> int:
         """Number of classes that are aimed at in turn, 1 for an untargeted attack."""
@@ -148,13 +164,31 @@ class Attack:
 
         return repeat(0, count, body, (state, ops.zeros_like(problem.x[:, 0, 0, 0], dtype="int32")))
 
-    def __call__(self, model: Any, x: Any, y: Any) -> Tensor:
+    def runner(self, model: Any, stream: int, trace: bool, side_by_side: bool, aims: bool) -> Any:
+        """What runs this attack on many images; see `SlotRunner`."""
+        return SlotRunner(self, model, stream, trace, side_by_side, aims)
+
+    def check_target(self, model: Any, x: Tensor, target: Any) -> Tensor | None:
+        """A target as int32 class indices (batch,), or None if there is none.
+
+        Raises:
+            ValueError: the target is no class of the model, or this attack cannot aim at one.
+        """
+        if target is None:
+            return None
+        if not self.takes_target:
+            raise ValueError(f"target must not be given: {self!r} looks for the nearest class.")
+        return check_target(model, x, target)
+
+    def __call__(self, model: Any, x: Any, y: Any, target: Any = None) -> Any:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
+        target = self.check_target(model, x, target)
         if not self.minimises_norm:
             self.threat.check_images(x.shape[1:])
         index = ops.arange(x.shape[0], dtype="int32")
-        x_adv, loss, inside, zero = self._compile(model)(x, y, index)
+        goal = () if target is None else (target,)
+        x_adv, loss, inside, zero = self._compile(model)(x, y, index, *goal)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
             bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())
             raise ValueError(
@@ -176,15 +210,18 @@ class Attack:
         eps: Any = None,
         loss_scale: float = 1.0,
         observe: Callable | None = None,
+        goal: Tensor | None = None,
     ) -> tuple[Any, ...]:
         """The attack inside a compiled step: no checks, `eps` may be a tensor; returns (x_adv, loss or None).
 
         `observe(losses, gradient, correct)` is called with loss (batch,), gradient and correctness (batch,) at the
         first point of the first run.
         """
-        problem = self.problem(model, x, y, eps, loss_scale)
+        problem = replace(self.problem(model, x, y, eps, loss_scale), goal=goal)
         n_targets, targets = 1, None
-        if self.targeted:
+        if self.targeted and goal is not None:
+            targets = goal[:, None]
+        elif self.targeted:
             logits = model(x)
             check_outputs(logits, x)
             logits = ops.cast(logits, "float32")
@@ -209,7 +246,7 @@ class Attack:
 
     def problem(self, model: Any, x: Tensor, y: Tensor, eps: Any = None, loss_scale: float = 1.0) -> Problem:
         """What this attack is up against on one batch."""
-        eps = self.threat.eps if eps is None else eps
+        eps = self.threat.radius if eps is None else eps
         loss = self.loss_function
         return Problem(model, x, y, self.threat.geometry, eps, loss, loss_scale, eot_iter=self.eot_iter)
 
@@ -228,7 +265,9 @@ class Attack:
             self._compiled[model] = cached
         return cached
 
-    def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
+    def _checked_run(
+        self, model: Any, x: Tensor, y: Tensor, index: Tensor, goal: Tensor | None = None, loss_scale: float = 1.0
+    ) -> tuple[Any, ...]:
         zero: list[Tensor] = []
         keys = random.example_keys(self.seed, 0, index)
 
@@ -236,8 +275,8 @@ class Attack:
             # What is misclassified needs no attack, and DLR is constant on some of it by its definition.
             zero.append(ops.logical_and(correct, is_zero(gradient)))
 
-        x_adv, loss = self.perturb(model, x, y, keys, loss_scale=loss_scale, observe=observe)
-        inside = self.threat.geometry.contains(x_adv, x, self.threat.eps)
+        x_adv, loss = self.perturb(model, x, y, keys, loss_scale=loss_scale, observe=observe, goal=goal)
+        inside = self.threat.geometry.contains(x_adv, x, self.threat.radius)
         return x_adv, loss, inside, zero[0] if zero else ops.zeros_like(inside)
 
     def with_threat(self, threat: ThreatModel) -> Any:
@@ -287,12 +326,3 @@ def zero_gradients(share: float) -> str:
         f"Zero gradients: the gradient of the loss is zero for {share:.0%} of the images. Gradient attacks see nothing "
         "there; look at what Square finds, which needs no gradients, and for what hides the gradient."
     )
-
-
-def loss_scale(model: Callable | keras.Layer, loss: Callable | str) -> float:
-    """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero.
-
-    The slope of the cross-entropy in the logits is at most 1 and falls with the confidence of the model; that of
-    margin losses rises as the gap between the logits falls, and scaled would overflow.
-    """
-    return 1024.0 if loss == "ce" and getattr(model, "compute_dtype", None) == "float16" else 1.0

@@ -3,7 +3,8 @@
 import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_robust import backend, random
-from keras_robust.attacks.base import loss_scale
+from keras_robust.attacks.problem import loss_scale
 from keras_robust.norms import choose
 from keras_robust.types import Tensor
 
@@ -50,11 +51,39 @@ def divide_cores(batch_size: int) -> None:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Images to attack, which the model classifies correctly, or which it does not take for the goal yet.
+
+    Attributes:
+        x: float32 (n, height, width, channels).
+        y: int32 (n,).
+        targets: int32 (n, classes - 1), the classes to aim at, in order; with a goal it alone, (n, 1).
+        index: int32 (n,), places of the images in the data set.
+        eps: float32 (n,), the radius for each image; None for that of the attack.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    targets: np.ndarray
+    index: np.ndarray
+    eps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Any) -> "Examples":
+        """Those in the rows, a slice or int (m,)."""
+        eps = None if self.eps is None else self.eps[rows]
+        return Examples(self.x[rows], self.y[rows], self.targets[rows], self.index[rows], eps)
+
+
+@dataclass(frozen=True)
 class Outcomes:
     """Outcomes of an attack on a set of images: the misclassified point of each, and what it took.
 
     `x_adv` float32 (n, height, width, channels), the image itself where no run succeeded; `misclassified` bool (n,);
-    `evaluations` int (n,): gradients (Square: queries) until the first misclassified point, over all runs;
+    `evaluations` int (n,): gradients (Square: queries) over all runs, until the first misclassified point or, without a
+    bound on the perturbation, all of them;
     `unconfirmed` int: runs that ended on a point that the compiled model misclassifies and the uncompiled does not.
     """
 
@@ -67,7 +96,9 @@ class Outcomes:
 class SlotRunner:
     """Runs one attack on one model.
 
-    What becomes of an image depends on the seed, its index and the number of slots, not on the images beside it.
+    What becomes of an image depends on the seed, its index and the number of slots, not on the images beside it. A run
+    ends with the first misclassified point. Without a bound on the perturbation every run goes to its end, for a
+    nearer point may follow, and of all runs at an image the nearest point counts.
 
     Args:
         attack: the `Attack`.
@@ -75,6 +106,7 @@ class SlotRunner:
         stream: number of this attack in the evaluation; its random draws are keyed by (attack.seed, stream, image).
         trace: compile the model although it is no Keras model, see `backend.compile`.
         side_by_side: the model may be called from several threads at once.
+        aims: the examples' one target is a goal: what the model is to take the image for.
     """
 
     def __init__(
@@ -84,23 +116,19 @@ class SlotRunner:
         stream: int = 0,
         trace: bool = False,
         side_by_side: bool = False,
+        aims: bool = False,
     ) -> None:
         self.attack, self._side_by_side = attack, side_by_side
-        self._program = _program(attack, model, stream, trace)
+        self._program = _program(attack, model, stream, trace, aims)
 
-    def run(
-        self, x: np.ndarray, y: np.ndarray, targets: np.ndarray, index: np.ndarray, batch_size: int, confirm: Callable
-    ) -> "Outcomes":
-        """Attack images that the model classifies correctly.
+    def run(self, examples: Examples, batch_size: int, confirm: Callable) -> "Outcomes":
+        """Attack images.
 
         Args:
-            x: float32 (n, height, width, channels).
-            y: int32 (n,).
-            targets: int32 (n, classes - 1), the classes to aim at, in order.
-            index: int32 (n,), places of the images in the data set.
+            examples: the images.
             batch_size: the most slots, see `slot_count`.
-            confirm: function of points, images and labels: whether the points are in the threat model and misclassified
-                by the uncompiled model.
+            confirm: function of points and the rows of `examples` that they belong to: whether the points are in the
+                threat model and misclassified by the uncompiled model.
 
         Returns:
             `Outcomes`.
@@ -108,12 +136,12 @@ class SlotRunner:
         parts = min(backend.concurrent_calls(), batch_size // LEAST_WIDTH) if self._side_by_side else 1
         stop = Event()
         if parts < 2:
-            return self._run(x, y, targets, index, batch_size, confirm, stop)
+            return self._run(examples, batch_size, confirm, stop)
         # Which images share a thread does not depend on the time that each takes.
-        rows = [slice(part, None, parts) for part in range(min(parts, len(x)))]
+        rows = [np.arange(part, len(examples), parts) for part in range(min(parts, len(examples)))]
         with ThreadPoolExecutor(len(rows)) as pool:
             running = [
-                pool.submit(self._run, x[row], y[row], targets[row], index[row], batch_size // parts, confirm, stop)
+                pool.submit(self._run, examples.take(row), batch_size // parts, partial(_of_part, confirm, row), stop)
                 for row in rows
             ]
             try:
@@ -122,20 +150,13 @@ class SlotRunner:
                     each.result()  # raises what was raised there
             finally:
                 stop.set()  # for the others, after an error or Ctrl-C
-        return _interleaved(x, rows, [each.result() for each in running])
+        return _interleaved(examples.x, rows, [each.result() for each in running])
 
-    def _run(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        targets: np.ndarray,
-        index: np.ndarray,
-        batch_size: int,
-        confirm: Callable,
-        stop: Any,
-    ) -> "Outcomes":
-        attack = self.attack
-        n_attempts = attack.n_restarts * attack.n_targets(targets.shape[1] + 1)
+    def _run(self, examples: Examples, batch_size: int, confirm: Callable, stop: Any) -> "Outcomes":
+        attack, x = self.attack, examples.x
+        to_the_end = not attack.threat.is_bounded and examples.eps is None
+        distance = np.full(len(x), np.inf)  # of the nearest point so far, where that matters
+        n_attempts = attack.n_restarts * attack.n_targets(examples.targets.shape[1] + 1)
         x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
         evaluations, unconfirmed = np.zeros((len(x), n_attempts), np.int64), 0
         # All images meet their first target before any meets its second. Of two runs at one image the earlier counts:
@@ -152,7 +173,8 @@ class SlotRunner:
             width = slot_count(int(slots.busy.sum()) + len(waiting), batch_size)
             if not width:
                 used = np.arange(n_attempts) <= winner[:, None]
-                return Outcomes(x_adv, winner < n_attempts, (evaluations * used).sum(1), unconfirmed)
+                misclassified = (winner < n_attempts) | np.isfinite(distance)
+                return Outcomes(x_adv, misclassified, (evaluations * used).sum(1), unconfirmed)
             if width < len(slots):
                 kept = slots.narrow(width)
                 state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
@@ -163,7 +185,7 @@ class SlotRunner:
                 for slot in idle[: len(waiting)]:
                     slots.assign(slot, *waiting.pop())
             if refill or inputs is None:
-                inputs = self._inputs(x, y, targets, index, slots)
+                inputs = self._inputs(examples, slots)
             if refill:
                 state = self._fill(state, inputs, slots.done == 0)
             done = ops.convert_to_tensor(slots.done.astype("int32"))
@@ -171,29 +193,33 @@ class SlotRunner:
             misclassified, in_vain = ops.convert_to_numpy(misclassified), ops.convert_to_numpy(in_vain)
             busy = np.flatnonzero(slots.busy)
             left = np.minimum(attack.chunk, attack.evaluations - slots.done[busy])
-            evaluations[slots.image[busy], slots.number[busy]] += np.minimum(in_vain[busy] + 1, left)
+            spent = left if to_the_end else np.minimum(in_vain[busy] + 1, left)
+            evaluations[slots.image[busy], slots.number[busy]] += spent
             slots.done += attack.chunk
-            misclassified = np.flatnonzero(misclassified & slots.busy)
+            over = slots.done >= attack.evaluations
+            misclassified = np.flatnonzero(misclassified & slots.busy & (over | (not to_the_end)))
             if len(misclassified):
                 points, image, number = (
                     ops.convert_to_numpy(candidates)[misclassified],
                     slots.image[misclassified],
                     slots.number[misclassified],
                 )
-                confirmed = confirm(points, x[image], y[image])
+                confirmed = confirm(points, image)
+                norms = attack.threat.geometry.measure(points, x[image]) if to_the_end else None
                 for i in np.flatnonzero(confirmed):
-                    if number[i] < winner[image[i]]:
+                    if norms is not None and norms[i] < distance[image[i]]:
+                        x_adv[image[i]], distance[image[i]] = points[i], norms[i]
+                    elif norms is None and number[i] < winner[image[i]]:
                         x_adv[image[i]], winner[image[i]] = points[i], number[i]
-                unconfirmed += int((~confirmed & (slots.done[misclassified] >= attack.evaluations)).sum())
+                unconfirmed += int((~confirmed & over[misclassified]).sum())
 
-    def _inputs(
-        self, x: np.ndarray, y: np.ndarray, targets: np.ndarray, index: np.ndarray, slots: "_Slots"
-    ) -> list[Tensor]:
+    def _inputs(self, examples: Examples, slots: "_Slots") -> list[Tensor]:
         attack, image = self.attack, np.maximum(slots.image, 0)
-        column = np.minimum(slots.number // attack.n_restarts, targets.shape[1] - 1)
-        numbers = (y[image], targets[image, column], index[image], slots.number)
+        column = np.minimum(slots.number // attack.n_restarts, examples.targets.shape[1] - 1)
+        numbers = (examples.y[image], examples.targets[image, column], examples.index[image], slots.number)
         integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
-        return [ops.convert_to_tensor(x[image]), ops.convert_to_tensor(np.float32(attack.threat.eps)), *integers]
+        eps = np.float32(attack.threat.radius) if examples.eps is None else examples.eps[image]
+        return [ops.convert_to_tensor(examples.x[image]), ops.convert_to_tensor(eps), *integers]
 
     def _fill(self, state: list[Tensor], inputs: list[Tensor], fresh: np.ndarray) -> list[Tensor]:
         begun = self._program.begin(*inputs)
@@ -231,8 +257,13 @@ class _Slots:
         return kept
 
 
+def _of_part(confirm: Callable, rows: np.ndarray, points: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """`confirm` for images that are counted within a part, the one at `rows`."""
+    return confirm(points, rows[image])
+
+
 def _interleaved(x: np.ndarray, rows: list[Any], parts: "list[Outcomes]") -> "Outcomes":
-    """The `Outcomes` of all images from those of the parts at `rows`, slices of them."""
+    """The `Outcomes` of all images from those of the parts at `rows`."""
     whole = Outcomes(
         x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(part.unconfirmed for part in parts)
     )
@@ -245,8 +276,8 @@ def _interleaved(x: np.ndarray, rows: list[Any], parts: "list[Outcomes]") -> "Ou
 class _Program:
     """The compiled parts of an attack on a model: the beginning of runs, and a chunk of their evaluations."""
 
-    def __init__(self, attack: Any, model: Callable | keras.Layer, stream: int, trace: bool) -> None:
-        self._attack, self._stream = attack, stream
+    def __init__(self, attack: Any, model: Callable | keras.Layer, stream: int, trace: bool, aims: bool) -> None:
+        self._attack, self._stream, self._aims = attack, stream, aims
         self._scale = loss_scale(model, attack.loss)
         self._structure = None
         self.begin = backend.compile(self._begin, model, trace)
@@ -258,7 +289,8 @@ class _Program:
         attack = self._attack
         keys = random.example_keys(attack.seed, self._stream, index)
         problem = attack.problem(model, x, y, eps, self._scale)
-        return attack.attempt(problem, keys, number, target if attack.targeted else None)
+        problem = attack.attempt(problem, keys, number, target if attack.targeted else None)
+        return replace(problem, goal=target) if self._aims else problem
 
     def _begin(self, model: Any, *inputs: Any) -> tuple[Any, ...]:
         state = self._attack.begin(self._problem(model, *inputs))
@@ -290,13 +322,13 @@ class _Program:
 _programs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _program(attack: Any, model: Callable | keras.Layer, stream: int, trace: bool) -> "_Program":
+def _program(attack: Any, model: Callable | keras.Layer, stream: int, trace: bool, aims: bool) -> "_Program":
     own = type(attack).__module__.startswith("keras_robust.") and isinstance(attack.loss, str)
     if not isinstance(model, keras.Layer) or not own:  # another's attack may look at more than its arguments
-        return _Program(attack, model, stream, trace)
+        return _Program(attack, model, stream, trace, aims)
     settings = {**attack.arguments(), "threat": attack.threat.norm}
-    key = (type(attack), *settings.items(), stream)
+    key = (type(attack), *settings.items(), stream, aims)
     programs = _programs.setdefault(model, {})
     if key not in programs:
-        programs[key] = _Program(attack, model, stream, trace)
+        programs[key] = _Program(attack, model, stream, trace, aims)
     return programs[key]

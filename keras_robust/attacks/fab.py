@@ -69,6 +69,13 @@ class FAB(Attack):
         self.chunk = CHUNK
         self.evaluations = self.n_iter
 
+    @property
+    def takes_target(self) -> bool:  # type: ignore[override]
+        return self.targeted
+
+    def propagations(self, num_classes: int) -> int:
+        return 1 + 2 * (1 if self.targeted else num_classes)
+
     def start(self, problem: Problem) -> Tensor:
         if self.n_restarts == 1:
             return problem.x

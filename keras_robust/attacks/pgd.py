@@ -10,6 +10,7 @@ from keras import ops
 from keras_robust.attacks.base import RETURNS, Attack
 from keras_robust.attacks.problem import Found, Problem, repeat
 from keras_robust.checks import check_count, check_number
+from keras_robust.norms import radius
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
@@ -42,7 +43,7 @@ class PGD(Attack):
         size = self._relative_step() * problem.eps if self.step_size is None else self.step_size
 
         def step(x: Tensor, gradient: Tensor) -> Tensor:
-            return problem.norm.project(x + size * problem.norm.step(gradient), problem.x, problem.eps)
+            return problem.norm.project(x + radius(size, x) * problem.norm.step(gradient), problem.x, problem.eps)
 
         loss, correct, gradient = problem.gradient(start, start=True)
         if self.returns == "last":
@@ -125,7 +126,7 @@ class NFGSM(Attack):
     def run(self, problem: Problem) -> Found:
         start = self.start(problem)
         _, _, gradient = problem.gradient(start, start=True)
-        return Found(ops.clip(start + problem.eps * problem.norm.step(gradient), 0.0, 1.0), None, None)
+        return Found(ops.clip(start + radius(problem.eps, start) * problem.norm.step(gradient), 0.0, 1.0), None, None)
 
     def perturb(
         self,
@@ -136,12 +137,15 @@ class NFGSM(Attack):
         eps: float | None = None,
         loss_scale: float = 1.0,
         observe: Callable | None = None,
+        goal: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        problem = replace(self.problem(model, x, y, eps, loss_scale), observe=observe)
+        problem = replace(self.problem(model, x, y, eps, loss_scale), observe=observe, goal=goal)
         return self.run(self.attempt(problem, keys, 0, None)).x, None
 
-    def _checked_run(self, model: Any, x: Tensor, y: Tensor, index: Tensor, loss_scale: float = 1.0) -> tuple[Any, ...]:
-        x_adv, _, _, zero = super()._checked_run(model, x, y, index, loss_scale)
+    def _checked_run(
+        self, model: Any, x: Tensor, y: Tensor, index: Tensor, goal: Tensor | None = None, loss_scale: float = 1.0
+    ) -> tuple[Any, ...]:
+        x_adv, _, _, zero = super()._checked_run(model, x, y, index, goal, loss_scale)
         x_adv = self.threat.geometry.project(x_adv, x, self.threat.eps)
         return x_adv, None, self.threat.geometry.contains(x_adv, x, self.threat.eps), zero
 

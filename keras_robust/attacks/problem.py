@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import keras
 from keras import ops
 
 from keras_robust import backend, losses
@@ -32,11 +33,12 @@ def repeat(first: int, last: int, body: Callable, state: "State | tuple[Any, ...
 class Problem:
     """One batch under attack: the frozen model, images, labels, and what counts as harm.
 
-    `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number or a
-    scalar tensor; `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
+    `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number, a
+    scalar tensor or a radius for each image, (batch,); `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
     are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
-    class indices (batch,), is what a targeted attempt aims at; `eot_iter` the number of gradients to average where
-    the model's output is random; `observe(losses, gradient, correct)` is told of the first point of a run.
+    class indices (batch,), is what a targeted attempt aims at; `goal`, class indices (batch,), what the model is to
+    take the images for, or None where any class but the label will do; `eot_iter` the number of gradients to average
+    where the model's output is random; `observe(losses, gradient, correct)` is told of the first point of a run.
     """
 
     model: Callable
@@ -49,6 +51,7 @@ class Problem:
     keys: Any = None
     restart: Any = 0
     target: Any = None
+    goal: Any = None
     eot_iter: int = 1
     observe: Callable | None = None
 
@@ -59,13 +62,22 @@ class Problem:
         return ops.cast(logits, "float32")
 
     def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (batch,) and whether each image is classified as its label (batch,), without a gradient."""
+        """Loss (batch,) and whether each image is classified correctly (batch,), without a gradient.
+
+        With a goal every class but this one counts as correct.
+        """
         logits = self.logits(x)
-        labels = (self.y,) if self.target is None else (self.y, self.target)
-        values = self.loss(logits, *labels)
+        if self.target is not None:
+            values = self.loss(logits, self.y, self.target)
+        elif self.goal is not None:
+            values = losses.towards(self.loss)(logits, self.goal)
+        else:
+            values = self.loss(logits, self.y)
         if len(values.shape) != 1:
             raise ValueError(f"loss must return one value per image, shape (batch,); received {tuple(values.shape)}.")
-        return values, losses.correct(logits, self.y)
+        if self.goal is None:
+            return values, losses.correct(logits, self.y)
+        return values, ops.logical_not(losses.correct(logits, self.goal))
 
     def gradient(self, x: Tensor, start: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, correctness and the gradient of each image's own loss, in the shape of `x`.
@@ -126,6 +138,15 @@ class Found:
 
     def state(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.x, self.loss, self.correct
+
+
+def loss_scale(model: Callable | keras.Layer, loss: Callable | str) -> float:
+    """What to multiply the attack's loss by so that a float16 model's input gradients do not underflow to zero.
+
+    The slope of the cross-entropy in the logits is at most 1 and falls with the confidence of the model; that of
+    margin losses rises as the gap between the logits falls, and scaled would overflow.
+    """
+    return 1024.0 if loss == "ce" and getattr(model, "compute_dtype", None) == "float16" else 1.0
 
 
 def no_point_yet(x: Tensor) -> "Found":

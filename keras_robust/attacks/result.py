@@ -1,7 +1,7 @@
 """Result of a suite of attacks: what became of each image, and the accuracies that follow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
@@ -24,10 +24,12 @@ class AttackResult:
             misclassified without an attack, len(stages) where no attack succeeded.
         prediction, adversarial_prediction: the model's answer to each image, and to what the attacks made of it, (n,).
         perturbation_norm: norm of each successful perturbation, float (n,), 0 where there is none.
-        evaluations: attack -> gradients (Square: queries) spent on each image, up to success; int (n,).
+        evaluations: attack -> gradients (Square: queries) spent on each image, up to success; int (n,). Without a bound
+            on the perturbation there is no such end.
         unconfirmed: attack -> successes that the uncompiled model in float32 did not confirm, and that do not count.
         x_adv: float32, in the shape of the images: misclassified, in the ball and in [0, 1], where an attack succeeded,
             else the image itself. None in a stored report, which keeps no images.
+        passes: attack -> forward and backward passes, each counted as one, of one of its evaluations.
         warnings: reasons to doubt the robust accuracy, a sentence each.
     """
 
@@ -41,6 +43,7 @@ class AttackResult:
     evaluations: Mapping[str, np.ndarray]
     unconfirmed: Mapping[str, int]
     x_adv: np.ndarray | None = None
+    passes: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -61,6 +64,26 @@ class AttackResult:
     def misclassified_by(self) -> np.ndarray:
         """The stage at which each image was misclassified, strings (n,): "clean", an attack, or "" for none."""
         return np.array([*self.stages, ""])[self.misclassified_at]
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Norm of the smallest perturbation found for each image, float64 (n,): 0 where none is needed, else inf where
+        none was found."""
+        return np.where(self.is_robust, np.inf, np.asarray(self.perturbation_norm, np.float64))
+
+    @property
+    def propagations(self) -> np.ndarray:
+        """Forward and backward passes, each counted as one, that the attacks spent on each image, int64 (n,)."""
+        spent = [self.passes[name] * np.asarray(each, np.int64) for name, each in self.evaluations.items()]
+        return np.sum(spent, axis=0)
+
+    def robust_at(self, eps: float) -> Proportion:
+        """The robust accuracy at a radius up to that of the threat model, by the perturbations that were found.
+
+        An attack that looks for the nearest point answers for every radius at once; one that stops at its first success
+        finds larger perturbations than it must.
+        """
+        return Proportion.of(self.distances > eps + self.threat.geometry.slack(eps))
 
     @property
     def accuracy_after(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from keras_robust.attacks.base import Attack
 from keras_robust.attacks.problem import Found, Problem, no_point_yet
 from keras_robust.attacks.square_shapes import Eta, inside, outer_product, positions, start
 from keras_robust.checks import check_count, check_number
-from keras_robust.norms import per_example
+from keras_robust.norms import per_example, radius
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
@@ -33,6 +33,11 @@ def _signs(draws: Tensor) -> Tensor:
     return 1.0 - 2.0 * ops.cast(draws < 0.5, draws.dtype)
 
 
+def _column(eps: Any) -> Tensor:
+    """A radius, or one for each image, to compute with (batch, channels)."""
+    return ops.reshape(ops.convert_to_tensor(eps, "float32"), (-1, 1))
+
+
 def _as_rows(images: Tensor) -> Tensor:
     """(batch, height, width, channels) -> (batch, height, width * channels): broadcasting along channels is slow."""
     batch, height, width, channels = ops.shape(images)
@@ -48,7 +53,7 @@ class Squares:
 
     def initial(self, problem: Problem) -> Tensor:
         stripes = _signs(random.uniform(problem.keys, problem.x[:, :1]))
-        return ops.clip(problem.x + problem.eps * stripes, 0.0, 1.0)
+        return ops.clip(problem.x + radius(problem.eps, problem.x) * stripes, 0.0, 1.0)
 
     def proposals(self, problem: Problem, side: Tensor, draws: Tensor) -> Callable:
         """What changes an image into the proposal of query k: a function (k, x) -> x.
@@ -61,9 +66,9 @@ class Squares:
             for axis, length in enumerate((height, width))
         )
         # More than the width of the ball: clipping then puts the pixels on its surface exactly.
-        push = 3.0 * problem.eps * _signs(draws[..., self.n_draws :])
+        push = 3.0 * _column(problem.eps) * _signs(draws[..., self.n_draws :])
         columns = ops.repeat(columns, channels, axis=-1) * ops.tile(push, (1, 1, width))
-        low, high = (_as_rows(ops.clip(problem.x + sign * problem.eps, 0.0, 1.0)) for sign in (-1.0, 1.0))
+        low, high = (_as_rows(ops.clip(problem.x + sign * radius(problem.eps, problem.x), 0.0, 1.0)) for sign in (-1.0, 1.0))
 
         def propose(k: Any, x: Tensor) -> Tensor:
             change = outer_product(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))
@@ -182,7 +187,7 @@ class L2EtaUpdates(EtaUpdates):
         super().__init__(order=2, power=2)
 
     def allowance(self, problem: Problem, total: Tensor, held: Tensor) -> Tensor:
-        return ops.sqrt(ops.maximum(problem.eps**2 - total, 0.0) / held.shape[-1] + held)
+        return ops.sqrt(ops.maximum(_column(problem.eps) ** 2 - total, 0.0) / held.shape[-1] + held)
 
     def settle(self, problem: Problem, delta: Tensor) -> Tensor:
         scale = problem.eps / (problem.norm.of(delta) + 1e-12)
@@ -195,7 +200,7 @@ class L1EtaUpdates(EtaUpdates):
 
     def allowance(self, problem: Problem, total: Tensor, held: Tensor) -> Tensor:
         # More than there is: the projection onto the ball then takes it from the smallest changes.
-        return ops.maximum(problem.eps - total, 0.0) + held * held.shape[-1]
+        return ops.maximum(_column(problem.eps) - total, 0.0) + held * held.shape[-1]
 
     def settle(self, problem: Problem, delta: Tensor) -> Tensor:
         return problem.norm.nearest(problem.x + delta, problem.x, problem.eps)
@@ -265,6 +270,9 @@ class Square(Attack):
             side = side + (1.0 - side % 2.0)
         side = ops.minimum(side, ops.minimum(height, width))
         return ops.where(ops.equal(index, 0), 0.0, side)
+
+    def propagations(self, num_classes: int) -> int:
+        return 1
 
     def run(self, problem: Problem) -> Found:
         blocks, rest = divmod(self.n_queries, BLOCK)

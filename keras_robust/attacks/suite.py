@@ -1,9 +1,11 @@
 """Suite of attacks on a model: the loop over attacks and the images that are still classified correctly."""
 
 import time
+import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -13,15 +15,14 @@ from keras import ops
 from keras_robust import backend, losses
 from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.base import Attack
-from keras_robust.attacks.batching import Outcomes, SlotRunner, slot_count
+from keras_robust.attacks.batching import Examples, Outcomes, slot_count
+from keras_robust.attacks.result import CLEAN, AttackResult
 from keras_robust.batch_checks import check_outputs
 from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
-RELATIVE_SLACK = 2e-6  # of a computed L2 or L1 norm
-ROUNDING = 2.0**-24  # of x + eps to a float, which is where the ball of Linf ends
 BLACK_BOX = (
     "Black box: this model gives no gradients, so that only attacks without them were run ({attacks}). They find less "
     "than gradient attacks: read the robust accuracy as an upper bound, far above what a white-box attack may leave."
@@ -43,6 +44,9 @@ class Transfer:
     # What it costs per image: one look at the model under attack.
     evaluations = n_restarts = 1
 
+    def propagations(self, num_classes: int) -> int:
+        return 1
+
     def n_targets(self, num_classes: int) -> int:
         return 1
 
@@ -53,6 +57,9 @@ class Transfer:
 @dataclass(frozen=True)
 class Stage:
     """One attack of a suite, on the images that were still classified correctly.
+
+    Without a bound on the perturbation every attack meets all images, and counts where it finds a nearer point than
+    those before it.
 
     Attributes:
         name: of the attack.
@@ -100,7 +107,7 @@ class AttackSuite:
         check_pixels(model)
         self.model = float32_copy(model) if isinstance(model, keras.Model) else model
         self._expects_random, self._fallbacks = expects_random, fallbacks or {}
-        self._runners: dict[str, SlotRunner] = {}
+        self._runners: dict[tuple[str, bool], Any] = {}
         self._traces: bool | None = None
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -135,6 +142,8 @@ class AttackSuite:
         logits: np.ndarray,
         first_index: int = 0,
         done: Mapping[str, np.ndarray] | None = None,
+        goal: np.ndarray | None = None,
+        distance: np.ndarray | None = None,
     ) -> Iterator[Stage]:
         """The attacks in turn, each on the images that are still classified correctly.
 
@@ -145,46 +154,106 @@ class AttackSuite:
             first_index: place of the first image in the data set, by which random draws are keyed.
             done: attacks that were run before, and the images that they made the model misclassify: they are passed
                 over.
+            goal: what the model is to take each image for, int32 (n,); if not given, any class but its own will do.
+            distance: norms of the perturbations that the attacks of `done` found, (n,).
         """
-        remaining = correctly_classified(logits, y)
-        targets = ops.convert_to_numpy(losses.targets(ops.convert_to_tensor(logits), ops.convert_to_tensor(y)))
+        remaining = resists(logits, y, goal)
+        if goal is None:
+            targets = ops.convert_to_numpy(losses.targets(ops.convert_to_tensor(logits), ops.convert_to_tensor(y)))
+        else:
+            targets = goal[:, None]
+        examples = Examples(x, y, targets, (first_index + np.arange(len(x))).astype(np.int32))
+        nearest = np.full(len(x), np.inf)
         for name in self.attacks:
             if done is not None and name in done:
-                remaining = remaining & ~done[name]
+                if self.threat.is_bounded:
+                    remaining = remaining & ~done[name]
+                elif distance is not None:
+                    nearest[done[name]] = distance[done[name]]
                 continue
-            stage = self._stage(name, x, y, targets, first_index, remaining)
-            remaining = remaining & ~stage.misclassified
+            stage = self._stage(name, examples, goal, remaining)
+            if self.threat.is_bounded:
+                remaining = remaining & ~stage.misclassified
+            else:
+                norms = self.threat.geometry.measure(stage.x_adv, x)
+                nearer = stage.misclassified & (norms < nearest)
+                nearest[nearer] = norms[nearer]
+                stage = replace(stage, misclassified=nearer)
             yield stage
 
-    def _stage(
-        self, name: str, x: np.ndarray, y: np.ndarray, targets: np.ndarray, first_index: int, remaining: np.ndarray
-    ) -> Stage:
-        started = time.monotonic()
-        x_adv, misclassified = x.copy(), np.zeros(len(x), bool)
-        evaluations, unconfirmed = np.zeros(len(x), np.int64), 0
+    def result(self, x: Any, y: Any, goal: Any = None) -> AttackResult:
+        """What becomes of images under all the attacks, with warnings, which are also raised as such.
+
+        Args:
+            x: tensor (n, height, width, channels) in [0, 1].
+            y: tensor of class indices or soft labels.
+            goal: as of `stages`, a tensor or None.
+        """
+        x, y = ops.convert_to_numpy(x), ops.convert_to_numpy(losses.class_of(y))
+        goal = None if goal is None else ops.convert_to_numpy(goal)
+        logits = self.logits(x)
+        reasons = [*self.warnings(x[: self.batch_size], y[: self.batch_size])]
+        prediction, n_attacks = predictions(logits), len(self.attacks)
+        x_adv, misclassified_at = x.copy(), np.where(resists(logits, y, goal), 1 + n_attacks, 0).astype(np.int16)
+        evaluations, unconfirmed = {}, {}
+        for place, stage in enumerate(self.stages(x, y, logits, goal=goal), start=1):
+            x_adv[stage.misclassified] = stage.x_adv[stage.misclassified]
+            misclassified_at[stage.misclassified] = place
+            evaluations[stage.name], unconfirmed[stage.name] = stage.evaluations, stage.unconfirmed
+        adversarial_prediction = prediction.copy()
+        changed = (misclassified_at > 0) & (misclassified_at <= n_attacks)
+        if changed.any():
+            adversarial_prediction[changed] = predictions(self.logits(x_adv[changed]))
+        result = AttackResult(
+            self.threat,
+            int(x.shape[1]),
+            (CLEAN, *self.attacks),
+            misclassified_at,
+            prediction,
+            adversarial_prediction,
+            self.threat.geometry.measure(x_adv, x),
+            evaluations,
+            unconfirmed,
+            x_adv,
+            {name: attack.propagations(logits.shape[1]) for name, attack in self.attacks.items()},
+        )
+        labels = np.bincount(y)
+        reasons += sanity_checks.of_result(result.accuracy_after)
+        reasons += sanity_checks.of_answers(np.bincount(np.maximum(prediction, 0)), labels)
+        if goal is None and self.threat.is_bounded:
+            reasons += sanity_checks.of_chance({str(self.threat): result.robust}, labels)
+        for warning in reasons:
+            warnings.warn(warning, stacklevel=3)
+        return replace(result, warnings=tuple(reasons))
+
+    def _stage(self, name: str, examples: Examples, goal: np.ndarray | None, remaining: np.ndarray) -> Stage:
+        started, n = time.monotonic(), len(examples)
+        x_adv, misclassified = examples.x.copy(), np.zeros(n, bool)
+        evaluations, unconfirmed = np.zeros(n, np.int64), 0
         left = np.flatnonzero(remaining)
         for start in range(0, len(left), self.batch_size):
             where = left[start : start + self.batch_size]
-            outcomes = self._attack(name, x[where], y[where], targets[where], (first_index + where).astype(np.int32))
+            outcomes = self._attack(name, examples.take(where), None if goal is None else goal[where])
             x_adv[where], misclassified[where] = outcomes.x_adv, outcomes.misclassified
             evaluations[where] = outcomes.evaluations
             unconfirmed += outcomes.unconfirmed
         return Stage(name, misclassified, x_adv, evaluations, unconfirmed, time.monotonic() - started)
 
-    def _attack(self, name: str, x: np.ndarray, y: np.ndarray, targets: np.ndarray, index: np.ndarray) -> Outcomes:
-        attack = self.attacks[name]
+    def _attack(self, name: str, examples: Examples, goal: np.ndarray | None) -> Outcomes:
+        attack, confirm = self.attacks[name], partial(self._confirm, examples, goal)
         if isinstance(attack, Transfer):
-            return self._transfer(attack, x, y)
-        if name not in self._runners:
+            return self._transfer(attack, examples.x, examples.y, confirm)
+        key = name, goal is not None
+        if key not in self._runners:
             stream = 1 + list(self.attacks).index(name)
-            trace = self._can_trace(x[:1])
+            trace = self._can_trace(examples.x[:1])
             # Of other layers, an interpreter of a file for one, it is not known whether threads may share them.
             shareable = isinstance(self.model, keras.Model) and is_differentiable(self.model)
-            side_by_side = shareable and backend.concurrent_calls() > 1 and self._repeats(x[:1])
-            self._runners[name] = SlotRunner(attack, self.model, stream, trace, side_by_side)
-        return self._runners[name].run(x, y, targets, index, self.batch_size, self._confirm)
+            side_by_side = shareable and backend.concurrent_calls() > 1 and self._repeats(examples.x[:1])
+            self._runners[key] = attack.runner(self.model, stream, trace, side_by_side, goal is not None)
+        return self._runners[key].run(examples, self.batch_size, confirm)
 
-    def _transfer(self, transfer: Transfer, x: np.ndarray, y: np.ndarray) -> Outcomes:
+    def _transfer(self, transfer: Transfer, x: np.ndarray, y: np.ndarray, confirm: Callable) -> Outcomes:
         size = self.batch_size
         missing = -len(x) % min(size, len(x))
         padded = np.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")
@@ -194,16 +263,18 @@ class AttackSuite:
             for start in range(0, len(padded), size)
         ]
         x_adv = np.concatenate(parts)[: len(x)]
-        misclassified = self._confirm(x_adv, x, y)
+        misclassified = confirm(x_adv, np.arange(len(x)))
         x_adv = np.where(misclassified[:, None, None, None], x_adv, x)
         return Outcomes(x_adv, misclassified, np.ones(len(x), np.int64), 0)
 
-    def _confirm(self, x_adv: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _confirm(
+        self, examples: Examples, goal: np.ndarray | None, points: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
         """Whether points are misclassified by the uncompiled model and, in float64, in the threat model: (n,)."""
-        eps = self.threat.eps
-        slack = ROUNDING if self.threat.norm == "Linf" else RELATIVE_SLACK * eps
-        inside = (perturbation_norm(self.threat.norm, x_adv, x) <= eps + slack) & (x_adv >= 0).all((1, 2, 3))
-        return inside & (x_adv <= 1).all((1, 2, 3)) & ~correctly_classified(self.logits(x_adv), y)
+        norm, eps = self.threat.geometry, self.threat.eps
+        inside = (norm.measure(points, examples.x[rows]) <= eps + norm.slack(eps)) & (points >= 0).all((1, 2, 3))
+        holds = resists(self.logits(points), examples.y[rows], None if goal is None else goal[rows])
+        return inside & (points <= 1).all((1, 2, 3)) & ~holds
 
     def _repeats(self, x: np.ndarray) -> bool:
         """Whether the model gives the same logits again: one that draws numbers must do so in the same order."""
@@ -253,13 +324,11 @@ def correctly_classified(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (logits.argmax(1) == y) & ~np.isnan(logits).any(1)
 
 
+def resists(logits: np.ndarray, y: np.ndarray, goal: np.ndarray | None = None) -> np.ndarray:
+    """Whether images are classified correctly or, with a goal, not as that: what an attack is to end, booleans (n,)."""
+    return correctly_classified(logits, y) if goal is None else ~correctly_classified(logits, goal)
+
+
 def predictions(logits: np.ndarray) -> np.ndarray:
     """The class of the largest logit, int32 (n,); -1 where a logit is NaN."""
     return np.where(np.isnan(logits).any(1), -1, logits.argmax(1)).astype(np.int32)
-
-
-def perturbation_norm(norm: str, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Norm of each perturbation, computed in float64, (n,)."""
-    orders = {"Linf": np.inf, "L2": 2, "L1": 1}
-    flat = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
-    return np.linalg.norm(flat, orders[norm], axis=1)

@@ -33,8 +33,7 @@ def named(attacks: Sequence[Attack], threat: ThreatModel) -> dict[str, Attack]:
     """The user's attacks under a threat model, by short names such as "apgd-ce" and "apgd-ce-2"."""
     found: dict[str, Attack] = {}
     for attack in attacks:
-        loss = attack.loss if isinstance(attack.loss, str) else getattr(attack.loss, "__name__", "loss")
-        name = base = f"{type(attack).__name__}-{loss}".lower()
+        name = base = attack.name
         number = 2
         while name in found:
             name, number = f"{base}-{number}", number + 1

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust.attacks.suite import AttackSuite, Stage, perturbation_norm, predictions
+from keras_robust.attacks.suite import AttackSuite, Stage, predictions
 from keras_robust.data import Source, amplified_difference, resize_and_crop
 from keras_robust.data.visualization import most_visible
 from keras_robust.evaluation.image_selection import Selection
@@ -92,7 +92,7 @@ class Worker:
         if len(hit):
             x_adv = stage.x_adv[hit]
             cell.adversarial_prediction[hit] = predictions(suite.logits(x_adv))
-            cell.perturbation_norm[hit] = perturbation_norm(suite.threat.norm, x_adv, x[hit])
+            cell.perturbation_norm[hit] = suite.threat.geometry.measure(x_adv, x[hit])
             for number in most_visible(x[hit], y[hit], max(0, pictures - len(cell.pictures))):
                 pair = x[hit[number]][None], x_adv[number][None]
                 pixels = np.concatenate([*pair, amplified_difference(*pair)])

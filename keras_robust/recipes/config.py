@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from os import PathLike
 from typing import Any, cast
 
+from keras_robust.attacks import APGD
 from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
 from keras_robust.files import printable, read_text
 from keras_robust.models import is_foreign, names
-from keras_robust.norms import NORMS
 from keras_robust.training.objectives import OBJECTIVES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -200,7 +200,7 @@ class AttackConfig:
         if not self.norms or len(self.norms) != len(self.eps):
             raise ValueError(f"attack.eps must be one per norm; received {self.eps!r} for norms {self.norms!r}.")
         for norm, eps in zip(self.norms, self.eps):
-            check_choice("attack.norms", norm, tuple(NORMS))
+            check_choice("attack.norms", norm, APGD.supported_norms)
             check_number("attack.eps", eps)
 
 

@@ -10,9 +10,9 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust import backend
-from keras_robust.attacks import suite, versions
-from keras_robust.attacks.suite import perturbation_norm
+from keras_robust.attacks import base, versions
 from keras_robust.attacks.versions import ensemble
+from keras_robust.norms import NORMS
 
 SHAPE = (5, 4, 1)
 slow_on_jax = pytest.mark.skipif(
@@ -148,12 +148,12 @@ def test_only_keras_models_are_shared_by_threads(net, images, monkeypatch):
 
     draws, made = keras.random.SeedGenerator(0), []
 
-    class Watched(suite.SlotRunner):
-        def __init__(self, attack, model, stream, trace, side_by_side):
+    class Watched(base.SlotRunner):
+        def __init__(self, attack, model, stream, trace, side_by_side, aims):
             made.append(side_by_side)
-            super().__init__(attack, model, stream, trace, side_by_side)
+            super().__init__(attack, model, stream, trace, side_by_side, aims)
 
-    monkeypatch.setattr(suite, "SlotRunner", Watched)
+    monkeypatch.setattr(base, "SlotRunner", Watched)
     monkeypatch.setattr(backend, "concurrent_calls", lambda: 2)
     x, y = images
     settings = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.0), "short", 32)
@@ -337,4 +337,4 @@ def test_bad_input_is_refused(net, images):
 def test_perturbation_norm():
     x = np.zeros((1, 1, 2, 1), "float32")
     for norm, size in (("Linf", 4.0), ("L2", 5.0), ("L1", 7.0)):
-        assert perturbation_norm(norm, x + np.array([3.0, -4.0], "float32").reshape(1, 1, 2, 1), x) == [size]
+        assert NORMS[norm].measure(x + np.array([3.0, -4.0], "float32").reshape(1, 1, 2, 1), x) == [size]

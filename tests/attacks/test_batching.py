@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_robust as kr
 from keras_robust import backend, losses
-from keras_robust.attacks.batching import SlotRunner, divide_cores, slot_count
+from keras_robust.attacks.batching import Examples, SlotRunner, divide_cores, slot_count
 from keras_robust.attacks.problem import Found
 from keras_robust.attacks.versions import ATTACKS
 
@@ -48,11 +48,12 @@ def _slots(name, norm, net):
 
 
 def _run(slots, data, rows, batch_size, net):
-    def confirm(points, images, labels):
-        return ops.convert_to_numpy(net(ops.convert_to_tensor(points))).argmax(1) != labels
+    examples = Examples(*data).take(np.asarray(rows))
 
-    x, y, targets, index = (values[np.asarray(rows)] for values in data)
-    return slots.run(x, y, targets, index, batch_size, confirm)
+    def confirm(points, rows):
+        return ops.convert_to_numpy(net(ops.convert_to_tensor(points))).argmax(1) != examples.y[rows]
+
+    return slots.run(examples, batch_size, confirm)
 
 
 exact = pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch rounds rows by their place in the batch")
@@ -187,19 +188,18 @@ def test_an_error_in_a_thread_is_raised(net, data, monkeypatch):
     kind, settings = ATTACKS["apgd-t"]
     attack = kind(kr.ThreatModel("L2", THREATS["L2"]), **{**settings, **SETTINGS["apgd-t"]})
 
-    def confirm(points, images, labels):
+    def confirm(points, rows):
         raise ArithmeticError("from the thread")
 
     with pytest.raises(ArithmeticError, match="from the thread"):
-        SlotRunner(attack, net, side_by_side=True).run(*data, 128, confirm)
+        SlotRunner(attack, net, side_by_side=True).run(Examples(*data), 128, confirm)
 
 
 def test_a_success_that_is_not_confirmed_does_not_end_the_run(net, data):
     slots = _slots("apgd-t", "L2", net)
-    x, y, targets, index = data
-    attempts = slots.run(x, y, targets, index, 16, lambda points, images, labels: np.zeros(len(points), bool))
+    attempts = slots.run(Examples(*data), 16, lambda points, rows: np.zeros(len(points), bool))
     assert not attempts.misclassified.any()
-    np.testing.assert_array_equal(attempts.x_adv, x)
+    np.testing.assert_array_equal(attempts.x_adv, data[0])
     assert attempts.unconfirmed > 0
     assert (attempts.evaluations > 0).all()
 

@@ -1,0 +1,113 @@
+"""Minimal-norm attacks on real published nets: distances as those of adv-lib and Foolbox, other implementations."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_robust as kr
+from tests import peers, published_nets
+
+pytestmark = [published_nets.needs_nets, pytest.mark.shared_data, pytest.mark.slow]
+every_net = pytest.mark.parametrize("name", published_nets.NETS)
+P = {"Linf": np.inf, "L2": 2, "L1": 1, "L0": 0}
+
+
+class Problem:
+    """Correctly classified images of a published net, for both frameworks; the net as a module of torch."""
+
+    def __init__(self, name, count):
+        torch = pytest.importorskip("torch")
+        torch.set_num_threads(1)
+        self.model, net = published_nets.keras_net(name), published_nets.torch_net(name)
+        x, y = published_nets.images(name, count)
+        right = ops.convert_to_numpy(self.model(ops.convert_to_tensor(x))).argmax(1) == y
+        self.x, self.y = x[right], y[right]
+
+        class Net(torch.nn.Module):
+            def forward(self, x):
+                return net(x)
+
+        self.net = Net().eval()
+        self.images = torch.from_numpy(self.x.transpose(0, 3, 1, 2).copy())
+        self.labels = torch.from_numpy(self.y).long()
+
+    def distances(self, norm, points, target=None):
+        """Of a peer's points, inf where they do not do what they should."""
+        answers = self.net(points).argmax(1).numpy()
+        reached = answers != self.y if target is None else answers == target
+        found = peers.distances(norm, points.detach().numpy(), self.images.numpy())
+        return np.where(reached, found, np.inf)
+
+
+def _same(ours, theirs, share=0.9):
+    """Medians within 1 %, and that much between the distances of most images."""
+    assert np.median(ours) == pytest.approx(np.median(theirs), rel=0.01)
+    assert (np.isinf(ours) == np.isinf(theirs)).mean() >= 0.97
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    assert both.mean() > 0.8
+    close = np.isclose(ours[both], theirs[both], rtol=0.01)
+    assert close.mean() >= share
+
+
+@every_net
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1", "L0"])
+def test_fmn_agrees_with_adv_lib(name, norm):
+    problem = Problem(name, 60)
+    fmn = peers.adv_lib("fast_minimum_norm", "fmn")
+    theirs = problem.distances(norm, fmn(problem.net, problem.images, problem.labels, P[norm], steps=50))
+    ours = kr.attacks.FMN(norm, n_iter=50)(problem.model, problem.x, problem.y).distances
+    _same(ours, theirs, 0.9 if norm != "L0" else 0.75)
+
+
+# Foolbox' projection onto the L2 ball multiplies by one, and under L0 it keeps a value more than the radius.
+@every_net
+@pytest.mark.parametrize("norm", ["Linf", "L1"])
+def test_fmn_agrees_with_foolbox(name, norm):
+    problem, foolbox = Problem(name, 60), peers.foolbox()
+    attack = {"Linf": foolbox.attacks.LInfFMNAttack, "L1": foolbox.attacks.L1FMNAttack}[norm](steps=50)
+    their_model = foolbox.PyTorchModel(problem.net, bounds=(0, 1), device="cpu")
+    points = attack.run(their_model, problem.images, foolbox.criteria.Misclassification(problem.labels))
+    ours = kr.attacks.FMN(norm, n_iter=50)(problem.model, problem.x, problem.y).distances
+    _same(ours, problem.distances(norm, points))
+
+
+@every_net
+def test_ddn_agrees_with_both(name):
+    problem, foolbox = Problem(name, 60), peers.foolbox()
+    ddn = peers.adv_lib("decoupled_direction_norm", "ddn")
+    ours = kr.attacks.DDN(n_iter=50)(problem.model, problem.x, problem.y).distances
+    _same(ours, problem.distances("L2", ddn(problem.net, problem.images, problem.labels, steps=50, levels=None)))
+    their_model = foolbox.PyTorchModel(problem.net, bounds=(0, 1), device="cpu")
+    criterion = foolbox.criteria.Misclassification(problem.labels)
+    points = foolbox.attacks.DDNAttack(steps=50).run(their_model, problem.images, criterion)
+    _same(ours, problem.distances("L2", points))
+
+
+@every_net
+def test_sigma_zero_agrees_with_adv_lib(name):
+    problem = Problem(name, 60)
+    sigma_zero = peers.adv_lib("sigma_zero", "sigma_zero")
+    theirs = problem.distances("L0", sigma_zero(problem.net, problem.images, problem.labels, num_steps=100))
+    ours = kr.attacks.SigmaZero(n_iter=100)(problem.model, problem.x, problem.y).distances
+    _same(ours, theirs, 0.8)
+
+
+@every_net
+@pytest.mark.parametrize("kind", ["fmn-Linf", "fmn-L2", "ddn"])
+def test_targeted_runs_agree_with_adv_lib(name, kind):
+    problem = Problem(name, 40)
+    target = (problem.y + 1) % 10
+    labels = problem.labels.new_tensor(target)
+    if kind == "ddn":
+        norm, attack = "L2", kr.attacks.DDN(n_iter=50)
+        ddn = peers.adv_lib("decoupled_direction_norm", "ddn")
+        points = ddn(problem.net, problem.images, labels, targeted=True, steps=50, levels=None)
+    else:
+        norm = kind.split("-")[1]
+        attack = kr.attacks.FMN(norm, n_iter=50)
+        fmn = peers.adv_lib("fast_minimum_norm", "fmn")
+        points = fmn(problem.net, problem.images, labels, P[norm], targeted=True, steps=50)
+    result = attack(problem.model, problem.x, problem.y, target=target)
+    _same(result.distances, problem.distances(norm, points, target))
+    reached = np.isfinite(result.distances)
+    assert (result.adversarial_prediction[reached] == target[reached]).all()
