@@ -60,7 +60,6 @@ class Attack:
     supported_returns: tuple[str, ...] = RETURNS[:2]
     supported_norms: tuple[str, ...] = ("Linf", "L2", "L1")
     minimises_norm = False  # whether it looks for the nearest point, so that any radius makes sense, and none
-    takes_target = True  # whether it can aim at a class of the user's choice
 
     def __init__(
         self,
@@ -168,26 +167,13 @@ class Attack:
         """What runs this attack on many images; see `SlotRunner`."""
         return SlotRunner(self, model, stream, trace, side_by_side, aims)
 
-    def check_target(self, model: Any, x: Tensor, target: Any) -> Tensor | None:
-        """A target as int32 class indices (batch,), or None if there is none.
-
-        Raises:
-            ValueError: the target is no class of the model, or this attack cannot aim at one.
-        """
-        if target is None:
-            return None
-        if not self.takes_target:
-            raise ValueError(f"target must not be given: {self!r} looks for the nearest class.")
-        return check_target(model, x, target)
-
     def __call__(self, model: Any, x: Any, y: Any, target: Any = None) -> Any:
         as_numpy = isinstance(x, np.ndarray)
         x, y = check_batch(model, x, y)
-        target = self.check_target(model, x, target)
+        goal = () if target is None else (check_target(model, x, target),)
         if not self.minimises_norm:
             self.threat.check_images(x.shape[1:])
         index = ops.arange(x.shape[0], dtype="int32")
-        goal = () if target is None else (target,)
         x_adv, loss, inside, zero = self._compile(model)(x, y, index, *goal)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
             bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())

@@ -69,10 +69,6 @@ class FAB(Attack):
         self.chunk = CHUNK
         self.evaluations = self.n_iter
 
-    @property
-    def takes_target(self) -> bool:  # type: ignore[override]
-        return self.targeted
-
     def propagations(self, num_classes: int) -> int:
         return 1 + 2 * (1 if self.targeted else num_classes)
 
@@ -125,7 +121,9 @@ class FAB(Attack):
 
     def _boundary(self, problem: Problem, x: Tensor, start: bool) -> tuple[Tensor, Tensor]:
         """The linearised boundary: by how much the class ahead of it leads or trails the label's, and the gradient."""
-        if self.targeted:
+        if problem.goal is not None:
+            problem = replace(problem, loss=losses.margin, target=None)
+        if self.targeted or problem.goal is not None:
             gap, _, gradient = problem.gradient(x, start)
             return gap, gradient
         towards = replace(problem, loss=losses.targeted_margin, observe=None)

@@ -10,7 +10,7 @@ from keras_robust.attacks.base import CHUNK, Attack
 from keras_robust.attacks.problem import Found, Problem
 from keras_robust.attacks.result import AttackResult
 from keras_robust.attacks.suite import AttackSuite
-from keras_robust.batch_checks import check_batch
+from keras_robust.batch_checks import check_batch, check_target
 from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import choose
 from keras_robust.threat import ThreatModel
@@ -60,12 +60,10 @@ class MinimalNormAttack(Attack):
         self.chunk = CHUNK
         self.evaluations = self.n_iter
 
-    def __call__(
-        self, model: Any, x: Any, y: Any, target: Any = None, batch_size: int = BATCH_SIZE
-    ) -> AttackResult:
+    def __call__(self, model: Any, x: Any, y: Any, target: Any = None, batch_size: int = BATCH_SIZE) -> AttackResult:
         check_count("batch_size", batch_size)
         x, y = check_batch(model, x, y)
-        target = self.check_target(model, x, target)
+        target = None if target is None else check_target(model, x, target)
         return AttackSuite(model, self.threat, {self.name: self}, batch_size).result(x, y, target)
 
     @property

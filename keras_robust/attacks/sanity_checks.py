@@ -138,6 +138,16 @@ def of_result(accuracy_after: dict[str, float]) -> Iterator[Any]:
             )
 
 
+def of_distances(distances: np.ndarray) -> Iterator[str]:
+    """A warning about images for which attacks without a bound found no adversarial image, where there must be some."""
+    missing = int(np.isinf(distances).sum())
+    if missing:
+        yield (
+            f"Nothing found: for {missing} of {len(distances)} images no misclassified point was found at any distance. "
+            "The attacks failed there; such images count as robust at every radius."
+        )
+
+
 def of_radii(accuracies: dict[float, float]) -> Iterator[Any]:
     """Warnings about the accuracies {eps: robust accuracy} under one norm: a larger ball cannot be harder to leave."""
     for (smaller, before), (larger, after) in zip(sorted(accuracies.items()), sorted(accuracies.items())[1:]):

@@ -90,9 +90,10 @@ class SigmaZero(MinimalNormAttack):
         descent = descent / per_example(ops.maximum(NORMS["Linf"].of(descent), 1e-12), x)
         mean = BETA_1 * mean + (1.0 - BETA_1) * descent
         square = BETA_2 * square + (1.0 - BETA_2) * descent * descent
-        first, second = (1.0 - beta ** _as_float(i + 1) for beta in (BETA_1, BETA_2))
+        # 1 - beta^(i + 1), which in float32 would lose its last digits.
+        first, second = (-ops.expm1(_as_float(i + 1) * math.log(beta)) for beta in (BETA_1, BETA_2))
         step = radius(self._step(i - 1) / first, x) * mean
-        x = ops.clip(x - step / (ops.sqrt(square) / radius(second**0.5, x) + EPSILON), 0.0, 1.0)
+        x = ops.clip(x - step / (ops.sqrt(square) / radius(ops.sqrt(second), x) + EPSILON), 0.0, 1.0)
 
         change = self.threshold_step * self._step(i)
         threshold = ops.clip(threshold + ops.where(correct, -change, change), 0.0, 1.0)

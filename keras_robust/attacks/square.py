@@ -68,7 +68,9 @@ class Squares:
         # More than the width of the ball: clipping then puts the pixels on its surface exactly.
         push = 3.0 * _column(problem.eps) * _signs(draws[..., self.n_draws :])
         columns = ops.repeat(columns, channels, axis=-1) * ops.tile(push, (1, 1, width))
-        low, high = (_as_rows(ops.clip(problem.x + sign * radius(problem.eps, problem.x), 0.0, 1.0)) for sign in (-1.0, 1.0))
+        low, high = (
+            _as_rows(ops.clip(problem.x + sign * radius(problem.eps, problem.x), 0.0, 1.0)) for sign in (-1.0, 1.0)
+        )
 
         def propose(k: Any, x: Tensor) -> Tensor:
             change = outer_product(ops.take(rows, k, axis=0), ops.take(columns, k, axis=0))

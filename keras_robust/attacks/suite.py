@@ -220,7 +220,9 @@ class AttackSuite:
         labels = np.bincount(y)
         reasons += sanity_checks.of_result(result.accuracy_after)
         reasons += sanity_checks.of_answers(np.bincount(np.maximum(prediction, 0)), labels)
-        if goal is None and self.threat.is_bounded:
+        if not self.threat.is_bounded:
+            reasons += sanity_checks.of_distances(result.distances)
+        elif goal is None:
             reasons += sanity_checks.of_chance({str(self.threat): result.robust}, labels)
         for warning in reasons:
             warnings.warn(warning, stacklevel=3)
@@ -267,9 +269,7 @@ class AttackSuite:
         x_adv = np.where(misclassified[:, None, None, None], x_adv, x)
         return Outcomes(x_adv, misclassified, np.ones(len(x), np.int64), 0)
 
-    def _confirm(
-        self, examples: Examples, goal: np.ndarray | None, points: np.ndarray, rows: np.ndarray
-    ) -> np.ndarray:
+    def _confirm(self, examples: Examples, goal: np.ndarray | None, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whether points are misclassified by the uncompiled model and, in float64, in the threat model: (n,)."""
         norm, eps = self.threat.geometry, self.threat.eps
         inside = (norm.measure(points, examples.x[rows]) <= eps + norm.slack(eps)) & (points >= 0).all((1, 2, 3))

@@ -98,7 +98,7 @@ def test_distances_on_a_linear_model_are_the_smallest(name):
     np.testing.assert_allclose(result.distances, kr.norms.NORMS[norm].measure(result.x_adv, x))
 
 
-@every_attack
+@pytest.mark.parametrize("name", ["fmn-Linf", "fmn-L2", "fmn-L0", "ddn", "sigma-zero", "apgd-L2", "apgd-t"])
 def test_targeted_distances_on_a_linear_model_are_no_smaller_than_to_any_boundary(name):
     kernel, model, x, y = _linear(classes=3)
     target = (y + 1) % 3
@@ -134,7 +134,7 @@ def _small_net(seed):
     return in_numpy, in_ops, x, in_numpy(x).argmax(1)
 
 
-GRID = np.linspace(0, 1, 61)
+GRID = np.linspace(0, 1, 31)
 
 
 def _brute_force(norm, net, image, label):
@@ -153,14 +153,16 @@ def _brute_force(norm, net, image, label):
     return np.linalg.norm(wrong - image.ravel(), order, axis=1).min() if len(wrong) else np.inf
 
 
-@pytest.mark.parametrize("name", ["fmn-Linf", "fmn-L2", "fmn-L1", "fmn-L0", "ddn", "sigma-zero", "apgd-Linf", "apgd-L2"])
+@pytest.mark.parametrize(
+    "name", ["fmn-Linf", "fmn-L2", "fmn-L1", "fmn-L0", "ddn", "sigma-zero", "apgd-Linf", "apgd-L2"]
+)
 def test_distances_on_small_nets_are_those_of_brute_force(name):
     attack = ATTACKS[name]()
     norm = attack.threat.norm
     net, model, x, y = _small_net(1)
     found = attack(model, x, y).distances
     least = np.array([_brute_force(norm, net, image, label) for image, label in zip(x, y)])
-    cell = {"Linf": 1, "L2": math.sqrt(3), "L1": 3, "L0": 0}[norm] / 120  # to the nearest point of the grid
+    cell = {"Linf": 1, "L2": math.sqrt(3), "L1": 3, "L0": 0}[norm] / 60  # to the nearest point of the grid
     assert (found >= least - 2 * cell - 1e-6).all()
     assert (found <= 1.1 * least + cell).mean() >= 0.7
     reachable = np.isfinite(least)
@@ -180,9 +182,10 @@ def test_images_that_need_no_attack_and_those_that_none_reaches(name):
     np.testing.assert_array_equal(result.propagations[:3], 0)
     np.testing.assert_array_equal(result.x_adv[:3], x[:3])
     assert result.clean_accuracy == 5 / 8
-    offset[y[4]] = 1e4
+    offset[y[4]] = 60.0
     shift = ops.convert_to_tensor(offset)
-    of_one_class = attack(lambda images: model(images) + shift, x[4:5], y[4:5])
+    with pytest.warns(UserWarning, match="Nothing found: for 1 of 1 images"):
+        of_one_class = attack(lambda images: model(images) + shift, x[4:5], y[4:5])
     assert np.isinf(of_one_class.distances).all()
     assert of_one_class.robust_accuracy == 1
     np.testing.assert_array_equal(of_one_class.x_adv, x[4:5])
@@ -242,6 +245,7 @@ def test_attacks_of_a_suite_without_a_bound_share_the_nearest_point(make):
         APGD(kr.ThreatModel("L2", 2.0), n_iter=20, loss="targeted-margin", returns="misclassified"),
         Square(kr.ThreatModel("Linf", 0.4), n_queries=300),
         FAB(kr.ThreatModel("L2", 3.0), n_iter=20, targeted=True),
+        FAB(kr.ThreatModel("L2", 3.0), n_iter=20),
     ],
     ids=lambda attack: attack.name,
 )
@@ -262,8 +266,6 @@ def test_arguments_are_checked():
         FMN("L2")(model, x, y, target=4)
     with pytest.raises(ValueError, match="target must be a class or class indices"):
         FMN("L2")(model, x, y, target=np.eye(4, dtype="float32")[y])
-    with pytest.raises(ValueError, match="target must not be given"):
-        FAB(kr.ThreatModel("L2", 1.0))(model, x, y, target=1)
     with pytest.raises(ValueError, match="threat must be one of 'Linf', 'L2', 'L1', 'L0', 'L0-pixels'"):
         FMN("l2")
     with pytest.raises(ValueError, match="threat must be one of 'L2'; received 'L1'"):

@@ -7,7 +7,12 @@ from keras import ops
 import keras_robust as kr
 from tests import peers, published_nets
 
-pytestmark = [published_nets.needs_nets, pytest.mark.shared_data, pytest.mark.slow]
+pytestmark = [
+    published_nets.needs_nets,
+    pytest.mark.shared_data,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Foolbox' imports
+]
 every_net = pytest.mark.parametrize("name", published_nets.NETS)
 P = {"Linf": np.inf, "L2": 2, "L1": 1, "L0": 0}
 
