@@ -37,7 +37,7 @@ def choose(condition: Any, yes: Tensor, no: Tensor) -> Tensor:
 
 
 def radius(eps: Any, x: Tensor) -> Any:
-    """A radius to compute with `x` of shape (batch, ...): a number as it is, one for each example, (batch,), reshaped."""
+    """A radius to compute with `x` of shape (batch, ...): a number as it is, one per example, (batch,), reshaped."""
     return per_example(eps, x) if len(getattr(eps, "shape", ())) else eps
 
 

@@ -54,7 +54,7 @@ class ThreatModel:
         if not (0 <= self.eps <= sys.float_info.max or self.eps == math.inf):
             raise ValueError(f"eps must be a number >= 0, or inf for no bound; received {self.eps!r}.")
         object.__setattr__(self, "eps", float(self.eps))
-        if self.norm == "Linf" and 0.5 < self.eps and self.is_bounded:
+        if self.norm == "Linf" and self.eps > 0.5 and self.is_bounded:
             meant = f" Pixels lie in [0, 1]: a radius of {self.eps:g} grey levels of 255 is eps={self.eps:g}/255."
             if self.eps > 1:
                 raise ValueError(f"eps must be at most 1 under Linf; received {self.eps:g}.{meant}")

@@ -18,8 +18,8 @@ LAST_STEP = 0.01
 
 
 class State(NamedTuple):
-    """A run between two evaluations: where it is, the radius of the sphere, the nearest point so far, and a direction to
-    take where the gradient is zero."""
+    """A run between two evaluations: where it is, the radius of the sphere, the nearest point so far, and a direction
+    to take where the gradient is zero."""
 
     x: Any
     eps: Any

@@ -1,4 +1,4 @@
-"""Fast Minimum-Norm attack: gradient steps in a ball whose radius follows the decision boundary (Pintor et al. 2021)."""
+"""Fast Minimum-Norm attack: gradient steps in a ball whose radius follows the boundary (Pintor et al. 2021)."""
 
 from typing import Any, NamedTuple
 

@@ -34,11 +34,12 @@ class Problem:
     """One batch under attack: the frozen model, images, labels, and what counts as harm.
 
     `x` is float32 (batch, height, width, channels) in [0, 1]; `y` class indices or soft labels; `eps` a number, a
-    scalar tensor or a radius for each image, (batch,); `loss_scale` multiplies the loss before it is differentiated, against underflow in float16; `keys`
-    are those of the examples' random draws in this attempt; `restart` counts the attempts at the same target; `target`,
-    class indices (batch,), is what a targeted attempt aims at; `goal`, class indices (batch,), what the model is to
-    take the images for, or None where any class but the label will do; `eot_iter` the number of gradients to average
-    where the model's output is random; `observe(losses, gradient, correct)` is told of the first point of a run.
+    scalar tensor or a radius for each image, (batch,); `loss_scale` multiplies the loss before it is differentiated,
+    against underflow in float16; `keys` are those of the examples' random draws in this attempt; `restart` counts the
+    attempts at the same target; `target`, class indices (batch,), is what a targeted attempt aims at; `goal`, class
+    indices (batch,), what the model is to take the images for, or None where any class but the label will do;
+    `eot_iter` the number of gradients to average where the model's output is random; `observe(losses, gradient,
+    correct)` is told of the first point of a run.
     """
 
     model: Callable

@@ -143,8 +143,8 @@ def of_distances(distances: np.ndarray) -> Iterator[str]:
     missing = int(np.isinf(distances).sum())
     if missing:
         yield (
-            f"Nothing found: for {missing} of {len(distances)} images no misclassified point was found at any distance. "
-            "The attacks failed there; such images count as robust at every radius."
+            f"Nothing found: for {missing} of {len(distances)} images no misclassified point was found at any "
+            "distance. The attacks failed there; such images count as robust at every radius."
         )
 
 
