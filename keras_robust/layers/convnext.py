@@ -50,9 +50,7 @@ class ConvNeXtBlock(keras.layers.Layer):
         self.sparse = MeanSparse(name="sparse", **common) if mean_sparse else None
 
     def build(self, input_shape: Any) -> None:
-        for layer in (self.conv_dw, self.norm, self.mlp):
-            layer.build(input_shape)
-        for layer in (self.scale, self.sparse):
+        for layer in (self.conv_dw, self.norm, self.mlp, self.scale, self.sparse):
             if layer is not None:
                 layer.build(input_shape)
 
