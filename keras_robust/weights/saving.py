@@ -46,7 +46,8 @@ def save(model: Any, path: Any, format: str = "timm") -> None:
         naming.name(variable.path): naming.to_torch(variable.path, keras.ops.convert_to_numpy(variable))
         for variable in model.weights
     }
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in naming.pack(tensors).items()}
+    # `ascontiguousarray` makes arrays of one axis out of numbers.
+    tensors = {name: np.ascontiguousarray(each).reshape(each.shape) for name, each in naming.pack(tensors).items()}
     metadata = {"format": "pt", METADATA_KEY: json.dumps(normalization_of(model))}
     if (architecture := architecture_name(model)) is not None:
         metadata[ARCHITECTURE_KEY] = architecture

@@ -139,8 +139,8 @@ def test_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be a positive int, received 0"),
-        ({"num_classes": 2.0}, "num_classes must be a positive int, received 2.0"),
+        ({"num_classes": 0}, "num_classes must be an integer >= 1; received 0"),
+        ({"num_classes": 2.0}, "num_classes must be an integer >= 1; received 2.0"),
         ({"input_size": 100}, "input_size must be .* multiples of 16 pixels, received 100"),
         ({"input_size": (32, 0)}, r"input_size must be .* received \(32, 0\)"),
         ({"input_size": None}, "input_size must be .* received None"),
@@ -160,7 +160,7 @@ def test_create_refuses(arguments, message):
 
 
 def test_create_refuses_a_layer_scale_that_is_no_number():
-    with pytest.raises(ValueError, match="layer_scale_init must be None or a finite number, received nan"):
+    with pytest.raises(ValueError, match="layer_scale_init must be a finite number"):
         keras_robust.models.create("convnext_atto", layer_scale_init=float("nan"))
 
 
@@ -176,6 +176,7 @@ def test_options_reach_the_layers():
 
 
 def test_logits_are_float32_under_16_bit_policies(small):
+    keras.utils.set_random_seed(0)
     exact = keras_robust.models.create(small, num_classes=5, input_size=32)
     set_random_weights(exact)  # initial ones of so few channels can leave almost nothing to normalise but rounding
     x = images(48, 48)
