@@ -64,7 +64,6 @@ class Scale:
         precision: of training.
         tests: test resolutions over that of training.
         steps_per_epoch: None for all of the data.
-        on_device: augmentation inside the step, without RandAugment.
         layer_scale: family -> where its layer scale starts: at the published 1e-6 a net of few steps learns next to
             nothing.
     """
@@ -84,7 +83,6 @@ class Scale:
     precision: str = "float32"
     tests: tuple[float, ...] = (0.75, 1, 1.25, 1.5, 2, 3)
     steps_per_epoch: int | None = None
-    on_device: bool = False
     layer_scale: Mapping[str, float] = field(default_factory=lambda: {"convnext": 0.1})
 
 
@@ -92,7 +90,7 @@ SCALES = {
     "cpu": Scale({"convnext": "convnext_atto", "vit": "vit_tiny"}, 48, 64, "basic", 30, 10, 4, 16),
     "gpu": Scale(
         {"convnext": "convnext_tiny", "vit": "vit_small"}, 96, 128, "heavy", 200, 50, 50, 200,
-        n_examples=1000, curve_examples=1000, every=25, precision="mixed_bfloat16", on_device=True,
+        n_examples=1000, curve_examples=1000, every=25, precision="mixed_bfloat16",
     ),
     "smoke": Scale(
         {"convnext": "convnext_atto", "vit": "vit_tiny"}, 32, 8, "basic", 1, 1, 1, 2,
@@ -143,8 +141,6 @@ def recipe(cell: Cell, scale: Scale, data: Path | None, runs: Path) -> "Recipe":
         epochs = scale.stem_epochs if cell.stem == CONV else scale.clean_epochs
     source = Cell(cell.family, PATCH if clean else cell.stem, "clean", cell.seed)
     train, val = ("photo_crops", None) if data is None else (located(data, "train-128"), located(data, "val-192"))
-    if scale.on_device and policy == "heavy":
-        policy = "heavy_without_randaugment"
     return Recipe(
         cell.name,
         ModelConfig(
@@ -155,10 +151,7 @@ def recipe(cell: Cell, scale: Scale, data: Path | None, runs: Path) -> "Recipe":
             weights=str(runs / source.name / "model_ema.keras") if from_clean else None,
             new=("stem",) if clean and cell.stem == CONV else (),
         ),
-        DataConfig(
-            train, val, policy=policy, resolution=scale.resolution, batch_size=scale.batch_size,
-            on_device=scale.on_device,
-        ),
+        DataConfig(train, val, policy=policy, resolution=scale.resolution, batch_size=scale.batch_size),
         TrainingConfig(
             epochs, scale.steps_per_epoch, learning_rate=1e-3, warmup_epochs=max(1, epochs // 8), ema_decay=0.99,
             precision=scale.precision, seed=cell.seed,

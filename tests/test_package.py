@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "models": {"models", "layers", "weights", *FOUNDATION},
     "weights": {"weights", "layers", "checks", "files", "progress", "types"},
     "attacks": {"attacks", *FOUNDATION},
-    "data": {"data", "lazy", "checks", "files", "npz", "machine", "random", "types"},
+    "data": {"data", "lazy", "backend", "checks", "files", "npz", "machine", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
     "recipes": {"recipes", "lazy", "training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},

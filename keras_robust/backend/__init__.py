@@ -21,7 +21,7 @@ compile, input_gradient = active.compile, active.input_gradient
 COMPILES_EACH_SHAPE, DIFFERENTIATION = active.COMPILES_EACH_SHAPE, active.DIFFERENTIATION
 concurrent_calls, divide_cores = active.concurrent_calls, active.divide_cores
 concrete, gradients_possible, on_host = active.concrete, active.gradients_possible, active.on_host
-TrainStep, example_index = _trainer.TrainStep, _trainer.example_index
+TrainStep, example_index, all_examples = _trainer.TrainStep, _trainer.example_index, _trainer.all_examples
 
 # What only one backend has is reached through `active`.
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "DIFFERENTIATION",
     "TrainStep",
     "active",
+    "all_examples",
     "compile",
     "concrete",
     "concurrent_calls",

@@ -50,7 +50,7 @@ class AdversarialTrainer(Protocol):
 
     `TrainStep` stands before `keras.Model` and has the backend's `train_step` and `test_step`. Beside it the module has
     `example_index(count)`: the positions in the global batch of the `count` examples at hand, int32 (count,), for on
-    TensorFlow each device sees its own part of the batch.
+    TensorFlow each device sees its own part of the batch; and `all_examples(x)`: `x` (count, ...) of the whole batch.
     """
 
     counter: Any  # variable, updates so far

@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+import keras
+
 
 class InputClock:
     """Measures the time between asking a data set for a batch and getting it, whoever asks.
@@ -25,6 +27,15 @@ class InputClock:
     def reset(self) -> None:
         self.waited, self.batches = 0.0, 0
 
+    def ask(self) -> None:
+        """Notes that a batch is asked for."""
+        self._asked = time.perf_counter()
+
+    def get(self) -> None:
+        """Notes that it has come."""
+        self.waited += time.perf_counter() - self._asked
+        self.batches += 1
+
     def share(self, seconds_per_step: float | None) -> float | None:
         """The share of the time since `reset` that was spent waiting; None where it is not known."""
         if not self.batches or not seconds_per_step:
@@ -32,7 +43,9 @@ class InputClock:
         return min(self.waited / (self.batches * seconds_per_step), 1.0)
 
     def timed(self, dataset: Any) -> Any:
-        """The same `tf.data.Dataset`, timed; anything else, which is not timed, as it is."""
+        """The same `tf.data.Dataset` or PyDataset, timed; anything else, which is not timed, as it is."""
+        if isinstance(dataset, keras.utils.PyDataset):
+            return _Timed(dataset, self)
         try:
             import tensorflow as tf
 
@@ -44,12 +57,11 @@ class InputClock:
         plain = tf.autograph.experimental.do_not_convert
 
         def asked(count: Any) -> Any:
-            self._asked = time.perf_counter()
+            self.ask()
             return count
 
         def got(count: Any) -> Any:
-            self.waited += time.perf_counter() - self._asked
-            self.batches += 1
+            self.get()
             return count
 
         # A zip asks its parts one after the other, so the first is asked when the batch is.
@@ -64,3 +76,19 @@ class InputClock:
         options.experimental_optimization.map_parallelization = False
         options.experimental_optimization.inject_prefetch = False
         return tf.data.Dataset.zip((asks, dataset)).map(mark).with_options(options)
+
+
+class _Timed(keras.utils.PyDataset):
+    def __init__(self, batches: keras.utils.PyDataset, clock: InputClock) -> None:
+        super().__init__()
+        self._batches, self._clock = batches, clock
+
+    @property
+    def num_batches(self) -> int | None:
+        return self._batches.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        self._clock.ask()
+        batch = self._batches[index]
+        self._clock.get()
+        return batch

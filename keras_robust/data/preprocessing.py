@@ -32,6 +32,11 @@ def decode(file: str | PathLike | bytes, name: str | None = None) -> np.ndarray:
     Raises:
         ValueError: no image, a corrupt or truncated one, or one larger than `MAX_PIXELS`; the message names the file.
     """
+    return np.array(decode_picture(file, name))
+
+
+def decode_picture(file: str | PathLike | bytes, name: str | None = None) -> Any:
+    """An image file as `decode` reads it, as a Pillow image in RGB, which spares crops a copy of the whole."""
     images, _ = pillow()
     with io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream:
         try:
@@ -95,10 +100,11 @@ def _centre(image: np.ndarray, resolution: int) -> np.ndarray:
     return image[top : top + resolution, left : left + resolution]
 
 
-def _rgb(image: Any) -> np.ndarray:
-    """An open Pillow image of any mode, as a uint8 array of shape (height, width, 3)."""
+def _rgb(image: Any) -> Any:
+    """An open Pillow image of any mode, loaded, in RGB."""
     images, ops = pillow()
     form = image.format
+    image.load()
     ops.exif_transpose(image, in_place=True)  # which else copies every image
     if image.mode == "F":
         raise ValueError("floating point pixels have no known range; accepted are 8-bit and 16-bit images")
@@ -112,7 +118,7 @@ def _rgb(image: Any) -> np.ndarray:
         image = images.fromarray((grey >> 8).astype(np.uint8))
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow converts by this way only
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _check_uint8_rgb(image: Any) -> None:

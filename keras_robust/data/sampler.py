@@ -124,7 +124,7 @@ def _numbers(seed: int, stream: Any, epoch: int, index: Any, count: Any) -> Any:
     return (_words(seed, stream, epoch, index, count) >> np.uint64(11)) * 2.0**-53
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # ten megabytes each for ImageNet, in every worker
 def _order(count: Any, seed: int, epoch: int) -> Any:
     """A random order of the examples. By sorting: numpy guarantees the raw words, not its own shuffle."""
     return np.argsort(_words(seed, _ORDER, epoch, 0, count), kind="stable")

@@ -57,3 +57,19 @@ def numpy_function(function: Any, inputs: Any, types: Any, stateful: bool = Fals
             return function(*arrays)
 
     return tf.numpy_function(counted, inputs, types, stateful=stateful)
+
+
+def numbered(batch: Any, start: int, stop: int, example: tuple[Any, ...]) -> tf.data.Dataset:
+    """The batches `batch(start)` to `batch(stop - 1)`, tuples of arrays with the shapes and types of an example."""
+    plain = tf.autograph.experimental.do_not_convert
+    types = [array.dtype for array in example]
+
+    @plain
+    def compute(step: Any) -> Any:
+        arrays = numpy_function(lambda step: list(batch(int(step))), [step], types, stateful=True)
+        return tuple(tf.ensure_shape(array, like.shape) for array, like in zip(arrays, example))
+
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(start, stop).map(compute).prefetch(1).with_options(options)

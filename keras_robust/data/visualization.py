@@ -60,8 +60,9 @@ def _originals(source: Source, per_class: int) -> list[list[np.ndarray]]:
 def _augmented(pipeline: TrainPipeline, per_class: int) -> Any:
     """The first images of the pipeline's first epoch, by the class with the largest share in their labels."""
     rows: list[list[np.ndarray]] = [[] for _ in pipeline.source.class_names]
-    for images, labels in pipeline.dataset().take(pipeline.steps_per_epoch):
-        for image, label in zip(images.numpy(), labels.numpy().argmax(axis=1)):
+    for step in range(pipeline.steps_per_epoch):
+        images, labels = pipeline.finished(step)
+        for image, label in zip(images, labels.argmax(axis=1)):
             if label < len(rows) and len(rows[label]) < per_class:
                 rows[label].append(np.round(image * 255).astype(np.uint8))
         if all(len(row) == per_class for row in rows):

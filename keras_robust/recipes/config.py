@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from keras_robust.attacks import APGD
 from keras_robust.checks import check_choice, check_count, check_number, did_you_mean
+from keras_robust.data.pipeline import ENGINES
 from keras_robust.files import printable, read_text
 from keras_robust.models import is_foreign, names
 from keras_robust.training.objectives import OBJECTIVES
@@ -93,8 +94,10 @@ class DataConfig:
         schedule: progressive resolution: pairs (first epoch, resolution), from the first of them on in place of
             `resolution`.
         batch_size: images of one micro-batch over all devices.
-        on_device: augment inside the compiled step, from images in memory, without TensorFlow.
         skip_corrupt: count and skip images that cannot be decoded, rather than stop.
+        engine: of `kr.data.TrainPipeline`. With "grain", on every backend, 8-bit images go to the device, and what is
+            float is done to them inside the compiled step; "tf.data" needs TensorFlow.
+        workers: processes that read images; none for as many as there are cores, 0 to read them in this process.
     """
 
     source: str = "photo_crops"
@@ -105,12 +108,16 @@ class DataConfig:
     resolution: int = 224
     schedule: tuple[tuple[int, int], ...] = ()
     batch_size: int = 640
-    on_device: bool = False
     skip_corrupt: bool = False
+    engine: str = "grain"
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         check_count("data.resolution", self.resolution)
         check_count("data.batch_size", self.batch_size)
+        check_choice("data.engine", self.engine, ENGINES)
+        if self.workers is not None:
+            check_count("data.workers", self.workers, least=0)
         for pair in self.schedule:
             if len(pair) != 2:
                 raise ValueError(f"data.schedule must be pairs (first epoch, resolution); received {pair!r}.")
@@ -358,7 +365,7 @@ class Recipe:
         parts = json.loads(self.to_json())
         for part in ("name", "evaluation", "checkpoints", "guard"):
             del parts[part]
-        for setting in ("source", "data_dir", "download"):
+        for setting in ("source", "data_dir", "download", "workers"):
             del parts["data"][setting]
         parts["data"]["validation"] = self.data.validation is None  # a fifth of the images may not be trained on
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -8,9 +8,6 @@ import numpy as np
 from keras_robust import data
 from keras_robust.data.sampler import shard_slice
 
-# What an image in memory is larger than the training resolution by, so that random crops have something to choose from.
-MARGIN = 8 / 7  # 256 for 224
-
 
 class TrainFeed:
     """Training batches of a recipe at one resolution.
@@ -24,68 +21,29 @@ class TrainFeed:
         self, recipe: Any, source: Any, resolution: Any, num_classes: Any, seed: int, shard: Any = (1, 1)
     ) -> None:
         part = recipe.data
-        options = {"batch_size": part.batch_size, "num_classes": num_classes, "seed": seed, "shard": shard}
-        self.augmentation: data.DeviceAugmentation | None = None
-        self.pipeline: ArrayBatches | data.TrainPipeline
-        if part.on_device:
-            self.pipeline = ArrayBatches(source, round(resolution * MARGIN), **options)
-            self.augmentation = data.DeviceAugmentation(part.policy, resolution, num_classes)
-        else:
-            self.pipeline = data.TrainPipeline(
-                source, part.policy, resolution, skip_corrupt=part.skip_corrupt, **options
-            )
+        self.pipeline = data.TrainPipeline(
+            source,
+            part.policy,
+            resolution,
+            part.batch_size,
+            num_classes,
+            seed,
+            shard,
+            part.skip_corrupt,
+            part.workers,
+            part.engine,
+            on_device=part.engine == "grain",
+        )
+        self.augmentation = self.pipeline.augmentation
         self.steps_per_epoch = self.pipeline.steps_per_epoch
 
-    def batches(self, start_step: Any) -> Any:
-        """An endless stream of batches (images, soft labels) from one step of the run on, for `fit`."""
-        return self.pipeline.dataset(start_step)
+    def batches(self, start_step: int, steps: int) -> Any:
+        """Batches (images, labels) from one step of the run on, for `fit`."""
+        return self.pipeline.dataset(start_step, steps)
 
-
-class ArrayBatches:
-    """Batches of 8-bit images held in memory, in an order that depends on (seed, epoch) alone; needs no TensorFlow.
-
-    Args:
-        source: a `kr.data.Source`.
-        resolution: side of the images, centre crops.
-        batch_size, num_classes, seed, shard: as of `kr.data.TrainPipeline`.
-    """
-
-    def __init__(
-        self, source: Any, resolution: Any, batch_size: Any, num_classes: Any, seed: int = 0, shard: Any = (1, 1)
-    ) -> None:
-        if batch_size > len(source):
-            raise ValueError(f"batch_size must be at most the number of images, {len(source)}; received {batch_size}.")
-        if batch_size % shard[1]:
-            raise ValueError(f"batch_size must be a multiple of the number of shards; received {batch_size}.")
-        self.images, labels = source.arrays(resolution, crop_pct=1.0, seed=None)
-        self.labels = np.eye(num_classes, dtype="float32")[labels]
-        self.batch_size, self.seed, self.shard = batch_size, seed, shard
-        self.steps_per_epoch = len(source) // batch_size
-
-    def dataset(self, start_step: int = 0) -> Any:
-        """Batches (uint8 images, one-hot labels) from global step `start_step` on, endlessly."""
-        return _Stream(self, start_step)
-
-    def batch(self, step: int) -> Any:
-        """Batch number `step` of the run: this shard's part."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
-        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-        chosen = chosen[shard_slice(self.shard, len(chosen))]
-        return self.images[chosen], self.labels[chosen]
-
-
-class _Stream(keras.utils.PyDataset):
-    def __init__(self, batches: Any, start_step: Any) -> None:
-        super().__init__()
-        self._batches, self._start_step = batches, start_step
-
-    @property
-    def num_batches(self) -> Any:
-        return None  # endless
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._batches.batch(self._start_step + index)
+    def close(self) -> None:
+        """Ends the processes that read."""
+        self.pipeline.close()
 
 
 class ValidationFeed(keras.utils.PyDataset):

@@ -107,7 +107,7 @@ class TrainingRun:
         self.stopped = False  # by a callback
         self._callbacks, self._began = list(callbacks), False
         self._callback_list: Any = None  # a Keras CallbackList, which has no types
-        self._kept_feed: tuple[Any, Any] = (None, None)
+        self._kept_feed: tuple[Any, TrainFeed | None] = (None, None)
         self._attack_share: float | None = None
         self.board: TensorBoardWriter | None = None
 
@@ -120,6 +120,7 @@ class TrainingRun:
                 except TrainingBroken as broken:
                     self._roll_back(broken)
                 finally:
+                    self._close_feed()
                     if self.board is not None:
                         self.board.close()
 
@@ -245,11 +246,19 @@ class TrainingRun:
 
     def _feed(self, resolution: int) -> TrainFeed:
         key = (resolution, self.rollbacks)
-        if self._kept_feed[0] != key:
+        kept, feed = self._kept_feed
+        if feed is None or kept != key:
+            self._close_feed()
             seed = seed_of(self.recipe, self.rollbacks)
             source, shard = self.sources["train"], self.distribution.shard
-            self._kept_feed = key, TrainFeed(self.recipe, source, resolution, self.num_classes, seed, shard)
-        return self._kept_feed[1]
+            feed = TrainFeed(self.recipe, source, resolution, self.num_classes, seed, shard)
+            self._kept_feed = key, feed
+        return feed
+
+    def _close_feed(self) -> None:
+        """Ends the processes that read for the feed of another resolution, or at the end."""
+        if self._kept_feed[1] is not None:
+            self._kept_feed[1].close()
 
     def _claim_folder(self) -> None:
         """Writes the recipe into the folder, and refuses one that holds another."""
@@ -313,7 +322,7 @@ class TrainingRun:
             self._callback_list.on_epoch_begin(epoch)
             watching.insert(0, BatchForwarder(self._callback_list, first))
         logs = self.trainer.fit(
-            self.distribution.batches(self.clock.timed(feed.batches(start))),
+            self.distribution.batches(self.clock.timed(feed.batches(start, end - start))),
             epochs=epoch + 1,
             initial_epoch=epoch,
             steps_per_epoch=end - start,

@@ -17,7 +17,7 @@ def test_overrides():
             "attack.norms=Linf,L1",
             "attack.eps=8/255, 12",
             "data.schedule=0:128,30:224",
-            "data.on_device=true",
+            "data.skip_corrupt=true",
             "model.normalization=0.5:0.5:0.5,1:1:1",
             "start.weights=runs/a=b",
         ],
@@ -26,7 +26,7 @@ def test_overrides():
     assert recipe.attack == AttackConfig(norms=("Linf", "L1"), eps=(8 / 255, 12.0))
     assert recipe.data.schedule == ((0, 128), (30, 224))
     assert [recipe.data.resolution_at(epoch) for epoch in (0, 29, 30, 99)] == [128, 128, 224, 224]
-    assert recipe.data.on_device is True
+    assert recipe.data.skip_corrupt is True
     assert recipe.model.normalization == ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
     assert recipe.start.weights == "runs/a=b"
     assert Recipe.from_json(recipe.to_json()) == recipe
@@ -47,7 +47,8 @@ def test_overrides():
         ("training.epochs=0", "training.epochs must be an integer >= 1; received 0"),
         ("attack.norms=L3", "attack.norms must be one of"),
         ("attack.norms=Linf,L1", "attack.eps must be one per norm"),
-        ("data.on_device=maybe", "data.on_device must be true or false"),
+        ("data.skip_corrupt=maybe", "data.skip_corrupt must be true or false"),
+        ("data.engine=dali", "data.engine must be one of 'grain', 'tf.data'; received 'dali'"),
         ("training.objective=trades", "must start at a random point"),
         ("model.name=convnext_tny", "model.name must be one of .*Did you mean 'convnext_tiny'"),
         ("start.train_only=stem", "start.train_only needs start.weights"),

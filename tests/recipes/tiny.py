@@ -45,13 +45,12 @@ def images(path):
 
 
 def recipe(source, *assignments):
-    """Two epochs of three steps, everything on: mixup (on TensorFlow), accumulation, EMA, a random start."""
+    """Two epochs of three steps, everything on: RandAugment, mixup, accumulation, EMA, a random start."""
     register()
-    policy = {"policy": "heavy"} if BACKEND == "tensorflow" else {"policy": "basic", "on_device": True}
     tiny = Recipe(
         "tiny",
         model=ModelConfig(NAME),
-        data=DataConfig(str(source), resolution=16, batch_size=8, **policy),
+        data=DataConfig(str(source), resolution=16, batch_size=8, policy="heavy", workers=1),
         training=TrainingConfig(epochs=2, steps_per_epoch=4, accumulate=2, ema_decay=0.8, precision="float32"),
         attack=AttackConfig("pgd", n_iter=1),
         evaluation=EvaluationConfig(n_examples=12, n_iter=2),

@@ -21,6 +21,10 @@ def example_index(count: Any) -> Tensor:
     return tf.range(count, dtype=tf.int32) + tf.reduce_sum(tf.where(before, sizes, 0))
 
 
+def all_examples(x: Tensor) -> Tensor:
+    return tf.distribute.get_replica_context().all_gather(x, axis=0) if _in_replica() else x
+
+
 def _in_replica() -> bool:
     """Whether this is the graph of one of several replicas."""
     return tf.distribute.get_strategy().num_replicas_in_sync > 1 and tf.distribute.get_replica_context() is not None

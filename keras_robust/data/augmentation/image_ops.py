@@ -15,6 +15,12 @@ from keras_robust.data.preprocessing import pillow
 ALIGNMENT = 64  # bytes; TensorFlow takes over an array that begins at a multiple of it, and copies any other
 
 
+def crop(picture: Any, box: tuple[int, ...]) -> Any:
+    """The part (top, left, height, width) of a Pillow image."""
+    top, left, height, width = box
+    return picture.crop((left, top, left + width, top + height))
+
+
 def resize_and_flip(picture: Any, resolution: int, flip: bool) -> Any:
     """A crop, as a Pillow image, at the resolution, by the filter of evaluation preprocessing; mirrored if `flip`."""
     images, _ = pillow()

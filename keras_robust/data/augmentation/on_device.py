@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import random
+from keras_robust import backend, random
 from keras_robust.checks import check_count
 from keras_robust.data.augmentation import parameters
 from keras_robust.data.augmentation.policy import Policy, find_policy
@@ -25,10 +25,11 @@ class DeviceAugmentation:
     The same formulas turn random numbers into boxes and shares here and in `TrainPipeline`, and the crop has the same
     filter: given the same numbers, pixels differ by the rounding to 8 bits that Pillow does twice (at most 1.5 / 255).
     The random numbers differ: here they come from `keys`, one for each example, so that a batch depends on nothing but
-    them. RandAugment is left to the host: a policy with operations is refused.
+    them. RandAugment is left to the host: a policy with operations is refused. `TrainPipeline(on_device=True)` splits
+    a policy into what its workers do and what is left to here, `Policy.device_part`, without a crop.
 
     Args:
-        policy: "basic", "heavy_without_randaugment", or a `Policy` without operations.
+        policy: "basic", or a `Policy` without operations.
         resolution: side of the result, in pixels.
         num_classes: width of the labels; needed where they come as class indices.
 
@@ -36,7 +37,9 @@ class DeviceAugmentation:
         ValueError: an argument is not as described.
 
     Example:
-        >>> augment = kr.data.DeviceAugmentation("heavy_without_randaugment", 32, num_classes=10)
+        >>> from dataclasses import replace
+        >>> policy = replace(kr.data.HEAVY, operations=())
+        >>> augment = kr.data.DeviceAugmentation(policy, 32, num_classes=10)
         >>> keys = kr.random.example_keys(seed=0, step=0, index=keras.ops.arange(8))
         >>> images, labels = augment((255 * x).astype("uint8"), y, keys)   # (8, 32, 32, 3), (8, 10)
     """
@@ -45,9 +48,8 @@ class DeviceAugmentation:
         self.policy = find_policy(policy)
         if self.policy.operations:
             raise ValueError(
-                "policy must have no RandAugment operations, which run in the input pipeline only: "
-                "'basic', 'heavy_without_randaugment' or dataclasses.replace(policy, operations=()); "
-                f"received {policy!r}."
+                "policy must have no RandAugment operations, which run in the input pipeline only: 'basic', "
+                f"or dataclasses.replace(policy, operations=()); received {policy!r}."
             )
         self.resolution = check_count("resolution", resolution)
         self.num_classes = None if num_classes is None else check_count("num_classes", num_classes, least=2)
@@ -73,7 +75,8 @@ class DeviceAugmentation:
         """
         numbers = random.uniform(keys, ops.zeros((ops.shape(images)[0], _NUMBERS)))
         crop, flip, erase, mix = (numbers[:, start:stop] for start, stop in zip(_STARTS, (*_STARTS[1:], _NUMBERS)))
-        images, labels = self.crop(images, crop, flip[:, 0] < self.policy.flip_probability), self._soft(labels)
+        flipped, labels = flip[:, 0] < self.policy.flip_probability, self._soft(labels)
+        images = self._flip(images, flipped) if self.policy.crop_scale is None else self.crop(images, crop, flipped)
         if self.policy.erase_probability > 0:
             noise = random.normal(random.fold_in(keys, _NOISE), images)
             images = self.erase(images, erase, noise)
@@ -86,8 +89,7 @@ class DeviceAugmentation:
 
         Along each axis it is a product with a matrix, whose rows are the filter of one pixel of the result.
         """
-        is_integer = "int" in keras.backend.standardize_dtype(images.dtype)
-        pixels = ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
+        pixels = _floats(images)
         height, width = images.shape[1:3]
         rows, columns = (ops.full_like(numbers[:, 0], float(length)) for length in (height, width))
         top, left, h, w = parameters.crop_box(
@@ -99,6 +101,18 @@ class DeviceAugmentation:
         rows = ops.clip(ops.einsum("bsw,bhwc->bhsc", across, pixels), 0.0, 1.0)
         return ops.clip(ops.einsum("brh,bhsc->brsc", self._filters(top, h, height), rows), 0.0, 1.0)
 
+    def _flip(self, images: Tensor, flip: Tensor) -> Tensor:
+        """Images that were cropped before, as floats."""
+        if tuple(images.shape[1:3]) != (self.resolution, self.resolution):
+            raise ValueError(
+                f"images must be of {self.resolution} x {self.resolution} pixels where policy.crop_scale is None; "
+                f"received {images.shape[1]} x {images.shape[2]}."
+            )
+        pixels = _floats(images)
+        if self.policy.flip_probability > 0:
+            pixels = ops.where(flip[:, None, None, None], ops.flip(pixels, axis=2), pixels)
+        return pixels
+
     def erase(self, images: Tensor, numbers: Tensor, noise: Tensor) -> Tensor:
         """Noise in one box of some images."""
         policy, side = self.policy, float(self.resolution)
@@ -108,16 +122,23 @@ class DeviceAugmentation:
         return ops.where(self._inside(top, top + height, left, left + width), noise, images)
 
     def mix(self, images: Tensor, labels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup or cutmix, one for each group of images; all use the numbers of the first in their group."""
-        count, size = ops.shape(images)[0], self.policy.group_size
-        index = ops.arange(count, dtype="int32")
-        numbers = ops.take(numbers, index // size * size, axis=0)
-        partners = parameters.partner(index, count, size, ops)
+        """Mixup or cutmix, one for each group of images; all use the numbers of the first in their group.
+
+        Groups are those of the global batch. Where a device sees a part of it that cuts a group, it is sent the rest.
+        """
+        count, size = images.shape[0], self.policy.group_size
+        if count is not None and count % size == 0:
+            index, everything = ops.arange(count, dtype="int32"), (images, labels, numbers)
+        else:
+            index = backend.example_index(ops.shape(images)[0])
+            everything = tuple(map(backend.all_examples, (images, labels, numbers)))
+        numbers = ops.take(everything[2], index // size * size, axis=0)
+        partners = parameters.partner(index, ops.shape(everything[0])[0], size, ops)
         share, blend, box = parameters.mixture(numbers, float(self.resolution), self.policy, ops)
-        others = ops.take(images, partners, axis=0)
+        others = ops.take(everything[0], partners, axis=0)
         mixed = others + blend[:, None, None, None] * (images - others)
         share = share[:, None]
-        mixed_labels = share * labels + (1.0 - share) * ops.take(labels, partners, axis=0)
+        mixed_labels = share * labels + (1.0 - share) * ops.take(everything[1], partners, axis=0)
         return ops.where(self._inside(*box), others, mixed), mixed_labels
 
     def _soft(self, labels: Tensor) -> Tensor:
@@ -149,6 +170,11 @@ class DeviceAugmentation:
         rows = (place >= top[:, None]) & (place < bottom[:, None])
         columns = (place >= left[:, None]) & (place < right[:, None])
         return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def _floats(images: Tensor) -> Tensor:
+    is_integer = "int" in keras.backend.standardize_dtype(images.dtype)
+    return ops.cast(images, "float32") / (255.0 if is_integer else 1.0)
 
 
 _STARTS = tuple(int(start) for start in np.cumsum([0, parameters.CROP, 1, parameters.ERASE]))

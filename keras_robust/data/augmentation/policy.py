@@ -32,7 +32,8 @@ class Policy:
     A probability of 0, no operations or an alpha of 0 leave a part out.
 
     Args:
-        crop_scale: RandomResizedCrop: share of the image's area, from a uniform distribution.
+        crop_scale: RandomResizedCrop: share of the image's area, from a uniform distribution; None for images that are
+            cropped already, on the device.
         aspect_ratio: width divided by height, log-uniform. The crop is resized by Pillow's bicubic filter.
         flip_probability: of mirroring left and right.
         operations: names out of `OPERATIONS`, from which RandAugment draws with replacement.
@@ -53,7 +54,7 @@ class Policy:
         ValueError: a value that is not as described.
     """
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
     aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.0
     operations: tuple[str, ...] = ()
@@ -83,7 +84,9 @@ class Policy:
         ):
             if check_number(name, getattr(self, name)) > 1:
                 raise ValueError(f"{name} must be in [0, 1]; received {getattr(self, name)!r}.")
-        for name, most in (("crop_scale", 1), ("aspect_ratio", None), ("erase_area", 1), ("erase_aspect_ratio", None)):
+        if self.crop_scale is not None:
+            self._check_range("crop_scale", 1)
+        for name, most in (("aspect_ratio", None), ("erase_area", 1), ("erase_aspect_ratio", None)):
             self._check_range(name, most)
         for name in ("magnitude_std", "mixup_alpha", "cutmix_alpha"):
             check_number(name, getattr(self, name))
@@ -108,6 +111,16 @@ class Policy:
         """Whether images are mixed with others."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
+    @property
+    def host_part(self) -> "Policy":
+        """What is done to the 8-bit pixels of one image: crop, flip and RandAugment."""
+        return replace(self, erase_probability=0.0, mixup_alpha=0.0, cutmix_alpha=0.0, label_smoothing=0.0)
+
+    @property
+    def device_part(self) -> "Policy":
+        """What follows in floats: random erasing, mixup or cutmix, label smoothing. See `DeviceAugmentation`."""
+        return replace(self, crop_scale=None, flip_probability=0.0, operations=())
+
 
 BASIC = Policy()
 HEAVY = replace(
@@ -120,8 +133,7 @@ HEAVY = replace(
     label_smoothing=0.1,
 )
 # Singh et al. 2023. The basic recipe's published code does not flip: replace(BASIC, flip_probability=0.5) does.
-# The third is what of the heavy one runs on the device as well.
-POLICIES = {"heavy": HEAVY, "basic": BASIC, "heavy_without_randaugment": replace(HEAVY, operations=())}
+POLICIES = {"heavy": HEAVY, "basic": BASIC}
 
 
 def find_policy(policy: str | Policy) -> Policy:

@@ -55,9 +55,20 @@ class TarArchive(EncodedSource):
         self.names = [name for group in files.values() for name in group]
         self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
         self._places = np.array([members[names[name]] for name in self.names], np.int64)
+        self._open()
+
+    def _open(self) -> None:
         if self._memory is None:
             self._descriptor = os.open(self.path, READ_ONLY)
             weakref.finalize(self, os.close, self._descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_descriptor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the archive anew: a worker process has no descriptors of its parent's."""
+        vars(self).update(state)
+        self._open()
 
     def name(self, index: int) -> str:
         return printable(f"{self.path}:{self.names[index]}")

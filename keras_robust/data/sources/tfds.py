@@ -125,8 +125,8 @@ class _TFRecords:
 
     def __init__(self, paths: list[str]) -> None:
         places = []
-        self._descriptors = [os.open(path, READ_ONLY) for path in paths]
-        weakref.finalize(self, _close, self._descriptors)
+        self._paths = paths
+        self._open()
         for number, (path, descriptor) in enumerate(zip(paths, self._descriptors)):
             offset, end = 0, os.fstat(descriptor).st_size
             while offset < end:
@@ -137,6 +137,18 @@ class _TFRecords:
                 places.append((number, offset + 12, size))
                 offset += 16 + size
         self._places = np.array(places, np.int64).reshape(-1, 3)
+
+    def _open(self) -> None:
+        self._descriptors = [os.open(path, READ_ONLY) for path in self._paths]
+        weakref.finalize(self, _close, self._descriptors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_paths": self._paths, "_places": self._places}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the files anew: a worker process has no descriptors of its parent's."""
+        vars(self).update(state)
+        self._open()
 
     def __len__(self) -> int:
         return len(self._places)

@@ -13,7 +13,7 @@ from tests.data import files
 slow_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX compiles each operation by itself outside of jit: test_compiles does"
 )
-HEAVY = POLICIES["heavy_without_randaugment"]
+HEAVY = replace(POLICIES["heavy"], operations=())
 
 
 def photographs(n, side=48):

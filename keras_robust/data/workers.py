@@ -1,0 +1,146 @@
+"""Worker processes that compute batches ahead, by Grain, for every backend."""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from multiprocessing import connection, parent_process
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from keras_robust.data.host_batches import HostBatches
+
+WORKER_MAIN = "keras_robust.data.worker_main"
+AHEAD = 1  # batches that a worker has ready while it computes the next
+LOOKS_EVERY = 1.0  # seconds between a worker's looks at whether the program is alive
+
+
+class Workers:
+    """Batches by their number, computed ahead by worker processes: step s by worker s modulo their number.
+
+    The processes are started by the first batch that is asked for, and go on until `close` or the end of the program.
+    They import neither Keras nor a framework, and not the program that started them. Asked for the steps in turn,
+    batches are ready; any other step is one that the workers go on from.
+
+    Args:
+        batches: what they compute; travels to them by pickle.
+        count: number of processes.
+
+    Raises:
+        ImportError: Grain is not installed.
+    """
+
+    def __init__(self, batches: HostBatches, count: int) -> None:
+        try:
+            import grain  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "Worker processes are Grain's: pip install 'keras-robust[images]'. Without it: workers=0."
+            ) from error
+        self._batches, self._count = batches, count
+        self._iterators: list[Any] = []
+        self._next_step = 0
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._iterators)
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Batch number `step`; an error of a worker is raised here, and ends all of them."""
+        with self._lock:
+            try:
+                if not self._iterators:
+                    self._start(step)
+                elif step != self._next_step:
+                    self._go_to(step)
+                batch = next(self._iterators[step % self._count])
+                # Plain arrays, which hold on to their shared memory.
+                batch = {name: value.view(np.ndarray) if name != "skipped" else value for name, value in batch.items()}
+            except BaseException:
+                _close(self._iterators)
+                raise
+            self._next_step = step + 1
+            return batch
+
+    def close(self) -> None:
+        """Ends the processes; the next batch that is asked for starts new ones."""
+        with self._lock:
+            _close(self._iterators)
+
+    def _start(self, step: int) -> None:
+        import grain
+        from absl import flags
+        from grain._src.python.dataset.transformations.process_prefetch import ProcessPrefetchIterDataset
+
+        # Grain reads its flags without a look at whether a program has parsed any, as most have not.
+        for name in {"grain_enable_multiprocess_worker_profiling"} & {*flags.FLAGS}:
+            flags.FLAGS[name].present = 1
+        alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        for number in range(self._count):
+            steps = grain.MapDataset.source(self._batches)[number :: self._count].to_iter_dataset(alone)
+            self._iterators.append(iter(ProcessPrefetchIterDataset(steps, AHEAD, worker_init_fn=end_with_parent)))
+        self._go_to(step)
+        with _bare_main(), _signals_held():
+            for iterator in self._iterators:
+                iterator.start_prefetch()
+
+    def _go_to(self, step: int) -> None:
+        """Makes each worker go on from the first of its steps that is not before `step`."""
+        import grain
+
+        for number, iterator in enumerate(self._iterators):
+            grain.experimental.set_next_index(iterator, -(-(step - number) // self._count))
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent has ended, in whichever way: killed, or by `os._exit`, which tells nobody."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    process = parent_process()
+    # The pipe tells at once; but programs that the parent has forked hold it open.
+    ends = [process.sentinel] if process is not None else []
+    while os.getppid() == parent:
+        if connection.wait(ends, LOOKS_EVERY):
+            break
+    os._exit(1)
+
+
+def _close(iterators: list[Any]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+@contextlib.contextmanager
+def _bare_main() -> Iterator[None]:
+    """Has `multiprocessing` run `WORKER_MAIN` in new processes, rather than the main module of this program again.
+
+    That would bring Keras and a framework into all of them, and would end in an error in a script that has no
+    `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    bare = ModuleType("__main__")
+    bare.__spec__ = importlib.util.find_spec(WORKER_MAIN)
+    sys.modules["__main__"] = bare
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Has new processes begin with Ctrl-C and SIGTERM blocked, until they have said that they ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,33 @@
+"""Sources that show in which process they are read. Imports no framework, as it is imported by workers."""
+
+import os
+import sys
+
+import numpy as np
+
+from keras_robust.data.sources import Source
+
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "keras_cv"}
+
+
+class OfProcesses(Source):
+    """Forty images of one value each; every process that reads one leaves a file of the frameworks that it holds."""
+
+    class_names = ("a", "b")
+
+    def __init__(self, report):
+        self.labels, self.report = np.arange(40) % 2, report
+
+    def image(self, index):
+        (self.report / str(os.getpid())).write_text(" ".join(sorted(FRAMEWORKS & {*sys.modules})))
+        return np.full((8, 8, 3), index, np.uint8)
+
+
+class Failing(OfProcesses):
+    def name(self, index):
+        return f"{index}.jpg"
+
+    def image(self, index):
+        if index == 17:
+            raise ValueError(f"{self.name(index)} cannot be read as an image")
+        return super().image(index)
