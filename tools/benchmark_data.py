@@ -1,16 +1,24 @@
 """Time the input pipeline of training, from JPEG files to augmented batches, against timm and torchvision.
 
-The same files on the same cores, with as many workers (threads here, processes there), the heavy policy of Singh et al.
-2023 on all sides: RandomResizedCrop, flip, RandAugment rand-m9-mstd0.5-inc1, random erasing, mixup or cutmix, label
-smoothing, float32 batches. Each variant passes over its batches when it is its turn and stands still in between.
+The same files on the same cores, with as many workers (processes, for tf.data threads), the heavy policy of Singh et
+al. 2023 on all sides: RandomResizedCrop, flip, RandAugment rand-m9-mstd0.5-inc1, random erasing, mixup or cutmix, label
+smoothing, float32 batches; of "grain", 8-bit batches, whose rest the compiled step does. Each variant passes over its
+batches when it is its turn, and begins where none are ready.
+
+Then the worker processes by themselves: images per second by one worker and by all, CPU time of the main process, from
+which follows how many images a second it can pass on, memory of a worker, and what more cores would give.
 """
 
 import dataclasses
+import itertools
 import json
+import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +52,39 @@ class Settings:
     source: str | None = None
 
 
-def keras_robust(settings):
+def pipeline(settings, workers, **options):
     os.environ["KERAS_BACKEND"] = settings.backend
     import keras_robust as kr
 
     images = kr.data.source(settings.source or settings.folder, "train" if settings.source else None)
-    pipeline = kr.data.TrainPipeline(
-        images, settings.policy, settings.resolution, settings.batch, workers=settings.workers
+    return kr.data.TrainPipeline(
+        images, settings.policy, settings.resolution, settings.batch, workers=workers, **options
     )
-    stream = pipeline.dataset().take(settings.batches)
+
+
+def passes(settings, train):
+    """A function that passes over the batches once, each time from a step on of which nothing is computed yet."""
+    begins = itertools.count(0, settings.batches + 1000)
+
+    def step():
+        begin = next(begins)
+        for i in range(settings.batches):
+            x, _ = train.batch(begin + i)
+            assert x.shape == (settings.batch, settings.resolution, settings.resolution, 3)
+
+    return step
+
+
+def grain(settings):
+    return passes(settings, pipeline(settings, settings.workers, engine="grain", on_device=True))
+
+
+def grain_floats(settings):
+    return passes(settings, pipeline(settings, settings.workers, engine="grain"))
+
+
+def tf_data(settings):
+    stream = pipeline(settings, settings.workers, engine="tf.data").dataset(steps=settings.batches)
 
     def step():
         for x, _ in stream:
@@ -97,8 +129,75 @@ def timm_plain(settings):
     return timm("plain", settings)
 
 
-VARIANTS = {"keras_robust": keras_robust, "timm": timm_loader, "torchvision": timm_plain}
-RATIOS = (("timm", "keras_robust"), ("torchvision", "keras_robust"))
+VARIANTS = {
+    "grain": grain,
+    "grain, floats": grain_floats,
+    "tf.data": tf_data,
+    "timm": timm_loader,
+    "torchvision": timm_plain,
+}
+RATIOS = (("timm", "grain"), ("torchvision", "grain"), ("tf.data", "grain"), ("grain, floats", "grain"))
+CORES = (8, 32, 96)  # of the projection
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What worker processes give and take: images per second, seconds of CPU per image, MiB."""
+
+    rates: dict[int, float]
+    main_seconds: float
+    worker_memory: float | None
+
+    def projected(self, cores):
+        """Images per second on that many cores, one of them for the main process, if memory and disks keep up."""
+        return min((cores - 1) * self.rates[1], 1 / self.main_seconds)
+
+    def table(self):
+        most = max(self.rates)
+        lines = [f"{count:>3} workers {rate:>9.0f} images/s" for count, rate in self.rates.items()]
+        lines += [
+            f"{most} workers give {self.rates[most] / self.rates[1]:.2f} times what one gives",
+            f"main process {1000 * self.main_seconds:.4f} ms of CPU per image",
+        ]
+        if self.worker_memory is not None:
+            lines.append(f"{self.worker_memory:.0f} MiB of memory per worker, shared pages divided by their users")
+        rates = ", ".join(f"{cores} cores {self.projected(cores):,.0f}" for cores in CORES)
+        return "\n".join([*lines, f"projection, not measured, images/s: {rates}"])
+
+
+def measure_workers(settings, repeats):
+    """One worker and all of them in turn, 8-bit batches of the policy's host part."""
+    counts = sorted({1, settings.workers})
+    trains = {count: pipeline(settings, count, engine="grain", on_device=True) for count in counts}
+    steps = {count: passes(settings, train) for count, train in trains.items()}
+    rates, main_seconds = {count: [] for count in counts}, []
+    images = settings.batch * settings.batches
+    for count in counts:
+        steps[count]()
+    for _ in range(repeats):
+        for count in counts:
+            time.sleep(1)  # until all have their batches ahead ready
+            begin, cpu = time.perf_counter(), time.process_time()
+            steps[count]()
+            rates[count].append(images / (time.perf_counter() - begin))
+            main_seconds.append((time.process_time() - cpu) / images)
+    memory = [kib for process in multiprocessing.active_children() if (kib := proportional_memory(process.pid))]
+    for train in trains.values():
+        train.close()
+    return Workers(
+        {count: statistics.median(rate) for count, rate in rates.items()},
+        statistics.median(main_seconds),
+        statistics.mean(memory) / 1024 if memory else None,
+    )
+
+
+def proportional_memory(process):
+    """KiB of a process, pages that it shares divided by their users; None where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def write_photographs(folder):
@@ -156,20 +255,24 @@ def main():
             )
         except ValueError as error:
             parser.error(str(error))
+        workers = measure_workers(settings, options.repeats)
     for variant, reason in missing.items():
         print(f"without {variant}: {reason}", file=sys.stderr)
     images = settings.batch * settings.batches
     print(timing.table(times, RATIOS))
     for variant, measured in times.items():
         rate = images / timing.statistics.median(measured.seconds)
-        print(f"{variant:<16}{rate:>9.0f} images/s with {settings.workers} workers")
+        print(f"{variant:<16}{rate:>9.0f} images/s with {settings.workers} workers, {rate / settings.workers:.0f} each")
+    print(workers.table())
     if options.json is not None:
         report = {
             "settings": dataclasses.asdict(settings),
-            "environment": timing.environment(("keras", "tensorflow", "keras-cv", "pillow"), options.threads),
+            "environment": timing.environment(("keras", "tensorflow", "keras-cv", "grain", "pillow"), options.threads),
             "images": images,
             "times": {variant: dataclasses.asdict(measured) for variant, measured in times.items()},
             "ratios": timing.ratios(times, RATIOS),
+            "workers": dataclasses.asdict(workers),
+            "projected": {cores: workers.projected(cores) for cores in CORES},
         }
         options.json.write_text(json.dumps(report, indent=1))
 

@@ -65,7 +65,8 @@ def measure(variants, settings, repeats, threads=None, progress=lambda message: 
         for variant, build in variants.items():
             progress(f"{variant}: building and compiling")
             here, there = context.Pipe()
-            process = context.Process(target=_work, args=(there, build, settings, threads), daemon=True)
+            # No daemon, which may have no worker processes of its own.
+            process = context.Process(target=_work, args=(there, build, settings, threads))
             process.start()
             # Else a worker's death would not close the pipe.
             there.close()

@@ -131,5 +131,5 @@ def pillow() -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise ImportError("Images are read and resized by Pillow: pip install 'keras-robust[quickstart]'") from error
+        raise ImportError("Images are read and resized by Pillow: pip install 'keras-robust[images]'") from error
     return Image, ImageOps

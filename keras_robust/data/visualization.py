@@ -32,7 +32,7 @@ def contact_sheet(
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise ImportError("Contact sheets are drawn by Pillow: pip install 'keras-robust[quickstart]'") from error
+        raise ImportError("Contact sheets are drawn by Pillow: pip install 'keras-robust[images]'") from error
     if isinstance(source, TrainPipeline):
         class_names, rows = source.source.class_names, _augmented(source, per_class)
     else:

@@ -3,9 +3,11 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from multiprocessing import connection, parent_process
@@ -18,6 +20,7 @@ from keras_robust.data.host_batches import HostBatches
 
 WORKER_MAIN = "keras_robust.data.worker_main"
 AHEAD = 1  # batches that a worker has ready while it computes the next
+SHARED_MEMORY = "/dev/shm"  # where Linux has it
 LOOKS_EVERY = 1.0  # seconds between a worker's looks at whether the program is alive
 
 
@@ -79,14 +82,31 @@ class Workers:
         # Grain reads its flags without a look at whether a program has parsed any, as most have not.
         for name in {"grain_enable_multiprocess_worker_profiling"} & {*flags.FLAGS}:
             flags.FLAGS[name].present = 1
-        alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        alone, fits = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0), self._fits_shared_memory()
         for number in range(self._count):
             steps = grain.MapDataset.source(self._batches)[number :: self._count].to_iter_dataset(alone)
+            if not fits:
+                pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+                steps = grain.experimental.WithOptionsIterDataset(steps, pipes)
             self._iterators.append(iter(ProcessPrefetchIterDataset(steps, AHEAD, worker_init_fn=end_with_parent)))
         self._go_to(step)
         with _bare_main(), _signals_held():
             for iterator in self._iterators:
                 iterator.start_prefetch()
+
+    def _fits_shared_memory(self) -> bool:
+        """Whether the batches under way do; a process that finds too little of it is killed by the system."""
+        if not os.path.isdir(SHARED_MEMORY):
+            return True
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        wanted = self._count * (AHEAD + 3) * sum(array.nbytes for array in self._batches.example())
+        if free < wanted:
+            warnings.warn(
+                f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and batches of {self._count} workers may take "
+                f"{wanted / 2**20:.0f}: they go through pipes, more slowly. docker run has --shm-size for it.",
+                stacklevel=4,
+            )
+        return free >= wanted
 
     def _go_to(self, step: int) -> None:
         """Makes each worker go on from the first of its steps that is not before `step`."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -77,6 +78,19 @@ def test_a_killed_worker_is_an_error(tmp_path):
     os.kill(int(next(tmp_path.iterdir()).name), signal.SIGKILL)
     with pytest.raises(RuntimeError, match="exit code -9"):
         [train.batch(step) for step in range(1, 20)]
+
+
+@linux_only
+def test_batches_go_through_pipes_where_shared_memory_is_small(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    several, alone = (pipeline(OfProcesses(tmp_path), workers) for workers in (1, 0))
+    with pytest.warns(UserWarning, match=r"/dev/shm has 0 MiB free.*through pipes"):
+        images, labels = several.batch(0)
+    before = {*SHARED.iterdir()}
+    for computed, expected in zip((images, labels, *several.batch(1)), (*alone.batch(0), *alone.batch(1)), strict=True):
+        np.testing.assert_array_equal(computed, expected)
+    assert not {*SHARED.iterdir()} - before
+    several.close()
 
 
 def test_sources_with_open_files_travel(tmp_path):

@@ -116,5 +116,5 @@ def _scikit_image_folder() -> Path:
     # Found without importing it: scikit-image loads slowly, and its own readers may want to download.
     spec = importlib.util.find_spec("skimage")
     if spec is None:
-        raise ImportError("The photographs come with scikit-image: pip install 'keras-robust[quickstart]'")
+        raise ImportError("The photographs come with scikit-image: pip install 'keras-robust[images]'")
     return Path(spec.submodule_search_locations[0]) / "data"  # type: ignore[index]
