@@ -12,7 +12,7 @@ import numpy as np
 from keras_robust.attacks.suite import AttackSuite, Stage, predictions
 from keras_robust.data import Source, amplified_difference, resize_and_crop
 from keras_robust.data.visualization import most_visible
-from keras_robust.evaluation.image_selection import Selection
+from keras_robust.evaluation.image_selection import DECODERS, Selection
 from keras_robust.evaluation.progress import EvaluationProgress
 from keras_robust.evaluation.result_store import BatchResult, CellBatch, Grid, ResultStore
 from keras_robust.threat import ThreatModel
@@ -40,8 +40,12 @@ class EvaluationImages:
         Raises:
             ValueError: the model takes grey images and there is one in colour.
         """
-        raw = (self.dataset.image(index) for index in self.selection.index[rows])
-        images = np.stack([resize_and_crop(each, resolution, self.crop_pct, self.interpolation) for each in raw])
+
+        def read(index: int) -> np.ndarray:
+            return resize_and_crop(self.dataset.image(index), resolution, self.crop_pct, self.interpolation)
+
+        with ThreadPoolExecutor(DECODERS) as pool:
+            images = np.stack(list(pool.map(read, self.selection.index[rows])))
         if self.channels == 1:
             coloured = np.flatnonzero((images != images[..., :1]).any((1, 2, 3)))
             if len(coloured):

@@ -31,3 +31,16 @@ class Failing(OfProcesses):
         if index == 17:
             raise ValueError(f"{self.name(index)} cannot be read as an image")
         return super().image(index)
+
+
+class Watched(Source):
+    """The images of another source; a worker that reads one leaves a file of the frameworks that it holds."""
+
+    def __init__(self, source, report):
+        self.source, self.report, self.process = source, report, os.getpid()
+        self.class_names, self.labels = source.class_names, source.labels
+
+    def image(self, index):
+        if os.getpid() != self.process:
+            (self.report / "frameworks").write_text(" ".join(sorted(FRAMEWORKS & {*sys.modules})))
+        return self.source.image(index)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import keras_robust.data as data
+from keras_robust.data.sources.tfds import first_values
 from tests.data import files
+from tests.data.process_sources import Watched
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same whatever the backend")
@@ -92,3 +94,34 @@ def test_truncated_files_are_refused(data_dir):
             data.source("tfds:robust_test_photos", "train", data_dir=data_dir)
     finally:
         path.write_bytes(content)
+
+
+def test_records_are_read_as_tensorflow_reads_them():
+    """Written by TensorFlow; of all its kinds of features, with names and values of many lengths."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    for label in (0, 1, 127, 128, 2**31, 2**62, -1, -(2**40)):
+        image = rng.bytes(int(rng.integers(1, 100_000)))
+        features = {
+            "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image, b"second"])),
+            "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label, 3])),
+            "score": tf.train.Feature(float_list=tf.train.FloatList(value=rng.random(int(rng.integers(0, 99))))),
+            "n" * 300: tf.train.Feature(),
+        }
+        record = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+        assert first_values(record, {b"image": "x", b"label": "y"}) == {"x": image, "y": label}
+        for cut in rng.integers(1, len(record), 20):
+            with pytest.raises(ValueError, match=r"a record (is damaged|has no)"):
+                first_values(record[:cut], {b"image": "x", b"label": "y", b"n" * 300: "z"})
+    with pytest.raises(ValueError, match="a record has no w"):
+        first_values(record, {b"image": "x", b"w": "w"})
+
+
+def test_workers_read_without_tensorflow(data_dir, tmp_path):
+    source = Watched(data.source("tfds:robust_test_photos", "train", data_dir=data_dir), tmp_path)
+    several, alone = (data.TrainPipeline(source, "basic", 16, 4, workers=workers) for workers in (1, 0))
+    for computed, expected in zip(several.batch(1), alone.batch(1), strict=True):
+        np.testing.assert_array_equal(computed, expected)
+    several.close()
+    assert (tmp_path / "frameworks").read_text() == ""

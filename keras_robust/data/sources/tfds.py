@@ -3,6 +3,7 @@
 import os
 import struct
 import weakref
+from collections.abc import Iterator
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -100,19 +101,85 @@ class DataSet(EncodedSource):
         return f"example {self._chosen[index]}"
 
     def encoded(self, index: int) -> bytes:
-        return self._example(index)[self._image].bytes_list.value[0]
+        return self._example(index)[self._image]
 
     def label(self, index: int) -> int:
-        return int(self._example(index)[self._label].int64_list.value[0])
+        return self._example(index)[self._label]
 
     def encoded_with_label(self, index: Any) -> Any:
         example = self._example(index)
-        return example[self._image].bytes_list.value[0], int(example[self._label].int64_list.value[0])
+        return example[self._image], example[self._label]
 
     def _example(self, index: int) -> Any:
-        from tensorflow.train import Example
+        wanted = {self._image.encode(): self._image, self._label.encode(): self._label}
+        try:
+            return first_values(self._records[int(self._chosen[int(index)])], wanted)
+        except ValueError as error:
+            raise ValueError(f"{self.name(index)} cannot be read as an image: {error}") from error
 
-        return Example.FromString(self._records[int(self._chosen[int(index)])]).features.feature
+
+def first_values(record: bytes, wanted: dict[bytes, str]) -> dict[str, Any]:
+    """The first value of some features of a `tf.train.Example`, as bytes or int.
+
+    Read here, so that worker processes need no TensorFlow. The format is Protocol Buffers' of TensorFlow's
+    `example.proto` and `feature.proto`: Example{1: Features{1: entries {1: name, 2: Feature}}}, where Feature holds
+    one of {1: list of bytes, 2: of floats, 3: of int64} and a list has its values in field 1.
+
+    Args:
+        wanted: from the encoded names of features to what to call them.
+
+    Raises:
+        ValueError: a record that is damaged, or without one of them.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for _, features in _fields(memoryview(record)):
+            for _, entry in _fields(features):
+                parts = dict(_fields(entry))
+                name = bytes(parts[1])
+                if name in wanted:
+                    ((kind, values),) = _fields(parts[2])
+                    value = next(value for _, value in _fields(values))
+                    if kind == 3:
+                        number = value if isinstance(value, int) else _varint(value, 0)[0]
+                        found[wanted[name]] = number - 2**64 if number >= 2**63 else number
+                    else:
+                        found[wanted[name]] = bytes(value)
+    except (KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
+        raise ValueError(f"a record is damaged, or no example of images with labels: {error!r}") from error
+    if missing := wanted.values() - found.keys():
+        raise ValueError(f"a record has no {', '.join(sorted(missing))}")
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Numbers and values of a message's fields: ints, or the bytes of what is longer."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        if tag & 7 == 0:
+            value, position = _varint(message, position)
+            yield tag >> 3, value
+            continue
+        if tag & 7 not in (1, 2, 5):
+            raise ValueError(f"field of kind {tag & 7}")
+        size, position = _varint(message, position) if tag & 7 == 2 else (8 if tag & 7 == 1 else 4, position)
+        if position + size > len(message):
+            raise ValueError("it ends within a field")
+        yield tag >> 3, message[position : position + size]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
 
 
 def _close(descriptors: list[int]) -> None:
