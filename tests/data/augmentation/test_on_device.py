@@ -79,6 +79,26 @@ def test_noise_is_where_the_box_is():
         assert erased.sum() == height * width * 3
 
 
+def test_a_policy_is_its_two_parts():
+    """Workers crop, flip and vary; the device erases, mixes and smooths; neither does what the other does."""
+    whole = POLICIES["heavy"]
+    host, device = whole.host_part, whole.device_part
+    assert (host.erase_probability, host.label_smoothing, host.mixes) == (0.0, 0.0, False)
+    assert (device.crop_scale, device.flip_probability, device.operations) == (None, 0.0, ())
+    on_host = {name: getattr(host, name) for name in ("crop_scale", "flip_probability", "operations")}
+    assert replace(device, **on_host) == whole
+    images, labels = photographs(2, 24)
+    for part, expected in (
+        (POLICIES["basic"].device_part, images),
+        (Policy(crop_scale=None, flip_probability=1.0), images[:, :, ::-1]),
+    ):
+        x, y = DeviceAugmentation(part, 24, num_classes=10)(images, labels, keys(2))
+        np.testing.assert_allclose(ops.convert_to_numpy(x) * 255, expected, atol=1e-4)
+        np.testing.assert_array_equal(ops.convert_to_numpy(y), np.eye(10)[labels])
+    with pytest.raises(ValueError, match="images must be of 32 x 32 pixels where .*received 24 x 24"):
+        DeviceAugmentation(device, 32, num_classes=10)(images, labels, keys(2))
+
+
 def test_partners_are_mirrored_within_groups():
     """Seven images in groups of four: the fourth from the end of a group is mixed with its fourth."""
     policy = Policy(mixup_alpha=0.8, group_size=4)
