@@ -42,7 +42,7 @@ class TrainPipeline:
             not, the batch's iterator raises an error with the file's name.
         workers: processes (threads of tf.data) to work with; as many as there are cores if not given. 0: none, each
             batch is computed when it is asked for, for notebooks and to look for errors.
-        engine: "grain" or "tf.data"; if not given "grain", where it is installed.
+        engine: "grain" or "tf.data"; if not given "grain", but on the TensorFlow backend where Grain is not installed.
         on_device: leave what is float to the device: batches are 8-bit images, a quarter of the bytes, and one-hot
             labels; random erasing, mixup or cutmix and label smoothing are then in `augmentation`, for
             `AdversarialModel(augmentation=...)`, which draws them by its own seed. With "grain" only.
@@ -164,7 +164,8 @@ class TrainPipeline:
 
 
 def _default_engine() -> str:
-    return "grain" if importlib.util.find_spec("grain") else "tf.data"
+    without = keras.backend.backend() == "tensorflow" and not importlib.util.find_spec("grain")
+    return "tf.data" if without else "grain"
 
 
 class _Numbered(keras.utils.PyDataset):

@@ -161,8 +161,8 @@ def tensorflow() -> Any:
         import keras_robust.data.augmentation.keras_cv_layers  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "The input pipeline runs on TensorFlow and KerasCV, whatever Keras' backend: "
-            "pip install 'keras-robust[tensorflow]'. Without them: kr.data.DeviceAugmentation."
+            "engine='tf.data' runs on TensorFlow and KerasCV, whatever Keras' backend: "
+            "pip install 'keras-robust[tensorflow]'. engine='grain' needs neither."
         ) from error
     if keras.backend.backend() != "tensorflow":
         # Memory of the device belongs to the backend.

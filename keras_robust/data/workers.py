@@ -40,12 +40,10 @@ class Workers:
     """
 
     def __init__(self, batches: HostBatches, count: int) -> None:
-        try:
-            import grain  # noqa: F401
-        except ImportError as error:
+        if importlib.util.find_spec("grain") is None:
             raise ImportError(
-                "Worker processes are Grain's: pip install 'keras-robust[images]'. Without it: workers=0."
-            ) from error
+                "Worker processes are Grain's: pip install 'keras-robust[images]'. Without them: workers=0."
+            )
         self._batches, self._count = batches, count
         self._iterators: list[Any] = []
         self._next_step = 0

@@ -95,7 +95,7 @@ def test_a_policy_is_its_two_parts():
         x, y = DeviceAugmentation(part, 24, num_classes=10)(images, labels, keys(2))
         np.testing.assert_allclose(ops.convert_to_numpy(x) * 255, expected, atol=1e-4)
         np.testing.assert_array_equal(ops.convert_to_numpy(y), np.eye(10)[labels])
-    with pytest.raises(ValueError, match="images must be of 32 x 32 pixels where .*received 24 x 24"):
+    with pytest.raises(ValueError, match=r"images must be of 32 x 32 pixels where .*received 24 x 24"):
         DeviceAugmentation(device, 32, num_classes=10)(images, labels, keys(2))
 
 
