@@ -16,10 +16,13 @@ from keras_robust.models.preset_folder import is_preset_folder, load_preset
 from keras_robust.models.presets import PRESETS, Preset
 from keras_robust.models.registry import create, names
 from keras_robust.weights.loading import TENSOR_SUFFIXES, MisfitError
+from keras_robust.weights.reading import SeveralSetsError
 
 MIRROR = "KERAS_ROBUST_WEIGHTS"
 # Where RobustBench keeps its downloads below the folder that it is given.
 MIRROR_FOLDERS = (".", "imagenet/Linf")
+# Of files that hold several sets of weights, RobustBench takes these.
+BOARDS_ENTRY = "state_dict"
 SUFFIXES = (*TENSOR_SUFFIXES, ".keras", ".weights.h5")
 # A file may hold averages and the optimizer's moments besides the weights, of 4 bytes each, and more.
 MOST_COPIES, FREE_BYTES = 8, 64 * 2**20
@@ -69,7 +72,9 @@ def preset(name: str, buildable: bool = False) -> Preset:
     return row
 
 
-def from_preset(name: str | PathLike, weights: str | PathLike | None = None, verbose: bool = True) -> Any:
+def from_preset(
+    name: str | PathLike, weights: str | PathLike | None = None, entry: str | None = None, verbose: bool = True
+) -> Any:
     """Build the model of a checkpoint and load its weights.
 
     A published checkpoint is looked for at `weights`, in the folder that the environment variable KERAS_ROBUST_WEIGHTS
@@ -80,6 +85,8 @@ def from_preset(name: str | PathLike, weights: str | PathLike | None = None, ver
         name: one of `presets()`, an id of RobustBench, a folder of `save_preset`, or "hf://owner/name" for such a
             folder on the Hugging Face Hub ("hf://owner/name@revision" for one state of it).
         weights: path of the file of a published checkpoint; see `keras_robust.weights.load`.
+        entry: which part of the file to read, where it holds several sets of weights; if not given, "state_dict" of the
+            files on RobustBench's board, as RobustBench does.
         verbose: say what is downloaded, and how far that is.
 
     Returns:
@@ -98,14 +105,21 @@ def from_preset(name: str | PathLike, weights: str | PathLike | None = None, ver
     >>> model = from_preset("convnext_tiny_convstem_300ep", weights="downloaded.pt")  # doctest: +SKIP
     """
     if is_preset_folder(name):
-        if weights is not None:
-            raise ValueError(f"weights must be None with the folder of a preset, which has them; received {weights!r}.")
+        if weights is not None or entry is not None:
+            raise ValueError(
+                f"weights and entry must be None with the folder of a preset; received {weights!r} and {entry!r}."
+            )
         return load_preset(name, verbose)
     row = preset(str(name), buildable=True)
     model = create(row.architecture, input_size=row.preprocessing.resolution, normalization=row.normalization)
     path = Path(weights) if weights is not None else preset_file(str(name), verbose)
     try:
-        weight_files.load(model, path, stated=True)
+        try:
+            weight_files.load(model, path, entry=entry, stated=True)
+        except SeveralSetsError as error:
+            if not row.robustbench or BOARDS_ENTRY not in error.entries:
+                raise
+            weight_files.load(model, path, entry=BOARDS_ENTRY, stated=True)
     except ValueError as error:
         raise ValueError(_misfit(str(name), row, path, error)) from error
     model.preprocessing = row.preprocessing

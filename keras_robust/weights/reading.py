@@ -50,6 +50,18 @@ class StateDict:
 UNKNOWN = object()
 
 
+class SeveralSetsError(ValueError):
+    """A file of several sets of weights, of which none was chosen.
+
+    Attributes:
+        entries: what they are called.
+    """
+
+    def __init__(self, message: str, entries: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.entries = entries
+
+
 def read(path: Any, entry: Any = None, rename: Rename | None = None) -> StateDict:
     """The `StateDict` in a .safetensors file, in one of PyTorch, or in the files that an .index.json lists.
 
@@ -223,7 +235,8 @@ def _choose(content: Any, path: Any, entry: Any, tensor_type: Any) -> Any:
             raise ValueError(f"entry must be one of {list(entries)} for {path}, received {entry!r}")
         return entries[entry]
     if len(entries) > 1:
-        raise ValueError(f"{path} holds several sets of weights: choose one by entry=, accepted are {list(entries)}")
+        message = f"{path} holds several sets of weights: choose one by entry=, accepted are {list(entries)}"
+        raise SeveralSetsError(message, tuple(entries))
     if not entries:
         raise ValueError(f"{path} holds no state dict: neither is it a dict of tensors, nor is one of its entries")
     return next(iter(entries.values()))

@@ -130,7 +130,7 @@ def test_damage_is_told(saved):
         (saved / "preset.json").write_text(text)
         with pytest.raises(ValueError, match=r"preset\.json is not the record of a preset"):
             kr.models.from_preset(saved)
-    with pytest.raises(ValueError, match="weights must be None with the folder of a preset"):
+    with pytest.raises(ValueError, match="weights and entry must be None with the folder of a preset"):
         kr.models.from_preset(saved, weights="w.pt")
 
 

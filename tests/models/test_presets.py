@@ -247,6 +247,22 @@ class TestDownloads:
                 kr.models.from_preset("convnext_tiny_convstem_300ep", verbose=False)
 
 
+def test_of_several_sets_of_weights_the_boards(tiny, tmp_path):
+    """RobustBench evaluates "state_dict", whatever else a file holds; of other files the user chooses."""
+    as_torch(tmp_path / "w.safetensors")
+    state_dict = torch.load(tmp_path / "w.pt")
+    averages = {name: tensor + 1 for name, tensor in state_dict.items()}
+    torch.save({"state_dict_ema": averages, "state_dict": state_dict}, tmp_path / "two.pt")
+    for entry in (None, "state_dict"):
+        assert_same(kr.models.from_preset("convnext_tiny_convstem_300ep", tmp_path / "two.pt", entry), tiny)
+    averaged = kr.models.from_preset("convnext_tiny_convstem_300ep", tmp_path / "two.pt", "state_dict_ema")
+    np.testing.assert_allclose(averaged.get_weights()[0], tiny.get_weights()[0] + 1, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"several sets of weights: choose one by entry=, accepted are \['state_dict_ema'"
+    ):
+        kr.models.from_preset("robarch_small_110ep", tmp_path / "two.pt")
+
+
 def test_what_cannot_be_downloaded_says_where_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(
