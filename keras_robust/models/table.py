@@ -3,16 +3,19 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 
 import keras
 
 from keras_robust.checks import check_choice, check_number
+from keras_robust.models.architecture import Architecture
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.presets import PRESETS, Preset
-from keras_robust.models.registry import create, names
+from keras_robust.models.registry import ARCHITECTURES, create, names
 
 # Parameters in 10^6 and multiply-adds in 10^9 at 224 pixels and 1,000 classes, as the publications state them. (The
 # 25.0 of ResNet-50 is a slip of the publication: it has 25.6.)
@@ -41,6 +44,7 @@ PUBLISHED: dict[str, tuple[float | None, float]] = {
 }
 
 
+NUMBER = re.compile(r"-|[\d,]*\.?\d+")
 SORTS = ("linf", "clean", "l2", "l1", "parameters")
 
 
@@ -51,11 +55,18 @@ class ModelTable:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def _numeric(self) -> list[bool]:
+        """Whether each column holds numbers alone, which are put to the right."""
+        return [all(NUMBER.fullmatch(row[i]) for row in self.rows) for i in range(len(self.header))]
+
     def __repr__(self) -> str:
-        widths = [max(len(line[i]) for line in (self.header, *self.rows)) for i in range(len(self.header))]
+        columns = zip(*(self.header, *self.rows))
+        widths = [max(map(len, column)) for column in columns]
         lines = [
             "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+                cell.rjust(width) if numeric else cell.ljust(width)
+                for cell, width, numeric in zip(line, widths, self._numeric)
             )
             for line in (self.header, *self.rows)
         ]
@@ -67,8 +78,8 @@ class ModelTable:
         return f"<table><tr>{head}</tr>{body}</table>"
 
     def markdown(self) -> str:
-        numbers = ("---", *["---:"] * (len(self.header) - 1))
-        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, numbers, *self.rows))
+        ruler = ("---:" if numeric else "---" for numeric in self._numeric)
+        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, ruler, *self.rows))
 
     def csv(self) -> str:
         file = io.StringIO()
@@ -125,7 +136,8 @@ def published(most_parameters: float | None = None, sort: str = "linf") -> Model
     check_choice("sort", sort, SORTS)
     if most_parameters is not None:
         check_number("most_parameters", most_parameters)
-    counts = {name: _count(name) for name in {row.architecture for row in PRESETS.values()}}
+    architectures = {row.architecture for row in PRESETS.values()}
+    counts = {name: _count(name, ARCHITECTURES.get(name)) for name in architectures}
     found = dict(PRESETS)
     if most_parameters is not None:
         known = {name: count for name, count in counts.items() if count is not None}
@@ -155,9 +167,10 @@ def _published_row(name: str, row: Preset, count: int | None) -> tuple[str, ...]
     return (*("-" if cell is None else str(cell) for cell in cells), where)
 
 
-def _count(name: str) -> int | None:
+@cache
+def _count(name: str, row: Architecture | None) -> int | None:
     """Parameters of an architecture; None of one that there is not."""
-    if name not in names():
+    if row is None:
         return None
     with keras.StatelessScope(initialize_variables=False):
         return parameters(create(name))
