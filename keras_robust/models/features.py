@@ -12,8 +12,8 @@ def features(model: keras.Model, levels: Any = None) -> Any:
 
     Args:
         model: a model made by `create`, or reloaded from a file; its name tells the architecture.
-        levels: strides of the wanted maps, in pixels of the image: of (4, 8, 16, 32) for families with stages, of (16,)
-            for the others. None for all that the family has.
+        levels: strides of the wanted maps, in pixels of the image: of (4, 8, 16, 32) for families with stages, of (1,
+            2, 4) or (1, 2, 4, 8) for those of CIFAR, the side of a patch for the others. None for all that a model has.
 
     Returns:
         A `keras.Model` from images `(batch, height, width, 3)` to a list of feature maps `(batch, rows, columns,

@@ -22,7 +22,9 @@ from keras_robust.models.registry import ARCHITECTURES, create, names
 PUBLISHED: dict[str, tuple[float | None, float]] = {
     "resnet50": (25.0, 4.1),
     "xcit_small": (26.0, 4.8),
+    "swin_small": (50.0, 8.7),
     "swin_base": (87.7, 15.5),
+    "swin_large": (197.0, 34.5),
     "robarch_small": (26.1, 6.3),
     "robarch_large": (104.0, 25.7),
     "vit_small": (22.1, 4.6),
@@ -41,6 +43,7 @@ PUBLISHED: dict[str, tuple[float | None, float]] = {
     "convnext_base_convstem": (88.8, 16.0),
     "convnext_large": (None, 34.4),
     "convnext_large_convstem": (None, 35.5),
+    "convnextv2_large": (198.0, 34.4),
 }
 
 

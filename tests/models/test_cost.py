@@ -28,7 +28,11 @@ PUBLISHED = {
     "convnext_large_convstem": 35.5,
     "robarch_small": 6.3,
     "robarch_large": 25.7,
+    "swin_small": 8.7,
     "swin_base": 15.5,
+    "swin_large": 34.5,
+    "convnextv2_large": 34.4,
+    "resnet18": 1.8,
 }
 
 
