@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from keras_robust.statistics import Paired, Proportion, wilson_interval
+from keras_robust.statistics import Paired, Proportion, optimality, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 100), (100, 100), (1, 7), (137, 200)])
@@ -46,3 +46,27 @@ def test_interval_of_a_difference():
     assert (round(low, 3), round(high, 3)) == (0.021, 0.059)
     low, high = Paired(10, 10, 0).interval
     assert -1 <= low < high < 0
+
+
+def test_optimality_is_the_share_of_the_area_above_the_envelope():
+    rng = np.random.default_rng(0)
+    nearest = np.where(rng.random(200) < 0.2, 0.0, rng.gamma(2.0, size=200))
+    attack = np.where(nearest > 0, nearest * rng.uniform(1.0, 1.5, 200), 0.0)
+    attack[7] = np.inf
+    radii = np.linspace(0, nearest.max(), 20001)
+
+    def area(distances):
+        return np.mean([(distances > radius).mean() for radius in radii])
+
+    clean = (nearest > 0).mean()
+    expected = 1 - (area(attack) - area(nearest)) / (clean - area(nearest))
+    assert optimality(attack, nearest) == pytest.approx(expected, abs=1e-3)
+    assert optimality(nearest, nearest) == 1.0
+    assert optimality(np.where(nearest > 0, np.inf, 0.0), nearest) == pytest.approx(0.0)
+
+
+def test_optimality_needs_an_envelope():
+    with pytest.raises(ValueError, match="one shape"):
+        optimality(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="no area to compare"):
+        optimality(np.ones(3), np.full(3, np.inf))

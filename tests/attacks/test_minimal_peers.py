@@ -1,5 +1,7 @@
 """Minimal-norm attacks on real published nets: distances as those of adv-lib and Foolbox, other implementations."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from keras import ops
@@ -7,7 +9,12 @@ from keras import ops
 import keras_robust as kr
 from tests import peers, published_nets
 
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("adv_lib") is None or importlib.util.find_spec("foolbox") is None,
+    reason="adv-lib and Foolbox are not installed",
+)
 pytestmark = [
+    installed,
     published_nets.needs_nets,
     pytest.mark.shared_data,
     pytest.mark.slow,
@@ -116,3 +123,25 @@ def test_targeted_runs_agree_with_adv_lib(name, kind):
     _same(result.distances, problem.distances(norm, points, target))
     reached = np.isfinite(result.distances)
     assert (result.adversarial_prediction[reached] == target[reached]).all()
+
+
+@every_net
+@pytest.mark.parametrize(("norm", "targeted"), [("Linf", False), ("L2", True), ("L1", False)])
+def test_radius_search_is_as_good_as_adv_libs(name, norm, targeted):
+    """From random starts, which differ; ours goes on from the distance that was found, theirs from the radius tried."""
+    problem, first = Problem(name, 30), {"Linf": 0.1, "L2": 1.0, "L1": 10.0}[norm]
+    minimal_apgd = peers.adv_lib("auto_pgd", "minimal_apgd")
+    options = {"binary_search_steps": 8, "n_iter": 20, "targeted_version": targeted, "loss_function": "dlr"}
+    theirs = problem.distances(
+        norm, minimal_apgd(problem.net, problem.images, problem.labels, P[norm], first, **options)
+    )
+    apgd = kr.attacks.APGD(
+        kr.ThreatModel(norm, first),
+        n_iter=20,
+        loss="targeted-dlr" if targeted else "dlr",
+        random_start=True,
+        returns="misclassified",
+    )
+    ours = kr.attacks.RadiusSearch(apgd, n_steps=8)(problem.model, problem.x, problem.y).distances
+    assert np.isfinite(ours).all()
+    assert 0.97 * np.median(theirs) <= np.median(ours) <= 1.01 * np.median(theirs)
