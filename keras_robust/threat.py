@@ -26,8 +26,8 @@ class ThreatModel:
         norm: "Linf", "L2", "L1", "L0" (the number of values that change) or "L0-pixels" (of pixels, all channels at
             once).
         eps: radius >= 0, in units of pixels in [0, 1], under L0 a number. On ImageNet: 4/255 for Linf, 2 for L2, 75
-            for L1 (Singh et al. 2023, section 4). `math.inf`: no bound but the box, for attacks that look for the
-            nearest point.
+            for L1 (Singh et al. 2023, section 4). None or `math.inf`: no bound but the box, for attacks that look for
+            the nearest point.
 
     Raises:
         ValueError: unknown norm, a radius that is negative or NaN, or a finite one above 1 under Linf; above 0.5, which
@@ -44,10 +44,12 @@ class ThreatModel:
     """
 
     norm: str
-    eps: float
+    eps: Any
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
+        if self.eps is None:
+            object.__setattr__(self, "eps", math.inf)
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
         # Integers may be too large for any float.
@@ -96,6 +98,11 @@ class ThreatModel:
     def is_bounded(self) -> bool:
         """Whether there is a radius at all."""
         return math.isfinite(self.eps)
+
+    @property
+    def bound(self) -> float | None:
+        """`eps` as JSON can say it: None where there is no bound."""
+        return self.eps if self.is_bounded else None
 
     @property
     def radius(self) -> float:
@@ -154,7 +161,7 @@ class ThreatModel:
         return self._call(self.geometry.step, gradient)
 
     def get_config(self) -> dict[str, Any]:
-        return {"norm": self.norm, "eps": self.eps}
+        return {"norm": self.norm, "eps": self.bound}
 
     @staticmethod
     def _check_pair(x_adv: Any, x: Any) -> None:

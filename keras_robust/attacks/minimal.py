@@ -54,7 +54,7 @@ class MinimalNormAttack(Attack):
 
     def __init__(self, threat: ThreatModel | str, n_iter: int, loss: str, seed: int = 0) -> None:
         if isinstance(threat, str):
-            threat = ThreatModel(check_choice("threat", threat, self.supported_norms), math.inf)
+            threat = ThreatModel(check_choice("threat", threat, self.supported_norms), None)
         super().__init__(threat, loss, seed=seed, returns="misclassified")
         self.n_iter = check_count("n_iter", n_iter)
         self.chunk = CHUNK

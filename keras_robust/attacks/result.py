@@ -6,10 +6,48 @@ from html import escape
 
 import numpy as np
 
+from keras_robust.norms import NORMS
 from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
 CLEAN = "clean"  # the stage before the first attack
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Robust accuracy at every radius.
+
+    Attributes:
+        norm: of the radii.
+        distances: norm of the smallest perturbation found for each image, float (n,): 0 where none is needed, inf
+            where none was found.
+    """
+
+    norm: str
+    distances: np.ndarray
+
+    def at(self, eps: float) -> Proportion:
+        """The share of images that stay classified correctly within a radius, with its 95 % Wilson interval."""
+        return Proportion.of(self.distances > eps + NORMS[self.norm].slack(eps))
+
+    @property
+    def end(self) -> float:
+        """The largest finite distance, from which on the curve is level; 0 without one."""
+        return float(self.distances[np.isfinite(self.distances)].max(initial=0.0))
+
+    def radii(self, count: int) -> np.ndarray:
+        """Radii from 0 to the end, evenly spaced, (count,)."""
+        return np.linspace(0.0, self.end, count)
+
+    def summary(self) -> dict[str, list]:
+        """The curve at 101 radii, as JSON: radii, accuracies and 95 % intervals."""
+        radii = self.radii(101)
+        shares = [self.at(eps) for eps in radii]
+        return {
+            "radii": radii.tolist(),
+            "robust_accuracy": [share.value for share in shares],
+            "interval_95": [list(share.interval) for share in shares],
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +121,12 @@ class AttackResult:
         An attack that looks for the nearest point answers for every radius at once; one that stops at its first success
         finds larger perturbations than it must.
         """
-        return Proportion.of(self.distances > eps + self.threat.geometry.slack(eps))
+        return self.curve.at(eps)
+
+    @property
+    def curve(self) -> Curve:
+        """The robust accuracy at every radius up to that of the threat model, by the same perturbations."""
+        return Curve(self.threat.norm, self.distances)
 
     @property
     def accuracy_after(self) -> dict[str, float]:

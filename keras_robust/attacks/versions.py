@@ -7,7 +7,10 @@ section 5; for L1, Croce & Hein 2021, "Mind the box", section 5.
 from typing import Any
 
 from keras_robust.attacks.apgd import APGD
+from keras_robust.attacks.ddn import DDN
 from keras_robust.attacks.fab import FAB
+from keras_robust.attacks.fmn import FMN
+from keras_robust.attacks.sigma_zero import SigmaZero
 from keras_robust.attacks.square import Square
 from keras_robust.checks import check_choice
 from keras_robust.threat import ThreatModel
@@ -44,8 +47,18 @@ VERSIONS: dict[str, dict[str, dict]] = {
     },
     "rand": {"apgd-ce": {"eot_iter": 20, "n_restarts": 1}, "apgd-dlr": {"eot_iter": 20, "n_restarts": 1}},
 }
+# Without a bound on the perturbation: gradients of each attack, and the attacks that run after FMN.
+MINIMAL_STEPS = 500
+BESIDE_FMN: dict[str, tuple[Any, ...]] = {"L2": (DDN,), "L0": (SigmaZero,)}
 # Losses for models with too few classes for the difference of logits ratio: name -> (classes needed, instead).
 FALLBACKS: dict[str, tuple[int, str]] = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
+
+
+def minimal(threat: ThreatModel, seed: int = 0) -> dict[str, Any]:
+    """The attacks that look for the nearest point in the norm of a threat model, by name, in the order run."""
+    attacks = [FMN(threat, n_iter=MINIMAL_STEPS, seed=seed)]
+    attacks += [kind(threat, n_iter=MINIMAL_STEPS, seed=seed) for kind in BESIDE_FMN.get(threat.norm, ())]
+    return {attack.name: attack for attack in attacks}
 
 
 def ensemble(

@@ -73,10 +73,13 @@ def evaluate(
         model: from float images (batch, height, width, channels) in [0, 1] to logits (batch, classes): a Keras model,
             any other callable, or what `load_model` takes: a path, or the name of a preset or architecture.
         dataset: a source of raw images, e.g. `kr.data.photo_crops("val")`, or what `open_dataset` takes.
-        threats: the threat models; several radii of a norm give a curve.
+        threats: the threat models; several radii of a norm give a curve. One without a bound, as
+            `ThreatModel("L2", None)`, gives all of it, by minimal-norm attacks: see `Report.curve`.
         resolutions: height and width of the images, in pixels.
         attack: a version of AutoAttack ("standard", "short", "plus", "rand"), or a sequence of attacks, each of which
-            runs under every one of `threats` instead of its own. A model without gradients meets Square alone.
+            runs under every one of `threats` instead of its own. A model without gradients meets Square alone. Under a
+            threat model without a bound, those of the sequence that look for the nearest point or, with a version,
+            FMN and what suits the norm beside it.
         n_examples: number of images; all of them if not given.
         seed: of the choice of images and of AutoAttack's random draws.
         out: folder for `report.json`, `per_image.npz`, `report.md`, `report.html` and the state; nothing is written
@@ -145,7 +148,10 @@ def evaluate(
             note=dataset.note,
         ),
         resolutions=tuple(resolutions),
-        threats=tuple(ThreatSettings(t.norm, t.eps, settings_of(suite.attacks)) for t, suite in worker.suites.items()),
+        threats=tuple(
+            ThreatSettings(threat.norm, threat.bound, settings_of(suite.attacks, num_classes))
+            for threat, suite in worker.suites.items()
+        ),
         attack=attack if isinstance(attack, str) else OWN,
         surrogate_sha256=None if surrogate is None else fingerprint(surrogate, first),
         seed=seed,

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import AttackResult, sanity_checks
-from keras_robust.attacks.result import CLEAN
+from keras_robust.attacks.result import CLEAN, Curve
 from keras_robust.evaluation.result_store import (
     BatchResult,
     Grid,
     Images,
     write_arrays,
 )
-from keras_robust.evaluation.settings import EvaluationSettings
+from keras_robust.evaluation.settings import PROPAGATIONS, EvaluationSettings
 from keras_robust.files import read_json, write_text
 from keras_robust.npz import read_arrays
 from keras_robust.statistics import Proportion
@@ -53,7 +53,8 @@ class Picture:
 class Report:
     """Results of one model, and all that gives them again.
 
-    `report[threat, resolution]` is the `AttackResult` of that cell.
+    `report[threat, resolution]` is the `AttackResult` of that cell; `report.curve(norm)` is the robust accuracy at
+    every radius, where the nearest adversarial images were looked for.
 
     Attributes:
         settings: model, data, preprocessing, threat models, attacks, seed, versions of packages.
@@ -83,7 +84,48 @@ class Report:
 
     @property
     def threats(self) -> list[ThreatModel]:
-        return list(dict.fromkeys(result.threat for result in self.results))
+        """The threat models with a radius, whose accuracies are told; all of them if none has one."""
+        found = list(dict.fromkeys(result.threat for result in self.results))
+        return [threat for threat in found if threat.is_bounded] or found
+
+    @property
+    def norms(self) -> list[str]:
+        """The norms of all threat models."""
+        return list(dict.fromkeys(result.threat.norm for result in self.results))
+
+    def has_curve(self, norm: str) -> bool:
+        """Whether there is a threat model of this norm without a bound, and so a curve."""
+        return any(result.threat.norm == norm and not result.threat.is_bounded for result in self.results)
+
+    def curve(self, norm: str, resolution: int | None = None) -> Curve:
+        """The robust accuracy at every radius, from the nearest adversarial image of each image.
+
+        The nearest of all attacks under this norm: what an attack in a ball broke counts at its distance, too, so that
+        the curve never lies above the robust accuracy that was found at a radius.
+
+        Args:
+            norm: of a threat model without a bound.
+            resolution: in pixels; by default the first.
+
+        Raises:
+            ValueError: nothing was evaluated under this norm without a bound, or at this resolution.
+
+        Example:
+            >>> threats = [kr.ThreatModel("L2", None), kr.ThreatModel("L2", 0.5)]
+            >>> report = kr.evaluation.evaluate(
+            ...     model, kr.data.photo_crops("val"), threats, [16], [kr.attacks.FMN("L2", 20)], 8, verbose=False
+            ... )
+            >>> report.curve("L2").at(0.5).value <= report[threats[1], 16].robust_accuracy
+            True
+        """
+        resolution = self.resolutions[0] if resolution is None else resolution
+        cells = [each for each in self.results if each.threat.norm == norm and each.resolution == resolution]
+        if all(cell.threat.is_bounded for cell in cells):
+            raise ValueError(
+                f"norm must be that of a threat model without a bound, as ThreatModel({norm!r}, None), at a resolution "
+                f"that was evaluated; received {norm!r} and {resolution!r}."
+            )
+        return Curve(norm, np.min([cell.distances for cell in cells], axis=0))
 
     @property
     def resolutions(self) -> list[int]:
@@ -124,6 +166,11 @@ class Report:
                     if threat.norm == norm
                 }
                 found += [f"At {resolution} px, {norm}: {warning}" for warning in sanity_checks.of_radii(accuracies)]
+            for norm in filter(self.has_curve, self.norms):
+                found += [
+                    f"At {resolution} px, {norm}: {warning}"
+                    for warning in sanity_checks.of_distances(self.curve(norm, resolution).distances)
+                ]
         skipped = len(self.images.skipped)
         if skipped:
             found.append(f"Skipped: {skipped} images could not be read, and were replaced by others if any.")
@@ -211,13 +258,18 @@ class Report:
                 {"resolution": resolution, **_proportion("union", self.union(resolution))}
                 for resolution in self.resolutions
             ],
+            "curves": [
+                {"norm": norm, "resolution": resolution, **self.curve(norm, resolution).summary()}
+                for resolution in self.resolutions
+                for norm in filter(self.has_curve, self.norms)
+            ],
             "attack_warnings": list(self.attack_warnings),
             "skipped": list(self.images.skipped),
             "outputs": list(self.images.outputs),
             "gallery": [
                 {
                     "norm": picture.threat.norm,
-                    "eps": picture.threat.eps,
+                    "eps": picture.threat.bound,
                     "resolution": picture.resolution,
                     "label": picture.label,
                     "prediction": picture.prediction,
@@ -233,12 +285,14 @@ class Report:
         cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pictures: Mapping[str, np.ndarray]
     ) -> "Report":
         results = []
+        settings = EvaluationSettings.from_json(content["settings"])
         for number, cell in enumerate(content["results"]):
             stages = tuple(cell["n_correct_after"])
             misclassified_at, *answers, norms = (arrays[f"{number}/{name}"] for name in PER_IMAGE)
+            threat = ThreatModel(cell["norm"], cell["eps"])
             results.append(
                 AttackResult(
-                    ThreatModel(cell["norm"], cell["eps"]),
+                    threat,
                     cell["resolution"],
                     stages,
                     misclassified_at,
@@ -247,6 +301,7 @@ class Report:
                     norms,
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
+                    passes=_passes(settings, threat),
                 )
             )
         gallery = [
@@ -259,9 +314,7 @@ class Report:
             for number, entry in enumerate(content["gallery"])
         ]
         images = Images.from_arrays({**arrays, "outputs": content["outputs"], "skipped": content["skipped"]})
-        return cls(
-            EvaluationSettings.from_json(content["settings"]), results, images, content["attack_warnings"], gallery
-        )
+        return cls(settings, results, images, content["attack_warnings"], gallery)
 
 
 def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tuple[int, int], BatchResult]) -> Report:
@@ -274,7 +327,7 @@ def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tupl
         parts = [batches[resolution, batch] for batch in range(grid.n_batches)]
         warnings += parts[0].warnings
         for place in range(len(grid.threats)):
-            result = _joined(grid, place, resolution, images.label, parts)
+            result = _joined(grid, place, resolution, images.label, parts, _passes(settings, grid.threats[place]))
             results.append(result)
             for position, picture in sorted(parts[0].cells[place].pictures.items()):
                 seen = (images.label, result.prediction, result.adversarial_prediction)
@@ -282,7 +335,15 @@ def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tupl
     return Report(settings, results, images, warnings, gallery)
 
 
-def _joined(grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: list[BatchResult]) -> AttackResult:
+def _passes(settings: EvaluationSettings, threat: ThreatModel) -> dict[str, int]:
+    """Propagations of one evaluation of each attack under a threat model."""
+    attacks = next(each.attacks for each in settings.threats if each.threat == threat)
+    return {name: attack[PROPAGATIONS] for name, attack in attacks.items()}
+
+
+def _joined(
+    grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: list[BatchResult], passes: dict[str, int]
+) -> AttackResult:
     """The result of one cell, from its batches."""
     names, cells = grid.attacks[place], [part.cells[place] for part in parts]
     prediction = np.concatenate([part.prediction for part in parts])
@@ -300,13 +361,14 @@ def _joined(grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: 
         np.concatenate([cell.perturbation_norm for cell in cells]),
         {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
         {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
+        passes=passes,
     )
 
 
 def _describe(result: AttackResult) -> dict[str, Any]:
     return {
         "norm": result.threat.norm,
-        "eps": result.threat.eps,
+        "eps": result.threat.bound,
         "resolution": result.resolution,
         "n_examples": result.n_examples,
         "n_correct_after": {stage: int(np.sum(correct)) for stage, correct in result.correct.items()},
@@ -314,6 +376,7 @@ def _describe(result: AttackResult) -> dict[str, Any]:
         **_proportion("robust", result.robust),
         "unconfirmed": dict(result.unconfirmed),
         "mean_evaluations": {name: float(np.mean(each)) for name, each in result.evaluations.items()},
+        "mean_propagations": float(np.mean(result.propagations)),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_robust.threat import ThreatModel
 
+PROPAGATIONS = "propagations_per_evaluation"  # in the settings of an attack
 OWN = "own"  # what `attack` is called where the user gave a sequence of attacks
 
 
@@ -55,10 +56,13 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class ThreatSettings:
-    """A threat model of an evaluation, and the settings of its attacks by name, in the order run."""
+    """A threat model of an evaluation, and the settings of its attacks by name, in the order run.
+
+    `eps` None is no bound.
+    """
 
     norm: str
-    eps: float
+    eps: float | None
     attacks: Mapping[str, Mapping[str, Any]]
 
     @property

@@ -81,7 +81,9 @@ class Worker:
             earlier = list(cell.misclassified)
             if x is not None and logits is not None and len(earlier) < len(names):
                 pictures = GALLERY if batch == 0 and resolution == grid.resolutions[0] else 0
-                for stage in self.suites[threat].stages(x, y, logits, rows.start, cell.misclassified):
+                for stage in self.suites[threat].stages(
+                    x, y, logits, rows.start, cell.misclassified, distance=cell.perturbation_norm
+                ):
                     self._record(cell, self.suites[threat], x, y, stage, pictures)
                     store.write(resolution, batch, result)
             remaining = result.prediction == y

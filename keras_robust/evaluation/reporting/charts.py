@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_robust.attacks.result import Curve
 from keras_robust.evaluation.results import Report
 from keras_robust.files import write_text, written_aside
 from keras_robust.statistics import Proportion
@@ -24,6 +25,7 @@ INK, SOFT, RULE = "#1b1f24", "#59636e", "#d8dee4"
 MARKERS = "osD^vP"
 PANEL = (3.4, 2.6)  # inches
 MOST_TICKS = 6
+POINTS = 25  # of a whole curve
 # Numbered parts of a figure, whose names would stand in a page of several more than once.
 ID_OF_PART = r' id="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|xtick|ytick|LineCollection)_\d+"'
 STYLE: Any = {
@@ -126,24 +128,37 @@ def panels_by_cost(reports: Mapping[str, Report]) -> list[Panel]:
 
 
 def panels_by_radius(reports: Mapping[str, Report]) -> list[Panel]:
-    """Accuracy against the radius, a panel for each norm of several radii; of one model a line for each resolution."""
-    threats = dict.fromkeys(threat for report in reports.values() for threat in report.threats)
+    """Accuracy against the radius, a panel for each norm of several radii; of one model a line for each resolution.
+
+    Where the nearest adversarial images are known, the line is the whole curve, and what attacks found at single radii
+    of a model alone stands beside it.
+    """
     panels = []
-    for norm in dict.fromkeys(threat.norm for threat in threats):
-        radii = sorted({threat.eps for threat in threats if threat.norm == norm and threat.eps > 0})
-        if len(radii) < 2:
+    for norm in dict.fromkeys(norm for report in reports.values() for norm in report.norms):
+        threats = [threat for report in reports.values() for threat in report.threats if threat.norm == norm]
+        radii = sorted({threat.eps for threat in threats if threat.is_bounded and threat.eps > 0})
+        curves = [report.curve(norm, report.resolutions[0]) for report in reports.values() if report.has_curve(norm)]
+        if len(radii) < 2 and not curves:
             continue
         scale, label = (255, "radius in 1/255") if norm == "Linf" else (1, "radius")
         several = len(reports) > 1
-        lines = [
-            Line(name if several else f"{resolution} px", 0, _curve(report, norm, resolution, scale))
-            for name, report in reports.items()
-            for resolution in (report.resolutions[:1] if several else report.resolutions)
-        ]
-        lines = [Line(line.name, style, line.points) for style, line in enumerate(lines)]
+        lines = []
+        for name, report in reports.items():
+            for resolution in report.resolutions[:1] if several else report.resolutions:
+                known = name if several else f"{resolution} px"
+                at_radii = _at_radii(report, norm, resolution, scale)
+                if not report.has_curve(norm):
+                    lines += [(known, at_radii)] if len(at_radii) > 1 else []
+                    continue
+                lines.append((known, _whole_curve(report.curve(norm, resolution), scale)))
+                if not several and len(at_radii) > 1:
+                    lines.append((f"{known}, attacks in balls", at_radii))
+        lines = [Line(known, style, points) for style, (known, points) in enumerate(lines)]
         where = f" at {next(iter(reports.values())).resolutions[0]} px" if several else ""
-        places = _thinned([0.0, *(eps * scale for eps in radii)])
-        ticks = [(place, f"{place:g}") for place in places]
+        places = list(_thinned([0.0, *(eps * scale for eps in radii)]))
+        if curves:
+            places = [place * scale for place in max(curves, key=lambda curve: curve.end).radii(MOST_TICKS)]
+        ticks = [(place, f"{place:.3g}") for place in places]
         panels.append(Panel(f"{norm}{where}", label, lines, ticks, own_legend=not several and len(lines) > 1))
     return panels
 
@@ -162,10 +177,15 @@ def panels_side_by_side(reports: Mapping[str, Report]) -> list[Panel]:
     return panels
 
 
-def _curve(report: Report, norm: str, resolution: int, scale: float) -> list[tuple[float, Proportion]]:
+def _at_radii(report: Report, norm: str, resolution: int, scale: float) -> list[tuple[float, Proportion]]:
     points = {0.0: report[report.threats[0], resolution].clean}
-    points |= {t.eps * scale: report[t, resolution].robust for t in report.threats if t.norm == norm}
+    radii = [threat for threat in report.threats if threat.norm == norm and threat.is_bounded]
+    points |= {threat.eps * scale: report[threat, resolution].robust for threat in radii}
     return sorted(points.items(), key=lambda point: point[0])
+
+
+def _whole_curve(curve: Curve, scale: float) -> list[tuple[float, Proportion]]:
+    return [(eps * scale, curve.at(eps)) for eps in curve.radii(POINTS)]
 
 
 def _panels_of_one_model(report: Report) -> list[Panel]:
