@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.base import CHUNK, Attack
+from keras_robust.attacks.base import Attack, even_chunk
 from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
 from keras_robust.checks import check_choice, check_count
 from keras_robust.norms import choose, per_example
@@ -231,8 +231,8 @@ class APGD(Attack):
             raise ValueError(f"schedule={schedule!r} is for L1 and n_iter >= 3; received {threat} and {n_iter}.")
         self._rule = RULES[threat.norm]
         self._schedule = StepSchedule(schedule, self.n_iter, self._rule.intervals)
-        self.chunk = CHUNK
         self.evaluations = len(self._schedule)
+        self.chunk = even_chunk(self.evaluations)
 
     def begin(self, problem: Problem) -> "State":
         x = self.start(replace(problem, eps=self._schedule.at(self._schedule.reach, 0) * problem.eps))

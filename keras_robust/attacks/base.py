@@ -19,7 +19,12 @@ from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
 RETURNS = ("highest_loss", "misclassified", "last")
-CHUNK = 10  # iterations between two looks at which images are done
+CHUNK = 10  # at most so many iterations between two looks at which images are done
+
+
+def even_chunk(evaluations: int) -> int:
+    """Evaluations between two looks, so that as few as can be are computed beyond the last."""
+    return -(-evaluations // -(-evaluations // CHUNK))
 
 
 class Attack:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_robust import losses
-from keras_robust.attacks.base import CHUNK, Attack
+from keras_robust.attacks.base import Attack, even_chunk
 from keras_robust.attacks.problem import Found, Problem
 from keras_robust.checks import check_bool, check_count
 from keras_robust.norms import choose, per_example
@@ -66,8 +66,8 @@ class FAB(Attack):
         super().__init__(threat, loss, seed=seed, n_target_classes=n_target_classes)
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.n_iter = check_count("n_iter", n_iter)
-        self.chunk = CHUNK
         self.evaluations = self.n_iter
+        self.chunk = even_chunk(self.evaluations)
 
     def propagations(self, num_classes: int) -> int:
         return 1 + 2 * (1 if self.targeted else num_classes)

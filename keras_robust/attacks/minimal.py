@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_robust.attacks.base import CHUNK, Attack
+from keras_robust.attacks.base import Attack, even_chunk
 from keras_robust.attacks.problem import Found, Problem
 from keras_robust.attacks.result import AttackResult
 from keras_robust.attacks.suite import AttackSuite
@@ -57,8 +57,8 @@ class MinimalNormAttack(Attack):
             threat = ThreatModel(check_choice("threat", threat, self.supported_norms), None)
         super().__init__(threat, loss, seed=seed, returns="misclassified")
         self.n_iter = check_count("n_iter", n_iter)
-        self.chunk = CHUNK
         self.evaluations = self.n_iter
+        self.chunk = even_chunk(self.evaluations)
 
     def __call__(self, model: Any, x: Any, y: Any, target: Any = None, batch_size: int = BATCH_SIZE) -> AttackResult:
         check_count("batch_size", batch_size)
