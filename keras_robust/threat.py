@@ -1,7 +1,6 @@
 """Threat models: a norm and a radius."""
 
 import math
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,10 +51,13 @@ class ThreatModel:
             object.__setattr__(self, "eps", math.inf)
         if not isinstance(self.eps, Real) or isinstance(self.eps, bool):
             raise ValueError(f"eps must be a real number >= 0; received {self.eps!r}.")
-        # Integers may be too large for any float.
-        if not (0 <= self.eps <= sys.float_info.max or self.eps == math.inf):
+        try:
+            eps = float(self.eps)
+        except OverflowError:  # of integers that are too large for any float
+            eps = math.nan
+        if not eps >= 0:
             raise ValueError(f"eps must be a number >= 0, or inf for no bound; received {self.eps!r}.")
-        object.__setattr__(self, "eps", float(self.eps))
+        object.__setattr__(self, "eps", eps)
         if self.norm == "Linf" and self.eps > 0.5 and self.is_bounded:
             meant = f" Pixels lie in [0, 1]: a radius of {self.eps:g} grey levels of 255 is eps={self.eps:g}/255."
             if self.eps > 1:

@@ -142,18 +142,18 @@ def panels_by_radius(reports: Mapping[str, Report]) -> list[Panel]:
             continue
         scale, label = (255, "radius in 1/255") if norm == "Linf" else (1, "radius")
         several = len(reports) > 1
-        lines = []
+        named: list[tuple[str, list[tuple[float, Proportion]]]] = []
         for name, report in reports.items():
             for resolution in report.resolutions[:1] if several else report.resolutions:
                 known = name if several else f"{resolution} px"
                 at_radii = _at_radii(report, norm, resolution, scale)
                 if not report.has_curve(norm):
-                    lines += [(known, at_radii)] if len(at_radii) > 1 else []
+                    named += [(known, at_radii)] if len(at_radii) > 1 else []
                     continue
-                lines.append((known, _whole_curve(report.curve(norm, resolution), scale)))
+                named.append((known, _whole_curve(report.curve(norm, resolution), scale)))
                 if not several and len(at_radii) > 1:
-                    lines.append((f"{known}, attacks in balls", at_radii))
-        lines = [Line(known, style, points) for style, (known, points) in enumerate(lines)]
+                    named.append((f"{known}, attacks in balls", at_radii))
+        lines = [Line(known, style, points) for style, (known, points) in enumerate(named)]
         where = f" at {next(iter(reports.values())).resolutions[0]} px" if several else ""
         places = list(_thinned([0.0, *(eps * scale for eps in radii)]))
         if curves:
