@@ -6,7 +6,7 @@ from keras_robust.lazy import lazy_attributes
 from keras_robust.registration import register_with_keras
 
 if TYPE_CHECKING:
-    from keras_robust import attacks, data, evaluation, export, losses, models, recipes, training, weights
+    from keras_robust import attacks, data, evaluation, export, losses, models, recipes, segmentation, training, weights
     from keras_robust.models.adapt import adapt
     from keras_robust.threat import ThreatModel
     from keras_robust.training.adversarial_model import AdversarialModel
@@ -23,6 +23,7 @@ __all__ = [
     "losses",
     "models",
     "recipes",
+    "segmentation",
     "training",
     "weights",
 ]
@@ -34,7 +35,7 @@ __getattr__, __dir__ = lazy_attributes(
         "keras_robust.threat": ("ThreatModel",),
         "keras_robust.training.adversarial_model": ("AdversarialModel",),
     },
-    ("attacks", "data", "evaluation", "export", "losses", "models", "recipes", "training", "weights"),
+    ("attacks", "data", "evaluation", "export", "losses", "models", "recipes", "segmentation", "training", "weights"),
 )
 
 register_with_keras()

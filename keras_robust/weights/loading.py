@@ -11,17 +11,14 @@ import numpy as np
 
 from keras_robust.files import DAMAGE
 from keras_robust.layers import ImageInput, Normalize
-from keras_robust.weights import convnext, keras_archive, preact_resnet, reading, resnet, swin, vit, xcit
-from keras_robust.weights.naming import Naming, from_torch, torch_shape
-
-NAMINGS = (
-    *convnext.NAMINGS,
-    *vit.NAMINGS,
-    *resnet.NAMINGS,
-    *preact_resnet.NAMINGS,
-    *swin.NAMINGS,
-    *xcit.NAMINGS,
-)
+    Reads PyTorch state dicts: timm's ConvNeXt and ConvNeXt V2, ViT, DeiT, ResNet, Swin and XCiT, those of the original
+    repositories (ConvNeXt, also isotropic, and ConvNeXt V2, DeiT III, Swin, XCiT, RobArch), the robust checkpoints
+    published with "Revisiting Adversarial Training for ImageNet", RobustBench's wide and pre-activation ResNets for
+    CIFAR, and UPerNet on ConvNeXt as in mmsegmentation and in the checkpoints published with "Towards Reliable
+    Evaluation and Fast Training of Robust Semantic Segmentation Models". Which of them a file is follows from its
+    names. Names of wrappers around the model and within it are ignored ("module.", "base_model.", "model.", "net.",
+    "backbone.", "_orig_mod.", "_fsdp_wrapped_module.", a sequence of normalisation and net), and a normalisation in
+    the file is understood. Also reads Keras' own files.
 TENSOR_SUFFIXES = (*reading.TORCH_SUFFIXES, ".safetensors", reading.INDEX)
 
 
@@ -50,10 +47,12 @@ def load(
 
     Reads PyTorch state dicts: timm's ConvNeXt and ConvNeXt V2, ViT, DeiT, ResNet, Swin and XCiT, those of the original
     repositories (ConvNeXt, also isotropic, and ConvNeXt V2, DeiT III, Swin, XCiT, RobArch), the robust checkpoints
-    published with "Revisiting Adversarial Training for ImageNet", and RobustBench's wide and pre-activation ResNets for
-    CIFAR. Which of them a file is follows from its names. Names of wrappers around the model and within it are ignored
-    ("module.", "base_model.", "model.", "net.", "backbone.", "_orig_mod.", "_fsdp_wrapped_module.", a sequence of
-    normalisation and net), and a normalisation in the file is understood. Also reads Keras' own files.
+    published with "Revisiting Adversarial Training for ImageNet", RobustBench's wide and pre-activation ResNets for
+    CIFAR, and UPerNet on ConvNeXt as in mmsegmentation and in the checkpoints published with "Towards Reliable
+    Evaluation and Fast Training of Robust Semantic Segmentation Models". Which of them a file is follows from its
+    names. Names of wrappers around the model and within it are ignored ("module.", "base_model.", "model.", "net.",
+    "backbone.", "_orig_mod.", "_fsdp_wrapped_module.", a sequence of normalisation and net), and a normalisation in
+    the file is understood. Also reads Keras' own files.
 
     Strict: either the model gets every one of its weights from the file and the file has no others, or it stays as it
     was. A position embedding of another grid is resized as the published models are evaluated
@@ -61,7 +60,7 @@ def load(
     model's.
 
     Args:
-        model: from `keras_robust.models.create`.
+        model: from `keras_robust.models.create` or `keras_robust.segmentation.create`.
         path: .pt, .pth, .tar, .bin or Lightning's .ckpt (these need PyTorch, and are refused if they hold more than
             tensors), .safetensors, the .index.json of weights in several files, .keras or .weights.h5.
         head: "skip" keeps the model's own classifier, as a changed number of classes needs.
@@ -122,6 +121,7 @@ def _from_torch_file(model: Any, path: Any, skipped: Any, entry: Any, rename: An
     wanted = _wanted(model, skipped)
     naming, names = _recognise(wanted, file.tensors, model, path)
     left_out = tuple(prefix for part in skipped for prefix in getattr(naming, part))
+    left_out += tuple(part for part in naming.optional if not any(name.startswith(part) for name in names.values()))
     tensors = {name: tensor for name, tensor in file.tensors.items() if not name.startswith(left_out)}
     tensors = naming.unpack(tensors, {name: wanted[keras_path] for keras_path, name in names.items()})
 

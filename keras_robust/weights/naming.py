@@ -34,6 +34,7 @@ class Naming:
             slashes become dots. The right side is a string with the same signs in the same order, or a function of
             the parts they stand for.
         stem, head: prefixes of the tensors of the stem (any stem) and of the classifier.
+        optional: prefixes of tensors of heads for training, left out where the model has no such head.
         unit_axes: tensors, by Keras path as in `names`, with two more axes of size 1 at the end than the Keras
             variable: dense layers written as 1x1 convolutions.
         unpack: function `(tensors, shapes) -> tensors` from the tensors of a file to those of `names`, where the file
@@ -47,6 +48,7 @@ class Naming:
     names: dict[str, str | Callable]
     stem: tuple[str, ...]
     head: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     unit_axes: tuple[str, ...] = ()
     unpack: Callable = _unchanged
     pack: Callable = _unchanged

@@ -1,0 +1,5 @@
+"""Semantic segmentation: models on robust backbones, losses and attacks on dense labels, training and evaluation."""
+
+from keras_robust.segmentation.registry import create, load_backbone, names, segmenter, with_auxiliary_head
+
+__all__ = ["create", "load_backbone", "names", "segmenter", "with_auxiliary_head"]
