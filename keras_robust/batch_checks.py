@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust import backend
+from keras_robust.dense_labels import IGNORED
 from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.types import Tensor
 
@@ -80,8 +81,34 @@ def check_target(model: Callable, x: Tensor, target: Any) -> Tensor:
     return target
 
 
+def check_pixel_labels(y: Any, shape: tuple[int, int, int], classes: int, name: str = "y") -> Tensor:
+    """`y` as int32 class indices of each pixel, in the shape (count, height, width) of the images, or -1."""
+    received = np.asarray(y if isinstance(y, (list, tuple)) else ops.convert_to_numpy(y))
+    if received.shape != tuple(shape) or not np.issubdtype(received.dtype, np.integer):
+        raise ValueError(
+            f"{name} must be integer class indices of each pixel, of shape {tuple(shape)}, as the model "
+            "returns logits of shape (batch, height, width, classes); "
+            f"received dtype {received.dtype} and shape {received.shape}."
+        )
+    if received.min() < IGNORED or received.max() >= classes:
+        raise ValueError(
+            f"{name} must be class indices in [0, {classes - 1}], as the model has {classes} classes, or {IGNORED} for "
+            f"pixels that do not count; received values in [{received.min()}, {received.max()}]. Another number for "
+            f"these: y = numpy.where(y == 255, {IGNORED}, y)."
+        )
+    return ops.convert_to_tensor(received.astype("int32"))
+
+
 def class_count(model: Callable, x: Tensor) -> int:
-    """The number of classes of `model`, from its output shape or, for any callable, from the logits of one image."""
+    """The number of classes of a classifier, from its output shape or, for any callable, from the logits of one image.
+
+    Raises:
+        ValueError: its output is no batch of logits, or probabilities; it takes pixels in another range.
+    """
+    return check_logits_shape(_logits_shape(model, x))
+
+
+def _logits_shape(model: Callable, x: Tensor) -> tuple[Any, ...]:
     if isinstance(model, keras.Layer) and not model.built:
         model(x[:1])
     shape = getattr(model, "output_shape", None)
@@ -90,7 +117,7 @@ def class_count(model: Callable, x: Tensor) -> int:
     if shape is None:
         outputs = backend.compile(lambda frozen, x: frozen(x), model)(x[:1])
         shape = tuple(getattr(outputs, "shape", None) or (type(outputs).__name__,))
-        if len(shape) == 2:
+        if len(shape) in (2, 4):
             check_logits(model, ops.convert_to_numpy(outputs))
         if isinstance(model, keras.Layer):
             _classes[model] = shape
@@ -98,7 +125,7 @@ def class_count(model: Callable, x: Tensor) -> int:
         check_logits(model)
         check_pixels(model)
         _checked.add(model)
-    return check_logits_shape(shape)
+    return shape
 
 
 # Output shapes of models that do not tell theirs: finding out may cost a compilation.
@@ -107,23 +134,34 @@ _classes: weakref.WeakKeyDictionary[keras.Layer, tuple] = weakref.WeakKeyDiction
 _checked: weakref.WeakSet[keras.Layer] = weakref.WeakSet()
 
 
-def check_logits_shape(shape: Any) -> int:
-    """The number of classes from the output shape of a model."""
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
-        raise ValueError(f"model must return logits of shape (batch, classes); its output is {shape!r}.")
-    if shape[1] < 2:
-        raise ValueError(f"model must have at least 2 classes, or nothing can be misclassified; it has {shape[1]}.")
-    return shape[1]
+def check_logits_shape(shape: Any, dense: bool = False) -> int:
+    """The number of classes from the output shape of a model; with `dense` also of one that classifies each pixel."""
+    if not isinstance(shape, tuple) or len(shape) not in ((2, 4) if dense else (2,)) or shape[-1] is None:
+        also = " or (batch, height, width, classes)" if dense else ""
+        raise ValueError(f"model must return logits of shape (batch, classes){also}; its output is {shape!r}.")
+    if shape[-1] < 2:
+        raise ValueError(f"model must have at least 2 classes, or nothing can be misclassified; it has {shape[-1]}.")
+    return shape[-1]
 
 
-def check_outputs(logits: Any, x: Tensor) -> None:
+def check_outputs(logits: Any, x: Tensor, dense: bool = False) -> None:
     """Refuses what is no batch of logits for the images `x`: by its shape and dtype, also while a graph is traced.
+
+    With `dense` there is to be a row of logits for each pixel.
 
     Raises:
         ValueError: another number of rows than images, which some operations would broadcast without a word; integers
             or booleans, as of a model that rounds its answer or gives classes: no score to attack.
     """
-    check_logits_shape(tuple(getattr(logits, "shape", None) or (type(logits).__name__,)))
+    shape = tuple(getattr(logits, "shape", None) or (type(logits).__name__,))
+    check_logits_shape(shape, dense)
+    if dense:
+        sizes = list(zip(shape[1:-1], x.shape[1:-1]))
+        if len(shape) != 4 or any(None not in pair and pair[0] != pair[1] for pair in sizes):
+            raise ValueError(
+                "y has a class for each pixel: model must return logits of shape (batch, height, width, classes) at "
+                f"the size of its images, {tuple(x.shape[1:-1])}; received {shape}."
+            )
     rows, images = logits.shape[0], x.shape[0]
     if rows is not None and images is not None and rows != images:
         raise ValueError(f"model must return one row of logits per image; received {rows} rows for {images} images.")
@@ -132,12 +170,16 @@ def check_outputs(logits: Any, x: Tensor) -> None:
         raise ValueError(f"model must return logits, floats of any size; received dtype {dtype}: answers, not scores.")
 
 
-def check_batch(model: Any, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Images and labels as tensors that `model` can be attacked on."""
+def check_batch(model: Any, x: Any, y: Any, dense: bool = False) -> tuple[Tensor, Tensor]:
+    """Images and labels as tensors that `model` can be attacked on; with `dense` it may classify each pixel."""
     if not callable(model):
         raise ValueError(f"model must be a callable from images to logits; received {model!r}.")
     x = check_images(x)
     taken = getattr(model, "input_shape", None)
     if isinstance(taken, tuple) and len(taken) == 4 and taken[3] not in (None, x.shape[3]):
         raise ValueError(f"x must have {taken[3]} channels, which the model takes; received shape {tuple(x.shape)}.")
-    return x, check_labels(y, x.shape[0], class_count(model, x))
+    shape = _logits_shape(model, x)
+    classes = check_logits_shape(shape, dense)
+    if len(shape) == 4:
+        return x, check_pixel_labels(y, tuple(x.shape[:3]), classes)
+    return x, check_labels(y, x.shape[0], classes)

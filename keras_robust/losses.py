@@ -1,7 +1,8 @@
-"""Per-example losses that an attack maximises: (logits, labels) -> float32 of shape (batch,).
+"""Per-image losses that an attack maximises: (logits, labels) -> float32 of shape (batch,).
 
 Logits are (batch, classes). Labels are class indices, shape (batch,), or soft labels, shape (batch, classes); margin
-losses take the largest entry of a soft label as the class.
+losses take the largest entry of a soft label as the class. Of logits (batch, height, width, classes) and a class for
+each pixel, (batch, height, width), the losses without a target are means over the pixels (`dense_labels`).
 """
 
 from collections.abc import Callable
@@ -11,18 +12,23 @@ import keras
 from keras import ops
 
 from keras_robust.checks import check_choice
+from keras_robust.dense_labels import averaged_over_pixels, is_dense, mean_over_pixels
 from keras_robust.types import Tensor
 
 
 def class_of(labels: Tensor) -> Tensor:
-    """Class indices, int32 of shape (batch,), from class indices or soft labels."""
-    return ops.cast(labels if len(labels.shape) == 1 else ops.argmax(labels, axis=-1), "int32")
+    """Class indices, int32 of shape (batch,), or (batch, height, width), from class indices or soft labels."""
+    return ops.cast(ops.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels, "int32")
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit is the label's class: booleans of shape (batch,); NaN logits are not correct."""
-    hit = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), class_of(labels))
-    return ops.logical_and(hit, ops.logical_not(ops.any(ops.isnan(logits), axis=-1)))
+    """Share of each image's labels that have the largest logit, float32 (batch,); NaN logits are not correct.
+
+    That is 1 or 0 where an image has one label; of dense labels the share among the pixels that count, 1 without any.
+    """
+    missed = ops.not_equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), class_of(labels))
+    missed = ops.cast(ops.logical_or(missed, ops.any(ops.isnan(logits), axis=-1)), "float32")
+    return 1.0 - (mean_over_pixels(missed, labels) if is_dense(labels) else missed)
 
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:
@@ -39,6 +45,7 @@ def _others(logits: Tensor, y: Tensor) -> Tensor:
     return ops.where(_own(logits, y), -float("inf"), logits)
 
 
+@averaged_over_pixels
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the softmax of `logits` against hard or soft labels.
 
@@ -60,6 +67,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return ops.sum(labels, axis=-1) * value + ops.sum(rest * (z_y[:, None] - logits), axis=-1)
 
 
+@averaged_over_pixels
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio (Croce & Hein 2020, equation 6): invariant to shift and scale of the logits.
 
@@ -93,6 +101,7 @@ def _need_classes(logits: Tensor, count: int, loss: str) -> None:
         raise ValueError(f"loss {loss!r} needs at least {count} classes; the model has {classes}. Use 'ce'.")
 
 
+@averaged_over_pixels
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """The largest logit of another class minus that of the label: positive where misclassified."""
     logits = ops.cast(logits, "float32")

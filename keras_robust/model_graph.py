@@ -93,7 +93,8 @@ def activation_of(operation: Any) -> str | None:
 
 
 def is_probabilities(outputs: np.ndarray) -> bool:
-    """Whether outputs (n, classes) are probabilities: all in [0, 1], each row with the sum 1."""
+    """Whether outputs (n, classes), or (n, height, width, classes), are probabilities: in [0, 1], with the sum 1."""
+    outputs = outputs.reshape(-1, outputs.shape[-1]) if outputs.ndim == 4 else outputs
     if outputs.ndim != 2 or outputs.shape[1] < 2 or not len(outputs) or outputs.dtype.kind in "biu":
         return False
     inside = (outputs >= 0).all() and (outputs <= 1).all()

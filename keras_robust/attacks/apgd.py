@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_robust import losses
 from keras_robust.attacks.base import Attack, even_chunk
 from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
 from keras_robust.checks import check_choice, check_count
@@ -16,12 +17,15 @@ from keras_robust.norms import choose, per_example
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
-# Name -> stages of a run: radius as a multiple of eps, and share of the iterations.
-SCHEDULES = {
-    "constant": ((1.0, 1.0),),
-    # From outside the ball inwards, for L1 (Croce & Hein 2021, section 4).
-    "shrinking": ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4)),
+# Stages of a run: radius as a multiple of eps, and share of the iterations.
+CONSTANT = ((1.0, 1.0),)
+# From outside the ball inwards, by norm: L1 for classifiers (Croce & Hein 2021, section 4), Linf for segmentation
+# (Croce, Singh & Hein 2024, section 3).
+SHRINKING = {
+    "L1": ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4)),
+    "Linf": ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4)),
 }
+SCHEDULES = ("constant", "shrinking")
 
 
 def step_size_checks(n_iter: int) -> list[int]:
@@ -55,8 +59,7 @@ class StepSchedule:
         counts: the point lies in the ball, it may be the answer.
     """
 
-    def __init__(self, schedule: str, n_iter: int, intervals: Callable) -> None:
-        stages = SCHEDULES[schedule]
+    def __init__(self, stages: tuple[tuple[float, float], ...], n_iter: int, intervals: Callable) -> None:
         lengths = [math.ceil(share * n_iter - 1e-9) for _, share in stages]
         lengths[-1] = n_iter - sum(lengths[:-1])
         first, last, due, reach, counts = [], [], [], [], []
@@ -212,8 +215,11 @@ class APGD(Attack):
 
     Args:
         n_iter: gradient steps per run. Cost: n_iter + 1 forward and n_iter input-gradient passes.
-        schedule: "constant", or for L1 "shrinking": 30, 30 and 40 % of the steps at radius 3 eps, 2 eps and eps, each
-            stage from the best point of the one before, as in AutoAttack under L1; n_iter >= 3.
+        schedule: "constant", or "shrinking": 30, 30 and 40 % of the steps at a larger radius, a less large one and eps,
+            each stage from the point of highest tracked loss of the one before; n_iter >= 3. Under L1 at 3 eps, 2 eps
+            and eps, as in AutoAttack; under Linf at 2 eps, 1.5 eps and eps, as in SEA (`kr.segmentation`).
+        tracked_loss: None, or another loss than the one that is differentiated, by which points are compared and the
+            step size is set: that of a part of the pixels says little about the image.
 
     The other arguments are those of `Attack`. Without random start the result is deterministic.
 
@@ -223,16 +229,36 @@ class APGD(Attack):
         >>> strong = APGD(ThreatModel("L2", 2.0), n_iter=100, random_start=True, n_restarts=5, returns="misclassified")
     """
 
-    def __init__(self, threat: ThreatModel, n_iter: float = 10, schedule: str = "constant", **options: Any) -> None:
+    takes_dense_labels = True
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        n_iter: float = 10,
+        schedule: str = "constant",
+        tracked_loss: Any = None,
+        **options: Any,
+    ) -> None:
         super().__init__(threat, **options)
         self.n_iter = check_count("n_iter", n_iter)
-        self.schedule = check_choice("schedule", schedule, tuple(SCHEDULES))
-        if schedule != "constant" and (threat.norm != "L1" or n_iter < 3):
-            raise ValueError(f"schedule={schedule!r} is for L1 and n_iter >= 3; received {threat} and {n_iter}.")
+        self.schedule = check_choice("schedule", schedule, SCHEDULES)
+        if schedule != "constant" and (threat.norm not in SHRINKING or n_iter < 3):
+            raise ValueError(
+                f"schedule={schedule!r} is for {' and '.join(SHRINKING)}, and n_iter >= 3; "
+                f"received {threat} and {n_iter}."
+            )
+        if self.targeted and tracked_loss is not None:
+            raise ValueError(f"tracked_loss must be None with loss={self.loss!r}; received {tracked_loss!r}.")
+        self.tracked_loss = tracked_loss
         self._rule = RULES[threat.norm]
-        self._schedule = StepSchedule(schedule, self.n_iter, self._rule.intervals)
+        stages = CONSTANT if schedule == "constant" else SHRINKING[threat.norm]
+        self._schedule = StepSchedule(stages, self.n_iter, self._rule.intervals)
         self.evaluations = len(self._schedule)
         self.chunk = even_chunk(self.evaluations)
+
+    def problem(self, *arguments: Any, **options: Any) -> Problem:
+        tracked = None if self.tracked_loss is None else losses.get(self.tracked_loss)
+        return replace(super().problem(*arguments, **options), tracked_loss=tracked)
 
     def begin(self, problem: Problem) -> "State":
         x = self.start(replace(problem, eps=self._schedule.at(self._schedule.reach, 0) * problem.eps))
@@ -276,11 +302,11 @@ class APGD(Attack):
             answer = Found(problem.x, loss, ops.ones_like(correct))
         else:
             answer = Found(*state.answer).merge(visited, self.returns, counts)
-        moves = control
+        moves, previous = control, state.previous
         if steps.staged and last is not False:
             x = choose(last, best.x, x)
-            moves = (ops.where(last, 0.0, control[0]), *control[1:])
-        ahead = rule.step(first, moves, x, state.previous, gradient, eps)
+            moves, previous = (ops.where(last, 0.0, control[0]), *control[1:]), choose(last, x, previous)
+        ahead = rule.step(first, moves, x, previous, gradient, eps)
         return State(ahead, x, best.state(), best_gradient, answer.state(), control)
 
     def run(self, problem: Problem) -> Found:
@@ -293,4 +319,5 @@ class APGD(Attack):
         return Found(*state.answer)
 
     def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "n_iter": self.n_iter, "schedule": self.schedule}
+        own = {"n_iter": self.n_iter, "schedule": self.schedule, "tracked_loss": self.tracked_loss}
+        return {**super().arguments(), **own}

@@ -44,7 +44,8 @@ class Attack:
             any batch size.
         returns: "highest_loss": of all points visited, the one of highest loss (training); "misclassified": the last
             misclassified point where there is one, else the one of highest loss (evaluation: under cross-entropy a
-            point of lower loss can be the misclassified one); "last": the last point, unevaluated (PGD and FGSM).
+            point of lower loss can be the misclassified one), of dense labels the one with the fewest pixels right;
+            "last": the last point, unevaluated (PGD and FGSM).
         n_target_classes: of a targeted loss: the classes to aim at in turn, from the one of second highest logit on.
         eot_iter: gradients averaged at each point, for models whose output is random (expectation over
             transformation: Athalye et al. 2018).
@@ -57,13 +58,17 @@ class Attack:
     * `model`: a Keras model, which is run in inference mode and left unchanged (compiled once per shape on TensorFlow
       and JAX), or any other callable from images to logits of shape (batch, classes).
     * `x`: float images (batch, height, width, channels) in [0, 1], numpy (numpy is returned) or backend tensors.
-    * `y`: class indices (batch,) or soft labels (batch, classes).
+    * `y`: class indices (batch,) or soft labels (batch, classes). PGD, FGSM, N-FGSM and APGD also take one class for
+      each pixel, (batch, height, width), -1 where it does not count, with a model to logits (batch, height, width,
+      classes).
     * `target`: a class, or class indices (batch,): what the model is to take the images for; if not given, any class
-      but the label will do.
+      but the label will do. Not with a class for each pixel.
+    * `first_index`: place of the first image in its data set, by which random draws are keyed.
     """
 
     supported_returns: tuple[str, ...] = RETURNS[:2]
     supported_norms: tuple[str, ...] = ("Linf", "L2", "L1")
+    takes_dense_labels = False  # whether it attacks models that classify each pixel
     minimises_norm = False  # whether it looks for the nearest point, so that any radius makes sense, and none
 
     def __init__(
@@ -151,7 +156,7 @@ class Attack:
 
     def misclassified(self, problem: Problem, state: Any) -> Tensor:
         """Whether the outcome of a state is misclassified, (batch,)."""
-        return ops.logical_not(self.outcome(problem, state).correct)
+        return self.outcome(problem, state).misclassified
 
     def steps(self, problem: Problem, i: Any, count: int) -> Callable:
         """What does evaluations i, i + 1, ..., i + count - 1 in turn: a function (k, state) -> state."""
@@ -172,13 +177,13 @@ class Attack:
         """What runs this attack on many images; see `SlotRunner`."""
         return SlotRunner(self, model, stream, trace, side_by_side, aims)
 
-    def __call__(self, model: Any, x: Any, y: Any, target: Any = None) -> Any:
+    def __call__(self, model: Any, x: Any, y: Any, target: Any = None, first_index: int = 0) -> Any:
         as_numpy = isinstance(x, np.ndarray)
-        x, y = check_batch(model, x, y)
+        x, y = check_batch(model, x, y, dense=self.takes_dense_labels and not self.targeted)
         goal = () if target is None else (check_target(model, x, target),)
         if not self.minimises_norm:
             self.threat.check_images(x.shape[1:])
-        index = ops.arange(x.shape[0], dtype="int32")
+        index = check_count("first_index", first_index, least=0) + ops.arange(x.shape[0], dtype="int32")
         x_adv, loss, inside, zero = self._compile(model)(x, y, index, *goal)
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)).all():
             bad = int((~np.isfinite(ops.convert_to_numpy(loss))).sum())
@@ -264,7 +269,7 @@ class Attack:
 
         def observe(_: Tensor, gradient: Tensor, correct: Tensor) -> None:
             # What is misclassified needs no attack, and DLR is constant on some of it by its definition.
-            zero.append(ops.logical_and(correct, is_zero(gradient)))
+            zero.append(ops.logical_and(correct > 0.0, is_zero(gradient)))
 
         x_adv, loss = self.perturb(model, x, y, keys, loss_scale=loss_scale, observe=observe, goal=goal)
         inside = self.threat.geometry.contains(x_adv, x, self.threat.radius)
@@ -290,16 +295,17 @@ class Attack:
     def get_config(self) -> dict[str, Any]:
         arguments = self.arguments()
         arguments["threat"] = self.threat.get_config()
-        if callable(self.loss):
-            arguments["loss"] = keras.saving.serialize_keras_object(self.loss)
-        return arguments
+        serialize = keras.saving.serialize_keras_object
+        return {name: serialize(value) if callable(value) else value for name, value in arguments.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        config = dict(config, threat=ThreatModel(**config["threat"]))
-        if isinstance(config.get("loss"), dict):
-            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
-        return cls(**config)
+        config = dict(config)
+        threat, restore = ThreatModel(**config.pop("threat")), keras.saving.deserialize_keras_object
+        return cls(
+            threat=threat,
+            **{name: restore(value) if isinstance(value, dict) else value for name, value in config.items()},
+        )
 
     def __repr__(self) -> str:
         arguments = {**self.arguments(), "threat": str(self.threat)}

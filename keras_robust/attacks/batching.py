@@ -314,7 +314,7 @@ class _Program:
         state, in_vain = self._attack.iterate(problem, done, state, self._attack.chunk)
         found = self._attack.outcome(problem, state)
         inside = problem.norm.contains(found.x, x, problem.eps)
-        misclassified = ops.logical_and(ops.logical_not(found.correct), inside)
+        misclassified = ops.logical_and(found.misclassified, inside)
         return (*tree.flatten(state), found.x, misclassified, in_vain)
 
 

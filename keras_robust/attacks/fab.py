@@ -108,7 +108,7 @@ class FAB(Attack):
 
         _, correct = problem.value(x)
         size = norm.of(x - image)
-        misclassified = ops.logical_not(correct)
+        misclassified = ops.equal(correct, 0.0)
         nearer = ops.logical_and(misclassified, size < distance)
         if not isinstance(i, int):
             nearer = ops.logical_and(nearer, i < self.n_iter)
@@ -149,7 +149,7 @@ class FAB(Attack):
         begun = self.begin(problem)
         # An image that is misclassified as it is, is its own nearest such point.
         _, correct = problem.value(problem.x)
-        state = self.advance(problem, 0, begun._replace(distance=ops.where(correct, begun.distance, 0.0)))
+        state = self.advance(problem, 0, begun._replace(distance=ops.where(correct > 0.0, begun.distance, 0.0)))
         state, _ = self.iterate(problem, 1, state, self.n_iter - 1)
         return self.outcome(problem, state)
 

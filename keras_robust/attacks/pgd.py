@@ -32,6 +32,7 @@ class PGD(Attack):
     """
 
     supported_returns = RETURNS
+    takes_dense_labels = True
 
     def __init__(self, threat: ThreatModel, n_iter: int = 10, step_size: float | None = None, **options: Any) -> None:
         super().__init__(threat, **options)
@@ -115,6 +116,7 @@ class NFGSM(Attack):
     """
 
     supported_returns = ("last",)
+    takes_dense_labels = True
 
     def __init__(self, threat: ThreatModel, noise: float = 2.0, loss: str = "ce", seed: int = 0) -> None:
         super().__init__(threat, loss=loss, seed=seed, random_start=True, returns="last")

@@ -80,11 +80,11 @@ def of_outputs(logits: Callable, x: np.ndarray, expect_random: bool = False) -> 
         )
 
 
-def of_answers(predicted: np.ndarray, labels: np.ndarray) -> Iterator[str]:
-    """A warning about a model that gives all images one answer; counts of each class, (classes,) both."""
+def of_answers(predicted: np.ndarray, labels: np.ndarray, what: str = "images") -> Iterator[str]:
+    """A warning about a model that gives all images, or pixels, one answer; counts of each class, (classes,) both."""
     if np.count_nonzero(labels) > 1 and np.count_nonzero(predicted) == 1:
         yield (
-            f"One answer: all {int(predicted.sum())} images are classified as {int(predicted.argmax())}, whatever they "
+            f"One answer: all {int(predicted.sum())} {what} are classified as {int(predicted.argmax())}, whatever they "
             "show. Such a model is as robust as it is useless: its robust accuracy is the share of that class."
         )
 
@@ -195,7 +195,7 @@ def _gradients(model: Callable | keras.Model, x: np.ndarray, y: np.ndarray, clas
             return is_zero(found), ops.logical_not(finite), is_zero(found)
         # Where the label's logit is the third largest DLR is constant, by its definition: correct images tell.
         of_dlr, correct = gradient(losses.dlr)
-        return is_zero(found), ops.logical_not(finite), ops.logical_and(correct, is_zero(of_dlr))
+        return is_zero(found), ops.logical_not(finite), ops.logical_and(correct > 0.0, is_zero(of_dlr))
 
     flags = backend.compile(probe, model)(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
     return tuple(float(np.mean(ops.convert_to_numpy(flag))) for flag in flags)

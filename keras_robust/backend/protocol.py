@@ -20,7 +20,7 @@ class Autodiff(Protocol):
     DIFFERENTIATION: tuple[str, frozenset[str]]
 
     def input_gradient(self, function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any, Tensor]:
-        """`function(x)` gives (losses (batch,), aux): returns both and the gradient of the sum of the losses at x."""
+        """`function(x)` gives (losses (batch,), tensors): both, and the gradient of the sum of the losses at x."""
 
     def compile(self, function: Callable, model: Any, trace: bool = False) -> Callable:
         """A callable of tensors that runs `function(frozen, *tensors)`, where `frozen` is a `Forward` of `model`.

@@ -64,8 +64,8 @@ def create(
 ) -> keras.Model:
     """A segmentation model with random weights, without its auxiliary head.
 
-    It takes images `(batch, height, width, 3)`, float, pixels in [0, 1], of any height and width from 32 pixels upwards,
-    and returns float32 logits `(batch, height, width, num_classes)`.
+    It takes images `(batch, height, width, 3)`, float, pixels in [0, 1], of any height and width from 32 pixels on, and
+    returns float32 logits `(batch, height, width, num_classes)`.
 
     Args:
         name: one of `names()`; also the name of the model.
@@ -99,8 +99,8 @@ def with_auxiliary_head(model: keras.Model) -> keras.Model:
     """A model to train: the logits of a segmentation model, and beside them those of a second head on its third map.
 
     It shares all weights with `model`, which is what is attacked, evaluated and saved; the second head, in training
-    alone, helps the backbone (Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.3). `AdversarialModel` takes
-    it with the objective `kr.segmentation.PixelCrossEntropy(auxiliary_weight=0.4)`.
+    alone, helps the backbone (Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.3). `AdversarialModel`
+    takes it with the objective `kr.segmentation.PixelCrossEntropy(auxiliary_weight=0.4)`.
 
     Returns:
         A `keras.Model` to a list of two float32 tensors `(batch, height, width, num_classes)`.

@@ -1,7 +1,6 @@
 """UPerNet: a decoder of feature pyramids into classes of pixels (Xiao et al., "Unified Perceptual Parsing", 2018)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 

@@ -40,7 +40,9 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     callbacks are used as with any Keras model.
 
     Args:
-        model: a built Keras model from float images (batch, height, width, channels) in [0, 1] to logits.
+        model: a built Keras model from float images (batch, height, width, channels) in [0, 1] to logits, (batch,
+            classes) or for dense labels (batch, height, width, classes). One of several outputs has its logits first,
+            is attacked and evaluated by these alone, and needs an objective that takes the others.
         attack: the training attack, e.g. `APGD(threat, n_iter=2)`. Its random draws, if any, depend on its seed, the
             number of the update and the position in the batch. A sequence of attacks: each update draws one of them
             with equal chances (robustness to several norms: Croce & Hein 2022, "Adversarial robustness against
@@ -67,7 +69,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             that Keras cannot run.
 
     Logs of training: `loss` and metrics on the adversarial batch. Logs of validation: `val_loss` and metrics on clean
-    images, and `val_robust_accuracy`, the share of images that are classified correctly clean and under attack.
+    images, and `val_robust_accuracy`, the share of images that are classified correctly clean and under attack; with
+    dense labels the mean over the images of the share of their pixels, the smaller one of clean and under attack.
 
     Example:
         >>> attack = kr.attacks.APGD(kr.ThreatModel("Linf", 4 / 255), n_iter=2)
@@ -101,12 +104,19 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 raise ValueError(
                     f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
                 )
-        check_logits_shape(getattr(model, "output_shape", None))
-        check_logits(model, outputs_on_noise(model))
+        several = isinstance(getattr(model, "output_shape", None), list)
+        attacked = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if several else model
+        num_classes = check_logits_shape(getattr(attacked, "output_shape", None), dense=True)
+        check_logits(attacked, outputs_on_noise(attacked))
         check_pixels(model)
         objective = AdversarialCrossEntropy() if objective is None else objective
         if not isinstance(objective, AdversarialCrossEntropy):
             raise ValueError(f"objective must be one of kr.training's, e.g. TRADES(); received {objective!r}.")
+        if several and not objective.auxiliary:
+            raise ValueError(
+                f"objective must be one that takes the outputs of auxiliary heads, as model has {len(model.outputs)}: "
+                f"kr.segmentation.PixelCrossEntropy(auxiliary_weight=0.4); received {objective!r}."
+            )
         if augmentation is not None and not callable(augmentation):
             raise ValueError(f"augmentation must be callable; received {augmentation!r}.")
         if ema_decay is not None and not check_number("ema_decay", ema_decay) < 1.0:
@@ -116,6 +126,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         # The inner model casts what it is given; casting here as well would round the adversarial pixels.
         super().__init__(**{"dtype": model.dtype_policy, "autocast": False, **options})
         self.model = model
+        self.num_classes, self.dense = num_classes, len(attacked.output_shape) == 4
         self.attack = attack
         self.attacks = attacks
         self.validation_attack: Attack = validation_attack  # type: ignore[assignment]
@@ -132,9 +143,9 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.bad_images = keras.metrics.Sum(name="bad_images")
         self.bad_labels = keras.metrics.Sum(name="bad_labels")
         # What a figure of robustness is doubted by, at the end of an evaluation.
-        self.predicted = ClassCounts(model.output_shape[-1], name="predicted_classes")
-        self.labelled = ClassCounts(model.output_shape[-1], name="labelled_classes")
-        self.without_gradient = keras.metrics.Sum(name="without_gradient")
+        self.predicted = ClassCounts(num_classes, name="predicted_classes")
+        self.labelled = ClassCounts(num_classes, name="labelled_classes")
+        self.without_gradient = keras.metrics.Mean(name="without_gradient")
         self.attack_gain: Any = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
         self.zero_gradients: Any = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
         self.built = True
@@ -145,7 +156,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     def call(self, x: Any, training: bool | None = None) -> Any:
         if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
             return tuple(self.model(each, training=training) for each in x)
-        return self.model(x, training=training)
+        outputs = self.model(x, training=training)
+        if isinstance(outputs, (list, tuple)):  # of auxiliary heads, in training alone
+            return tuple(outputs) if training else outputs[0]
+        return outputs
 
     def compute_loss(
         self,
@@ -203,7 +217,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         super().compile(optimizer, loss, steps_per_execution=steps_per_execution, **options)
         if self.augmentation is not None:
             # Keras would build these on a batch as it comes, whose images may be of another size and type.
-            logits = keras.KerasTensor((1, self.model.output_shape[-1]))
+            logits = keras.KerasTensor((1, self.num_classes))
             keras_private.build_loss_and_metrics(self, logits, logits)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -377,10 +391,11 @@ class AdversarialModel(backend.TrainStep, keras.Model):
             observe=lambda loss, gradient, _: first.append(gradient),
         )
         clean, adversarial = frozen(x), frozen(x_adv)
-        robust = ops.logical_and(losses.correct(clean, labels), losses.correct(adversarial, labels))
-        self.robust_accuracy.update_state(ops.cast(robust, "float32"), sample_weight)
-        self.predicted.update_state(ops.argmax(clean, axis=-1), sample_weight)
-        self.labelled.update_state(losses.class_of(labels), sample_weight)
+        robust = ops.minimum(losses.correct(clean, labels), losses.correct(adversarial, labels))
+        self.robust_accuracy.update_state(robust, sample_weight)
+        predicted, labelled = ops.cast(ops.argmax(clean, axis=-1), "int32"), losses.class_of(labels)
+        self.predicted.update_state(ops.where(labelled < 0, labelled, predicted), sample_weight)
+        self.labelled.update_state(labelled, sample_weight)
         if first:
             self.without_gradient.update_state(ops.cast(is_zero(first[0]), "float32"), sample_weight)
         if self.diagnostics:
@@ -435,14 +450,14 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def _accepted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images in [0, 1], the labels for Keras and those for the attack; what was out of range is counted."""
-        x, y, labels, bad_images, bad_labels = accepted(x, y, self.model.output_shape[-1])
+        x, y, labels, bad_images, bad_labels = accepted(x, y, self.num_classes, self.dense)
         self.bad_images.update_state(ops.cast(bad_images, "float32"))
         self.bad_labels.update_state(ops.cast(bad_labels, "float32"))
         return x, y, labels
 
     def _check_arrays(self, x: Any, y: np.ndarray | None, sample_weight: np.ndarray | None = None) -> None:
         if isinstance(x, (np.ndarray, list, tuple, dict)) or ops.is_tensor(x):
-            check_arrays(x, y, sample_weight, self.model.output_shape[-1])  # streams are checked as they pass
+            check_arrays(x, y, sample_weight, self.num_classes, self.dense)  # streams are checked as they pass
 
 
 def _default_validation(attacks: tuple[Any, ...]) -> APGD | None:

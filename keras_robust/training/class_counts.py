@@ -28,11 +28,15 @@ class ClassCounts(keras.metrics.Metric):
         self.total = self.add_variable((num_classes,), initializer="zeros", name="total")
 
     def update_state(self, classes: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Adds class indices (batch,); those of weight 0 do not count."""
-        seen = ops.one_hot(ops.cast(classes, "int32"), self.num_classes, dtype="float32")
+        """Adds class indices (batch,) or (batch, height, width); those below 0, and of weight 0, do not count."""
+        classes = ops.cast(classes, "int32")
         if sample_weight is not None:
-            seen = seen * ops.cast(ops.reshape(sample_weight, (-1, 1)) > 0, "float32")
-        self.total.assign_add(ops.sum(seen, axis=0))
+            weighted = ops.reshape(sample_weight, (-1,) + (1,) * (len(classes.shape) - 1)) > 0
+            classes = ops.where(weighted, classes, -1)
+        # What does not count goes to a class beyond the last.
+        place = ops.reshape(ops.where(classes < 0, self.num_classes, classes), (-1,))
+        counts = ops.segment_sum(ops.ones_like(place, dtype="float32"), place, self.num_classes + 1)
+        self.total.assign_add(counts[: self.num_classes])
 
     def result(self) -> Tensor:
         """Share of the most frequent class."""

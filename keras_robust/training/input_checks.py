@@ -10,19 +10,23 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks import sanity_checks
-from keras_robust.batch_checks import check_images, check_labels
+from keras_robust.batch_checks import check_images, check_labels, check_pixel_labels
+from keras_robust.dense_labels import IGNORED
 from keras_robust.types import Tensor
 
 if TYPE_CHECKING:
     from keras_robust.training.adversarial_model import AdversarialModel
 
 
-def check_arrays(x: Tensor, y: Tensor, sample_weight: Tensor | None, classes: int) -> None:
+def check_arrays(x: Tensor, y: Tensor, sample_weight: Tensor | None, classes: int, dense: bool = False) -> None:
     """Raises a ValueError for images, labels or weights that are not as `AdversarialModel.fit` takes them."""
     x = check_images(x)
     if y is None:
         raise ValueError("y must be given: an attack needs labels; received None.")
-    check_labels(y, x.shape[0], classes)
+    if dense:
+        check_pixel_labels(y, tuple(x.shape[:3]), classes)
+    else:
+        check_labels(y, x.shape[0], classes)
     if sample_weight is not None and not np.isfinite(ops.convert_to_numpy(sample_weight)).all():
         raise ValueError("sample_weight must be finite numbers; received NaN or infinity.")
 
@@ -43,6 +47,8 @@ def check_held_out(y: Any, share: float) -> None:
         ValueError: arrays sorted by class, which Keras does not shuffle before it takes the last ones.
     """
     labels = ops.convert_to_numpy(y)
+    if labels.ndim > 2:  # images that hold many classes each
+        return
     labels = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
     first = int(len(labels) * (1 - share))
     missing = np.setdiff1d(labels[first:], labels[:first])
@@ -64,8 +70,8 @@ def check_kinds(x: Any, y: Any) -> None:
         )
 
 
-def accepted(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, ...]:
-    """One batch inside the step, every value brought into its range.
+def accepted(x: Tensor, y: Tensor, classes: int, dense: bool = False) -> tuple[Tensor, ...]:
+    """One batch inside the step, every value brought into its range; with `dense` labels are those of pixels.
 
     Returns:
         Images in [0, 1]; the labels for Keras; those for the attack; whether each image, and each label, was out of
@@ -84,6 +90,15 @@ def accepted(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, ...]:
     x = ops.cast(x, "float32")
     bad_images = ops.logical_not(ops.all(ops.logical_and(x >= 0.0, x <= 1.0), axis=(1, 2, 3)))
     x = ops.clip(x, 0.0, 1.0)
+    if dense:
+        if len(y.shape) != 3 or "int" not in keras.backend.standardize_dtype(y.dtype):
+            raise ValueError(
+                "y must be integer class indices of each pixel, of shape (batch, height, width); "
+                f"received dtype {keras.backend.standardize_dtype(y.dtype)} and shape {tuple(y.shape)}."
+            )
+        labels = ops.cast(y, "int32")
+        clipped = ops.clip(labels, IGNORED, classes - 1)
+        return x, clipped, clipped, bad_images, ops.any(ops.not_equal(labels, clipped), axis=(1, 2))
     if len(y.shape) == 2 and y.shape[1] == classes:
         soft = ops.cast(y, "float32")
         valid = ops.logical_and(ops.all(soft >= 0.0, axis=1), ops.abs(ops.sum(soft, axis=1) - 1.0) < 1e-2)
@@ -112,9 +127,12 @@ class InputCheck(keras.callbacks.Callback):
         if images:
             raise ValueError(f"x must be finite pixels in [0, 1]; {images:.0f} images are not.")
         if labels:
-            last = self.trainer.model.output_shape[-1] - 1
-            accepted = f"class indices in [0, {last}] or soft labels whose rows sum to 1 (not several classes at once)"
-            raise ValueError(f"y must be {accepted}; {labels:.0f} labels are not.")
+            other = "soft labels whose rows sum to 1 (not several classes at once)"
+            if self.trainer.dense:
+                other = f"{IGNORED} for pixels that do not count"
+            accepted = f"class indices in [0, {self.trainer.num_classes - 1}] or {other}"
+            of = "images have others" if self.trainer.dense else "labels are not"
+            raise ValueError(f"y must be {accepted}; {labels:.0f} {of}.")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if batch == self.trainer.steps_per_execution - 1:
@@ -138,8 +156,8 @@ class InputCheck(keras.callbacks.Callback):
         predicted, labelled = trainer.predicted.counts(), trainer.labelled.counts()
         if not labelled.sum():
             return
-        yield from sanity_checks.of_answers(predicted, labelled)
-        hidden = float(trainer.without_gradient.result()) / labelled.sum()
+        yield from sanity_checks.of_answers(predicted, labelled, "pixels" if trainer.dense else "images")
+        hidden = float(trainer.without_gradient.result())
         if hidden >= sanity_checks.HIDDEN:
             yield sanity_checks.zero_gradients(hidden)
 

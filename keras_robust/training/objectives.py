@@ -24,9 +24,12 @@ class AdversarialCrossEntropy(keras.losses.Loss):
 
     Attributes:
         paired: whether the clean batch passes through the model as well, which costs 3 more forward-equivalents.
+        auxiliary: whether it takes what a model with auxiliary heads returns in training, `call(y_true, (logits, *those
+            of the other heads))`.
     """
 
     paired = False
+    auxiliary = False
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
         super().__init__(name=name or type(self).__name__.lower(), reduction=reduction)

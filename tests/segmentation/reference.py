@@ -1,4 +1,4 @@
-"""UPerNet in plain PyTorch with its modules named as in the authors' repository, written from the published specification.
+"""UPerNet in plain PyTorch, its tensors named as in the authors' repository, written from the published specification.
 
 `upernet(state, x, depths)` takes tensors (batch, 3, height, width) and a state dict; nothing of the package.
 """

@@ -98,7 +98,7 @@ class TrainStep(Base):
         return forward(x) if training and _batch_norms(self.model) else _nonempty(forward, x)
 
     def _frozen(self, x: Tensor) -> Tensor:
-        return _nonempty(lambda x: self.model(x, training=False), x)
+        return _nonempty(lambda x: self.call(x, training=False), x)
 
     def _compute_loss(
         self,

@@ -17,7 +17,7 @@ def input_gradient(function: Any, x: Tensor) -> Any:
         if not losses.requires_grad:  # the model does not look at its images
             return losses, aux, torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True, materialize_grads=True)
-    return losses.detach(), aux.detach(), gradient
+    return losses.detach(), keras.tree.map_structure(torch.Tensor.detach, aux), gradient
 
 
 def gradients_possible() -> Any:

@@ -1,0 +1,127 @@
+"""Adversarial training on dense labels, with and without an auxiliary head."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_robust as kr
+from keras_robust.segmentation.losses import CrossEntropy
+
+from . import reference_attack as reference
+from .conftest import CLASSES
+
+THREAT = kr.ThreatModel("Linf", 4 / 255)
+PGD = kr.attacks.PGD(THREAT, n_iter=2, step_size=0.01, returns="last")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Images whose pixels tell their class, 32 x 32, and labels of which some do not count."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, CLASSES, (8, 4, 4))
+    labels = coarse.repeat(8, 1).repeat(8, 2)
+    x = (labels[..., None] / (CLASSES - 1) * 0.8 + 0.1 + rng.normal(0, 0.02, (8, 32, 32, 3))).clip(0, 1)
+    return x.astype("float32"), np.where(rng.random(labels.shape) < 0.1, -1, labels).astype("int32")
+
+
+def test_objective_is_the_sum_over_the_heads():
+    rng = np.random.default_rng(0)
+    main, auxiliary = (rng.normal(size=(3, 4, 5, CLASSES)).astype("float32") for _ in range(2))
+    labels = rng.integers(-1, CLASSES, (3, 4, 5)).astype("int32")
+    weights = (0.5, 1.0, 2.0, 1.0)
+    loss = kr.segmentation.PixelCrossEntropy(weights, auxiliary_weight=0.3)
+    parts = [
+        np.mean([reference.cross_entropy(z, y, weights)[0] for z, y in zip(each, labels)]) for each in (main, auxiliary)
+    ]
+    both = loss(labels, (ops.convert_to_tensor(main), ops.convert_to_tensor(auxiliary)))
+    assert float(both) == pytest.approx(parts[0] + 0.3 * parts[1], rel=1e-5)
+    assert float(loss(labels, ops.convert_to_tensor(main))) == pytest.approx(parts[0], rel=1e-5)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert float(again(labels, main)) == float(loss(labels, main))
+
+
+def test_trains_both_heads(segmenter, data, tmp_path):
+    x, y = data
+    model = kr.segmentation.with_auxiliary_head(segmenter)
+    loss = kr.segmentation.PixelCrossEntropy()
+    trainer = kr.AdversarialModel(model, PGD, objective=loss, ema_decay=0.9, diagnostics=True)
+    mean_iou = keras.metrics.MeanIoU(CLASSES, ignore_class=-1, sparse_y_pred=False, name="mean_iou")
+    trainer.compile(keras.optimizers.AdamW(2e-2), loss, metrics=[mean_iou])
+    before = {w.path: np.array(ops.convert_to_numpy(w)) for w in model.trainable_weights}
+    history = trainer.fit(x, y, batch_size=4, epochs=12, validation_data=(x, y), verbose=0).history
+    assert np.mean(history["loss"][-2:]) < 0.85 * history["loss"][0]
+    still = [path for w in model.trainable_weights if np.array_equal(before[path := w.path], ops.convert_to_numpy(w))]
+    assert not still
+    logs = trainer.evaluate(x, y, verbose=0, return_dict=True)
+    # What is logged, from the model's own answers.
+    predictions = ops.convert_to_numpy(segmenter(x)).argmax(-1)
+    ious = []
+    for k in range(CLASSES):
+        counts = y >= 0
+        union = ((predictions == k) | (y == k)) & counts
+        ious.append((((predictions == k) & (y == k)).sum() / union.sum()) if union.any() else np.nan)
+    assert logs["mean_iou"] == pytest.approx(np.nanmean(ious), abs=1e-4)
+    attack = trainer.validation_attack
+    shares = [
+        [(p == b)[b >= 0].mean() for p, b in zip(ops.convert_to_numpy(segmenter(each)).argmax(-1), y)]
+        for each in (x, attack(segmenter, x, y))
+    ]
+    assert logs["robust_accuracy"] == pytest.approx(np.min(shares, 0).mean(), abs=2e-3)
+    assert {"attack_gain", "zero_gradients"} <= set(logs)
+    trainer.save(tmp_path / "trainer.keras")
+    again = keras.saving.load_model(tmp_path / "trainer.keras")
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(net.model(x[:1])[0]) for net in (trainer, again)))
+
+
+def test_without_radius_it_is_plain_training(data):
+    """The weights of Keras' own training, bit for bit, of a small model with one head."""
+    x, y = data
+
+    def net():
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Conv2D(8, 3, padding="same", activation="relu"), keras.layers.Conv2D(CLASSES, 1)]
+        return keras.Sequential([keras.Input((None, None, 3)), *layers])
+
+    plain, inner = net(), net()
+    still = kr.attacks.PGD(kr.ThreatModel("Linf", 0.0), n_iter=2, step_size=0.0, returns="last")
+    for trainer in (plain, kr.AdversarialModel(inner, still)):
+        trainer.compile(keras.optimizers.SGD(0.1), kr.segmentation.PixelCrossEntropy((1.0, 2.0, 1.0, 1.0)))
+        trainer.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(inner.get_weights(), plain.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_refused(segmenter, data):
+    x, y = data
+    model = kr.segmentation.with_auxiliary_head(segmenter)
+    with pytest.raises(
+        ValueError, match=r"objective must be one that takes the outputs of auxiliary heads, as model has 2"
+    ):
+        kr.AdversarialModel(model, PGD)
+    trainer = kr.AdversarialModel(segmenter, PGD)
+    trainer.compile("sgd", kr.segmentation.PixelCrossEntropy())
+    with pytest.raises(ValueError, match=r"or -1 for pixels that do not count; received values in \[-1, 255\]"):
+        trainer.fit(x, np.where(y == 0, 255, y), verbose=0)
+    with pytest.raises(ValueError, match=r"of each pixel, of shape \(8, 32, 32\)"):
+        trainer.fit(x, y[:, 0, 0], verbose=0)
+
+    class Stream(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return x[:4], np.where(y[:4] < 0, 255, y[:4])
+
+    with pytest.raises(ValueError, match=r"class indices in \[0, 3\] or -1 for pixels .*; 4 images have others"):
+        trainer.fit(Stream(), verbose=0)
+
+
+def test_class_weights_of_an_attack_in_training(segmenter, data):
+    """An attack on the loss of choice inside of a compiled step."""
+    x, y = data
+    attack = kr.attacks.APGD(THREAT, n_iter=2, loss=CrossEntropy((1, 1, 1, 2), only_correct=True), tracked_loss="ce")
+    trainer = kr.AdversarialModel(segmenter, attack, diagnostics=True)
+    trainer.compile("sgd", kr.segmentation.PixelCrossEntropy())
+    history = trainer.fit(x, y, batch_size=8, verbose=0).history
+    assert history["attack_gain"][0] >= 0 and np.isfinite(history["loss"]).all()
