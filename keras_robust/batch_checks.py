@@ -144,6 +144,16 @@ def check_logits_shape(shape: Any, dense: bool = False) -> int:
     return shape[-1]
 
 
+def check_size_of_logits(shape: tuple[Any, ...], images: Any) -> None:
+    """Refuses logits of another size than the images, where the two shapes tell: there is a label for each pixel."""
+    sizes = list(zip(shape[1:-1], images[1:-1]))
+    if len(shape) != 4 or any(None not in pair and pair[0] != pair[1] for pair in sizes):
+        raise ValueError(
+            "model must return logits of shape (batch, height, width, classes) at the size of its images, "
+            f"{tuple(images[1:-1])}, where y has a class for each pixel; received {shape}."
+        )
+
+
 def check_outputs(logits: Any, x: Tensor, dense: bool = False) -> None:
     """Refuses what is no batch of logits for the images `x`: by its shape and dtype, also while a graph is traced.
 
@@ -156,12 +166,7 @@ def check_outputs(logits: Any, x: Tensor, dense: bool = False) -> None:
     shape = tuple(getattr(logits, "shape", None) or (type(logits).__name__,))
     check_logits_shape(shape, dense)
     if dense:
-        sizes = list(zip(shape[1:-1], x.shape[1:-1]))
-        if len(shape) != 4 or any(None not in pair and pair[0] != pair[1] for pair in sizes):
-            raise ValueError(
-                "y has a class for each pixel: model must return logits of shape (batch, height, width, classes) at "
-                f"the size of its images, {tuple(x.shape[1:-1])}; received {shape}."
-            )
+        check_size_of_logits(shape, x.shape)
     rows, images = logits.shape[0], x.shape[0]
     if rows is not None and images is not None and rows != images:
         raise ValueError(f"model must return one row of logits per image; received {rows} rows for {images} images.")

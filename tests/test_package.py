@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "attacks": {"attacks", *FOUNDATION},
     "data": {"data", "lazy", "backend", "checks", "files", "npz", "machine", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
-    "segmentation": {"segmentation", "training", "attacks", "data", "models", "layers", "weights", *FOUNDATION},
+    "segmentation": {"segmentation", "evaluation", "training", "attacks", "data", "models", "layers", "weights", *FOUNDATION},
     "recipes": {"recipes", "lazy", "training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},
     "evaluation": {"evaluation", "attacks", "data", "export", "models", *FOUNDATION},

@@ -48,6 +48,7 @@ class CrossEntropy:
                 raise ValueError(f"class_weights must be finite numbers >= 0, one above; received {class_weights!r}.")
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        labels = ops.cast(labels, "int32")  # losses of Keras make floats of them
         values = of_pixels(losses.cross_entropy, logits, labels)
         if self.class_weights is not None:
             if len(self.class_weights) != logits.shape[-1]:

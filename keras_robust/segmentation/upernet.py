@@ -66,8 +66,10 @@ class UPerNet:
 
 
 def _conv_norm_relu(x: Tensor, channels: int, size: int, name: str) -> Tensor:
-    options = {"padding": size // 2, "use_bias": False, "kernel_initializer": Normal()}
-    x = PaddedConv2D(channels, size, name=f"{name}_conv", **options)(x)
+    conv = PaddedConv2D(
+        channels, size, padding=size // 2, use_bias=False, kernel_initializer=Normal(), name=f"{name}_conv"
+    )
+    x = conv(x)
     x = batch_norm(name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 

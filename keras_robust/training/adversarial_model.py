@@ -12,7 +12,7 @@ from keras_robust import backend, losses, random
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.base import Attack, is_zero, loss_scale
 from keras_robust.backend import keras_private
-from keras_robust.batch_checks import check_logits_shape
+from keras_robust.batch_checks import check_logits_shape, check_size_of_logits
 from keras_robust.checks import check_count, check_number
 from keras_robust.model_graph import check_logits, check_pixels, outputs_on_noise
 from keras_robust.training.class_counts import ClassCounts
@@ -107,6 +107,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         several = isinstance(getattr(model, "output_shape", None), list)
         attacked = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if several else model
         num_classes = check_logits_shape(getattr(attacked, "output_shape", None), dense=True)
+        if len(attacked.output_shape) == 4:
+            check_size_of_logits(attacked.output_shape, attacked.input_shape)
         check_logits(attacked, outputs_on_noise(attacked))
         check_pixels(model)
         objective = AdversarialCrossEntropy() if objective is None else objective

@@ -19,7 +19,7 @@ def tiny_segmenter():
 
 @pytest.fixture(autouse=True)
 def tiny_backbone(_of_test):
-    backbones.ARCHITECTURES["tiny_backbone"] = ConvNeXt(DEPTHS, (4, 6, 8, 10), conv_stem=(2, 4))
+    backbones.ARCHITECTURES["tiny_backbone"] = ConvNeXt(DEPTHS, (8, 8, 8, 10), conv_stem=(6, 8))
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ PGD = kr.attacks.PGD(THREAT, n_iter=2, step_size=0.01, returns="last")
 
 @pytest.fixture(scope="module")
 def data():
-    """Images whose pixels tell their class, 32 x 32, and labels of which some do not count."""
+    """Images whose colours tell the classes of their quarters, 32 x 32, and labels of which some do not count."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, CLASSES, (8, 4, 4))
-    labels = coarse.repeat(8, 1).repeat(8, 2)
-    x = (labels[..., None] / (CLASSES - 1) * 0.8 + 0.1 + rng.normal(0, 0.02, (8, 32, 32, 3))).clip(0, 1)
+    colours = np.array([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.7, 0.7, 0.1]])
+    labels = rng.integers(0, CLASSES, (8, 2, 2)).repeat(16, 1).repeat(16, 2)
+    x = (colours[labels] + rng.normal(0, 0.02, (8, 32, 32, 3))).clip(0, 1)
     return x.astype("float32"), np.where(rng.random(labels.shape) < 0.1, -1, labels).astype("int32")
 
 

@@ -43,7 +43,7 @@ class TarArchive(EncodedSource):
         if not self.path.is_file():
             raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
         try:
-            members, self._memory = _index(self.path)
+            members, self._memory = member_places(self.path)
         except ValueError:
             raise
         except DAMAGE as error:
@@ -86,7 +86,7 @@ class TarArchive(EncodedSource):
         return pread(self._descriptor, size, offset)
 
 
-def _index(path: Path) -> tuple[Any, ...]:
+def member_places(path: Path) -> tuple[Any, ...]:
     """From each member's name to (offset, size), in the file or, where it is compressed, in the bytes returned."""
     members: dict[str, tuple[int, int]] = {}
     with path.open("rb") as file:

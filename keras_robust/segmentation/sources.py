@@ -1,0 +1,218 @@
+"""Sources of images with masks: folders and tar archives in the layouts of CamVid and of Pascal VOC."""
+
+import io
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_robust.checks import check_choice, check_count
+from keras_robust.data.preprocessing import MAX_PIXELS, decode, pillow
+from keras_robust.data.sources.tar import MAX_MEMBER_BYTES, SUFFIXES, member_places
+from keras_robust.dense_labels import IGNORED
+from keras_robust.files import DAMAGE, READ_ONLY, pread, printable, read_file
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a data set keeps its images and masks, and what its masks mean.
+
+    Attributes:
+        images, masks: folders, with `{split}` where they depend on it; a mask is called as its image, with `.png`.
+        list: file with the names of a split, one a line; None where a folder has one split.
+        ignored: the value of pixels that belong to no class.
+        class_names: in the order of their values in the masks.
+    """
+
+    images: str
+    masks: str
+    list: str | None
+    ignored: int
+    class_names: tuple[str, ...]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "camvid": Layout(
+        images="{split}",
+        masks="{split}annot",
+        list=None,
+        ignored=11,
+        class_names=(
+            *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"),
+        ),
+    ),
+    "voc": Layout(
+        images="JPEGImages",
+        masks="SegmentationClass",
+        list="ImageSets/Segmentation/{split}.txt",
+        ignored=255,
+        class_names=(
+            *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+            *(
+                "diningtable",
+                "dog",
+                "horse",
+                "motorbike",
+                "person",
+                "pottedplant",
+                "sheep",
+                "sofa",
+                "train",
+                "tvmonitor",
+            ),
+        ),
+    ),
+}
+
+
+class MaskSource:
+    """Images and their masks, by number: `source[i]` is `(image, mask)` at the image's own size.
+
+    Attributes:
+        names: of the images, sorted.
+        class_names: of the classes.
+    """
+
+    def __init__(
+        self,
+        pairs: dict[str, tuple[str, str]],
+        read: Callable[[str], bytes],
+        class_names: tuple[str, ...],
+        ignored: int,
+    ) -> None:
+        self.names, self.class_names, self.ignored = sorted(pairs), class_names, ignored
+        self._pairs, self._read = pairs, read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image, uint8 (height, width, 3), and mask, int32 (height, width) with -1 for pixels that do not count.
+
+        Raises:
+            ValueError: a file that cannot be read, a mask of another size or with values that are no class.
+        """
+        image_name, mask_name = self._pairs[self.names[index]]
+        image = decode(self._read(image_name), printable(image_name))
+        mask = decode_mask(self._read(mask_name), printable(mask_name))
+        if mask.shape != image.shape[:2]:
+            raise ValueError(
+                f"{printable(mask_name)} must be of its image's size, {image.shape[:2]}; received {mask.shape}."
+            )
+        mask = np.where(mask == self.ignored, IGNORED, mask)
+        if mask.max() >= len(self.class_names):
+            raise ValueError(
+                f"{printable(mask_name)} must hold classes in [0, {len(self.class_names) - 1}] or {self.ignored}, for "
+                f"pixels that do not count; received {mask.max()}."
+            )
+        return image, mask
+
+    def arrays(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """All images, uint8 (n, height, width, 3), and masks, int32 (n, height, width), resized."""
+        size = (check_count("height", height), check_count("width", width))
+        pairs = [resized(*self[i], size) for i in range(len(self))]
+        return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
+def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -> MaskSource:
+    """The images and masks of a split of a data set, in a folder or a tar archive, which is never unpacked to disk.
+
+    Args:
+        path: of the folder, or of the `.tar` (`.gz`, `.xz`).
+        split: "train", "val" or "test"; of VOC any list there is, as "trainval".
+        layout: "camvid" (`train/NAME.jpg`, `trainannot/NAME.png`) or "voc" (`JPEGImages/NAME.jpg`,
+            `SegmentationClass/NAME.png`, `ImageSets/Segmentation/train.txt`). Masks are PNG files of class numbers, with or
+            without a palette.
+
+    Raises:
+        ValueError: there is no such file, layout or split, or an image without a mask.
+
+    Example:
+        >>> camvid = kr.segmentation.source("camvid.tar", "train")  # a file to download  # doctest: +SKIP
+        >>> image, mask = camvid[0]  # doctest: +SKIP
+    """
+    row: Layout = LAYOUTS[check_choice("layout", layout, LAYOUTS)]
+    files, read = _files(Path(path))
+    images, masks = (folder.format(split=split) + "/" for folder in (row.images, row.masks))
+    names = {file[len(images) :] for file in files if file.startswith(images)}
+    names = {name for name in names if "/" not in name and name.lower().endswith(IMAGE_SUFFIXES)}
+    if row.list is not None:
+        list_name = row.list.format(split=split)
+        if list_name not in files:
+            raise ValueError(f"split must be one that {printable(path)} has; there is no {list_name}.")
+        wanted = {line.strip() for line in read(list_name).decode("utf-8").splitlines() if line.strip()}
+        missing = sorted(wanted - {Path(name).stem for name in names})
+        if missing:
+            raise ValueError(f"{printable(path)} lacks {len(missing)} images of {list_name}: {', '.join(missing[:5])}.")
+        names = {name for name in names if Path(name).stem in wanted}
+    if not names:
+        raise ValueError(f"{printable(path)} has no images in {images}: split={split!r}, layout={layout!r}.")
+    pairs = {name: (images + name, f"{masks}{Path(name).stem}.png") for name in names}
+    without = sorted(name for name, (_, mask) in pairs.items() if mask not in files)
+    if without:
+        raise ValueError(f"{printable(path)} lacks the masks of {len(without)} images: {', '.join(without[:5])}.")
+    return MaskSource(pairs, read, row.class_names, row.ignored)
+
+
+def decode_mask(content: bytes, name: str = "the mask") -> np.ndarray:
+    """The class numbers in a PNG file, int32 (height, width): grey values, or positions in its palette.
+
+    Raises:
+        ValueError: no image, one of colours, or a larger one than `MAX_PIXELS`; the message has the `name`.
+    """
+    images, _ = pillow()
+    try:
+        with images.open(io.BytesIO(content)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels are more than the {MAX_PIXELS:,} accepted")
+            if picture.mode not in ("L", "P", "I", "I;16"):
+                raise ValueError(f"a mask has one number for each pixel; received an image of mode {picture.mode}")
+            return np.asarray(picture).astype("int32")
+    except Exception as error:  # Pillow passes on whatever a parser met
+        raise ValueError(f"{name} cannot be read as a mask: {error}") from error
+
+
+def resized(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its mask at (height, width): Pillow's bilinear filter, and the nearest pixel."""
+    images, _ = pillow()
+    if image.shape[:2] == size:
+        return image, mask
+    target, filters = (size[1], size[0]), images.Resampling
+    mask = np.asarray(images.fromarray(mask.astype("int32")).resize(target, filters.NEAREST))
+    return np.asarray(images.fromarray(image).resize(target, filters.BILINEAR)), mask
+
+
+def _files(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
+    """The names of all files, with slashes, and what reads one."""
+    if path.is_dir():
+        files = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+        return files, lambda name: read_file(path / name, MAX_MEMBER_BYTES)
+    if not path.is_file() or not path.name.endswith(SUFFIXES):
+        raise ValueError(f"path must be a folder or a tar archive; received {str(path)!r}.")
+    try:
+        members, memory = member_places(path)
+    except DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
+    if memory is not None:
+        return set(members), lambda name: bytes(memory[members[name][0] : sum(members[name])])
+    archive = _Archive(path, members)
+    return set(members), archive.read
+
+
+class _Archive:
+    """An open tar archive that is read at random."""
+
+    def __init__(self, path: Path, members: dict[str, Any]) -> None:
+        self._members, self._descriptor = members, os.open(path, READ_ONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, name: str) -> bytes:
+        offset, size = self._members[name]
+        return pread(self._descriptor, size, offset)

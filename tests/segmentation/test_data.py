@@ -1,0 +1,148 @@
+"""Images with masks: where they come from, and what training makes of both alike."""
+
+import io
+import tarfile
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_robust as kr
+from keras_robust.segmentation.sources import LAYOUTS, decode_mask
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="data do not depend on the backend")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (3, 20, 30, 3)).astype("uint8")
+MASKS = RNG.integers(0, 11, (3, 20, 30)).astype("uint8")
+
+
+def png(array, palette=False):
+    picture = Image.fromarray(array)
+    if palette:
+        picture.putpalette(RNG.integers(0, 256, 768).astype("uint8").tobytes())
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def files(layout):
+    row, ignored = LAYOUTS[layout], {"camvid": 11, "voc": 255}[layout]
+    found = {}
+    for i, name in enumerate(("b", "a", "c")):
+        mask = MASKS[i].copy()
+        mask[0, :5] = ignored
+        found[f"{row.images.format(split='train')}/{name}.png"] = png(IMAGES[i])
+        found[f"{row.masks.format(split='train')}/{name}.png"] = png(mask, palette=layout == "voc")
+    if row.list:
+        found[row.list.format(split="train")] = b"a\nb\n"
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["folder", ".tar", ".tar.gz"])
+def test_layouts(layout, kind, tmp_path):
+    content = files(layout)
+    path = tmp_path / f"data{'' if kind == 'folder' else kind}"
+    if kind == "folder":
+        for name, data in content.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    else:
+        with tarfile.open(path, "w:gz" if kind.endswith("gz") else "w") as archive:
+            for name, data in content.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    source = kr.segmentation.source(path, "train", layout)
+    assert [name[0] for name in source.names] == (["a", "b"] if layout == "voc" else ["a", "b", "c"])
+    image, mask = source[0]
+    np.testing.assert_array_equal(image, IMAGES[1])
+    np.testing.assert_array_equal(mask[1:], MASKS[1][1:])
+    assert (mask[0, :5] == -1).all() and mask.dtype == np.int32
+    x, y = source.arrays(10, 15)
+    assert x.shape == (len(source), 10, 15, 3) and y.shape == (len(source), 10, 15) and x.dtype == np.uint8
+    with pytest.raises(ValueError, match="val"):
+        kr.segmentation.source(path, "val", layout)
+
+
+def test_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read as a mask: a mask has one number for each pixel; .* mode RGB"):
+        decode_mask(png(IMAGES[0]))
+    with pytest.raises(ValueError, match="cannot be read as a mask"):
+        decode_mask(b"nothing")
+    for change, message in (
+        (
+            {"trainannot/a.png": png(MASKS[0] + 12)},
+            r"classes in \[0, 10\] or 11, for pixels that do not count; received",
+        ),
+        ({"trainannot/a.png": png(MASKS[0][:10])}, r"of its image's size, \(20, 30\); received \(10, 30\)"),
+    ):
+        folder = tmp_path / message[:7]
+        for name, data in {**files("camvid"), **change}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            kr.segmentation.source(folder)[0]
+    (folder / "trainannot/b.png").unlink()
+    with pytest.raises(ValueError, match=r"lacks the masks of 1 images: b\.png"):
+        kr.segmentation.source(folder)
+    with pytest.raises(ValueError, match="Did you mean 'camvid'"):
+        kr.segmentation.source(folder, layout="camvi")
+
+
+@pytest.fixture
+def pairs():
+    """Images whose first channel is their mask."""
+    return [(np.stack([mask, mask, mask], -1) * 20, mask.astype("int32")) for mask in MASKS.repeat(2, 1).repeat(2, 2)]
+
+
+@pytest.mark.parametrize("scale", [(0.5, 0.6), (1.0, 1.0), (1.5, 2.0)])
+def test_image_and_mask_move_alike(pairs, scale):
+    batches = kr.segmentation.MaskBatches(pairs, (24, 32), batch_size=3, scale=scale, blur_probability=0.0)
+    images, labels = batches[0]
+    assert images.shape == (3, 24, 32, 3) and labels.shape == (3, 24, 32) and images.dtype == np.float32
+    counted = labels >= 0
+    if scale[1] < 1:
+        assert 0.2 < counted.mean() < 0.45  # of the area, (0.55)^2 and a little more
+        assert (images[~counted] == 0).all()
+    else:
+        assert counted.all()
+    # Bilinear and nearest pixels of one and the same map.
+    shown = np.rint(images[..., 0] * 255 / 20)[counted]
+    assert np.corrcoef(shown, labels[counted])[0, 1] > 0.8
+
+
+def test_batches_are_a_function_of_seed_and_epoch(pairs):
+    def make(**options):
+        return kr.segmentation.MaskBatches(pairs, (24, 32), batch_size=2, **options)
+
+    first, going_on = make(), make(first_epoch=1)
+    epochs = []
+    for _ in range(2):
+        epochs.append([first[i] for i in range(len(first))])
+        first.on_epoch_end()
+    for (x, y), (x_again, y_again) in zip(epochs[1], [going_on[0]]):
+        np.testing.assert_array_equal(x, x_again)
+        np.testing.assert_array_equal(y, y_again)
+    assert np.abs(epochs[0][0][0] - epochs[1][0][0]).max() > 0.1
+    assert np.abs(make(seed=1)[0][0] - epochs[0][0][0]).max() > 0.1
+    assert make(blur_probability=1.0)[0][0].std() < make(blur_probability=0.0)[0][0].std()
+    with pytest.raises(ValueError, match="at most the number of images, 3; received 4"):
+        kr.segmentation.MaskBatches(pairs, (24, 32), batch_size=4)
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        make(scale=(2.0, 1.0))
+
+
+@pytest.mark.shared_data
+def test_camvid():
+    path = "/work/shared/data/camvid/camvid-320x240.tar"
+    try:
+        sources = {split: kr.segmentation.source(path, split) for split in ("train", "val", "test")}
+    except ValueError:
+        pytest.skip("CamVid is not at hand")
+    assert [len(source) for source in sources.values()] == [367, 101, 233]
+    masks = np.stack([sources["train"][i][1] for i in range(0, 367, 20)])
+    share = np.bincount(masks[masks >= 0], minlength=11) / (masks >= 0).sum()
+    published = np.array([15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]) / 100
+    np.testing.assert_allclose(share, published, atol=0.05)
