@@ -14,17 +14,18 @@ ORDER = 2**63  # beside the keys of examples
 
 
 class MaskBatches(keras.utils.PyDataset):
-    """Batches (images, labels) of a source, image and mask flipped, scaled and cropped alike; images are also blurred.
+    """Batches (images, labels) of a source, image and mask flipped, scaled and cropped alike.
 
-    What an epoch holds is a function of (seed, epoch, place in the source): a run that goes on at `first_epoch` meets the
-    batches that an uninterrupted one would. An epoch leaves out the images that do not fill a batch, others each time.
+    What an epoch holds is a function of (seed, epoch, place in the source): a run that goes on at `first_epoch` meets
+    the batches that an uninterrupted one would. An epoch leaves out the images that do not fill a batch, others each
+    time.
 
     Args:
         source: images and masks, a `MaskSource` or any sequence of pairs.
         size: (height, width) of the crops, in pixels.
         batch_size: images per batch.
-        scale: bounds of the random scale, uniform; at 1 an image just covers a crop. What a smaller image leaves free is
-            black, and does not count.
+        scale: bounds of the random scale, uniform; at 1 an image just covers a crop. What a smaller image leaves free
+            is black, and does not count.
         flip_probability: of mirroring left to right.
         blur_probability: of a Gaussian blur, with a radius uniform in [0, 1] pixels.
         seed: in [0, 2**31).

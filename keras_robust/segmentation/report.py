@@ -116,8 +116,8 @@ def write(report: SegmentationReport, folder: str | PathLike) -> None:
     lines = [
         f"# Segmentation under SEA, {len(report.clean.right)} images\n",
         report.table(),
-        f"Three attacks of {settings['n_iter']} iterations; of each image the worst case over these and the image itself. "
-        "In brackets 95 % intervals by drawing the images anew.\n",
+        f"Three attacks of {settings['n_iter']} iterations; of each image the worst case over these and the image "
+        "itself. In brackets 95 % intervals by drawing the images anew.\n",
         *(f"- **Warning.** {text}" for text in report.warnings),
         "\n| class | clean IoU |" + "".join(f" {each.threat} |" for each in report.threats),
         "| --- | ---: |" + " ---: |" * len(report.threats),

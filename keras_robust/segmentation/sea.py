@@ -18,8 +18,8 @@ def sea(
 ) -> dict[str, APGD]:
     """The attacks by name: APGD from a random start, whose radius shrinks from 2 eps over 1.5 eps to eps.
 
-    They differ in the loss that is differentiated; the step follows the cross-entropy of all pixels, and of the points in
-    the ball that with the fewest right pixels is returned.
+    They differ in the loss that is differentiated; the step follows the cross-entropy of all pixels, and of the points
+    in the ball that with the fewest right pixels is returned.
 
     Args:
         threat: under Linf.

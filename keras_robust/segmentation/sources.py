@@ -38,36 +38,19 @@ class Layout:
     class_names: tuple[str, ...]
 
 
+CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian cyclist"
+VOC_CLASSES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+)
 LAYOUTS: dict[str, Layout] = {
-    "camvid": Layout(
-        images="{split}",
-        masks="{split}annot",
-        list=None,
-        ignored=11,
-        class_names=(
-            *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"),
-        ),
-    ),
+    "camvid": Layout("{split}", "{split}annot", None, ignored=11, class_names=tuple(CAMVID_CLASSES.split())),
     "voc": Layout(
-        images="JPEGImages",
-        masks="SegmentationClass",
-        list="ImageSets/Segmentation/{split}.txt",
+        "JPEGImages",
+        "SegmentationClass",
+        "ImageSets/Segmentation/{split}.txt",
         ignored=255,
-        class_names=(
-            *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-            *(
-                "diningtable",
-                "dog",
-                "horse",
-                "motorbike",
-                "person",
-                "pottedplant",
-                "sheep",
-                "sofa",
-                "train",
-                "tvmonitor",
-            ),
-        ),
+        class_names=tuple(VOC_CLASSES.split()),
     ),
 }
 
@@ -128,8 +111,8 @@ def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -
         path: of the folder, or of the `.tar` (`.gz`, `.xz`).
         split: "train", "val" or "test"; of VOC any list there is, as "trainval".
         layout: "camvid" (`train/NAME.jpg`, `trainannot/NAME.png`) or "voc" (`JPEGImages/NAME.jpg`,
-            `SegmentationClass/NAME.png`, `ImageSets/Segmentation/train.txt`). Masks are PNG files of class numbers, with or
-            without a palette.
+            `SegmentationClass/NAME.png`, `ImageSets/Segmentation/train.txt`). Masks are PNG files of class numbers,
+            with or without a palette.
 
     Raises:
         ValueError: there is no such file, layout or split, or an image without a mask.

@@ -10,6 +10,7 @@ from PIL import Image
 
 import keras_robust as kr
 from keras_robust.segmentation.sources import LAYOUTS, decode_mask
+from tests.published_nets import FOLDER as SHARED
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="data do not depend on the backend")
 RNG = np.random.default_rng(0)
@@ -135,12 +136,10 @@ def test_batches_are_a_function_of_seed_and_epoch(pairs):
 
 
 @pytest.mark.shared_data
+@pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="real data that is not part of the repository")
 def test_camvid():
-    path = "/work/shared/data/camvid/camvid-320x240.tar"
-    try:
-        sources = {split: kr.segmentation.source(path, split) for split in ("train", "val", "test")}
-    except ValueError:
-        pytest.skip("CamVid is not at hand")
+    path = SHARED / "camvid" / "camvid-320x240.tar"
+    sources = {split: kr.segmentation.source(path, split) for split in ("train", "val", "test")}
     assert [len(source) for source in sources.values()] == [367, 101, 233]
     masks = np.stack([sources["train"][i][1] for i in range(0, 367, 20)])
     share = np.bincount(masks[masks >= 0], minlength=11) / (masks >= 0).sum()
