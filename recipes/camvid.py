@@ -68,7 +68,7 @@ def train(way: str, pairs: Any, arguments: argparse.Namespace, seed: int, path: 
         kr.segmentation.with_auxiliary_head(net), attack, validation_attack=quick, objective=loss, seed=seed
     )
     steps = len(batches)
-    rate = kr.training.WarmupCosine(
+    rate = kr.training.WarmupPolynomial(
         arguments.learning_rate, epochs=arguments.epochs, steps_per_epoch=steps, warmup_epochs=arguments.epochs // 5
     )
     trainer.compile(kr.training.adamw(trainer.model, rate, weight_decay=0.01, betas=(0.9, 0.999)), loss)

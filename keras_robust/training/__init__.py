@@ -4,7 +4,7 @@ from keras_robust.training import distribution
 from keras_robust.training.adversarial_model import AdversarialModel
 from keras_robust.training.objectives import MART, TRADES, AdversarialCrossEntropy
 from keras_robust.training.optimizer import adamw, undecayed
-from keras_robust.training.schedules import WarmupCosine
+from keras_robust.training.schedules import WarmupCosine, WarmupPolynomial
 from keras_robust.training.tensorboard import AdversarialTensorBoard
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "AdversarialModel",
     "AdversarialTensorBoard",
     "WarmupCosine",
+    "WarmupPolynomial",
     "adamw",
     "distribution",
     "undecayed",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust.training import WarmupCosine
+from keras_robust.training import WarmupCosine, WarmupPolynomial
 from keras_robust.training.schedules import PerUpdate
 
 # Peak 1e-3, from 1e-7, to 5e-6; 50 epochs, 10 of warm-up, 4 updates per epoch. cos(pi / 4) = 0.70710678,
@@ -65,3 +65,16 @@ def test_in_the_optimizer_and_saved():
 def test_refused(options, message):
     with pytest.raises(ValueError, match=message):
         WarmupCosine(**{"peak": 1e-3, "epochs": 3, "steps_per_epoch": 2, **options})
+
+
+def test_polynomial_decay_by_hand():
+    """Peak 1e-3 from 1e-8; 50 epochs of 4 updates, 10 of warm-up: as published for segmentation, and with power 0.9."""
+    linear = WarmupPolynomial(1e-3, epochs=50, steps_per_epoch=4, warmup_epochs=10)
+    by_hand = {0: 1e-8, 10: 2.500075e-4, 40: 1e-3, 80: 7.5e-4, 160: 2.5e-4, 199: 6.25e-6, 200: 0.0, 1000: 0.0}
+    for step, expected in by_hand.items():
+        assert float(linear(ops.convert_to_tensor(step))) == pytest.approx(expected, rel=2e-6, abs=1e-12)
+    bent = WarmupPolynomial(2.0, epochs=10, steps_per_epoch=1, power=0.9)
+    assert float(bent(ops.convert_to_tensor(5))) == pytest.approx(2 * 0.5358867, rel=1e-6)
+    assert WarmupPolynomial.from_config(linear.get_config()).get_config() == linear.get_config()
+    with pytest.raises(ValueError, match="warmup_epochs must be less than epochs=2; received 2"):
+        WarmupPolynomial(1.0, epochs=2, steps_per_epoch=1, warmup_epochs=2)
