@@ -74,7 +74,7 @@ class DDN(MinimalNormAttack):
         norm, image = problem.norm, problem.x
         _, correct, gradient = problem.gradient(x)
         nearest = nearest.merge(x, norm.of(x - image), correct, self.counts(i))
-        eps = ops.minimum(ops.where(correct, 1.0 + self.gamma, 1.0 - self.gamma) * eps, farthest(problem))
+        eps = ops.minimum(ops.where(correct > 0.0, 1.0 + self.gamma, 1.0 - self.gamma) * eps, farthest(problem))
         delta = x - image + radius(annealed(i, self.n_iter, 1.0, LAST_STEP), x) * _direction(gradient, anywhere)
         x = ops.clip(image + per_example(eps / ops.maximum(norm.of(delta), 1e-12), x) * delta, 0.0, 1.0)
         return State(x, eps, nearest, anywhere)

@@ -124,7 +124,7 @@ class FMN(MinimalNormAttack):
         to_boundary = ops.abs(gap) / ops.maximum(norm.dual(gradient), 1e-12)
         found = nearest.distance < float("inf")
         eps = ops.where(
-            correct,
+            correct > 0.0,
             self._rule.outwards(eps, gamma, found, size, to_boundary),
             ops.minimum(self._rule.inwards(eps, gamma), nearest.distance),
         )

@@ -27,7 +27,7 @@ class Nearest(NamedTuple):
 
     def merge(self, x: Tensor, distance: Tensor, correct: Tensor, counts: Any = True) -> "Nearest":
         """Example by example the nearer of two misclassified points; `x` is out of the question unless `counts`."""
-        nearer = ops.logical_and(ops.logical_not(correct), distance < self.distance)
+        nearer = ops.logical_and(ops.equal(correct, 0.0), distance < self.distance)
         nearer = nearer if counts is True else ops.logical_and(nearer, counts)
         return Nearest(choose(nearer, x, self.x), ops.where(nearer, distance, self.distance))
 

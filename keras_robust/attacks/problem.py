@@ -40,8 +40,8 @@ class Problem:
     `restart` counts the attempts at the same target; `target`, class indices (batch,), is what a targeted attempt aims
     at; `goal`, class indices (batch,), what the model is to take the images for, or None where any class but the label
     will do; `eot_iter` the number of gradients to average where the model's output is random; `observe(losses,
-    gradient, correct)` is told of the first point of a run; `tracked_loss` is what points are compared by, if not by the
-    `loss` that is differentiated.
+    gradient, correct)` is told of the first point of a run; `tracked_loss` is what points are compared by, if not by
+    the `loss` that is differentiated.
     """
 
     model: Callable

@@ -96,7 +96,7 @@ class SigmaZero(MinimalNormAttack):
         x = ops.clip(x - step / (ops.sqrt(square) / radius(ops.sqrt(second), x) + EPSILON), 0.0, 1.0)
 
         change = self.threshold_step * self._step(i)
-        threshold = ops.clip(threshold + ops.where(correct, -change, change), 0.0, 1.0)
+        threshold = ops.clip(threshold + ops.where(correct > 0.0, -change, change), 0.0, 1.0)
         undone = ops.abs(x - problem.x) < per_example(threshold, x)
         return State(ops.where(undone, problem.x, x), mean, square, threshold, nearest)
 
