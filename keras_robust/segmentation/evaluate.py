@@ -67,7 +67,7 @@ def evaluate(
         ValueError: an argument is not as described; `out` holds an evaluation of another model, other data or settings.
 
     Example:
-        >>> net = kr.segmentation.create("upernet_convnext_atto", num_classes=3)
+        >>> net = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, padding="same")])
         >>> images, masks = np.full((2, 32, 32, 3), 128, "uint8"), np.ones((2, 32, 32), "int32")
         >>> threats = [kr.ThreatModel("Linf", 4 / 255)]
         >>> report = evaluate(net, images, masks, threats, n_iter=3, batch_size=2, progress=None)

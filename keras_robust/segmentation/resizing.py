@@ -22,7 +22,7 @@ class GridAverage(keras.layers.Layer):
 
     Example:
 
-    >>> GridAverage(6)(keras.random.uniform((2, 4, 15, 8))).shape
+    >>> tuple(GridAverage(6)(keras.random.uniform((2, 4, 15, 8))).shape)
     (2, 6, 6, 8)
     """
 
@@ -61,7 +61,7 @@ class ResizeLike(keras.layers.Layer):
 
     Example:
 
-    >>> ResizeLike()((keras.ops.ones((2, 3, 4, 8)), keras.ops.ones((2, 6, 9, 3)))).shape
+    >>> tuple(ResizeLike()((keras.ops.ones((2, 3, 4, 8)), keras.ops.ones((2, 6, 9, 3)))).shape)
     (2, 6, 9, 8)
     """
 
