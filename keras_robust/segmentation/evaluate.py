@@ -104,7 +104,8 @@ def evaluate(
     ]
     found: dict[tuple[str | None, str], tuple[PixelCounts, np.ndarray]] = {}
     for step, (spec, name, attack) in enumerate(work):
-        parts, pictures = [], []
+        parts: list[PixelCounts] = []
+        pictures: list[np.ndarray] = []
         for batch in range(evaluation.n_batches):
             line.show(
                 f"{spec or ''} {name}: batch {batch + 1} of {evaluation.n_batches}, attack {step} of {len(work) - 1}"

@@ -26,14 +26,14 @@ class Layout:
 
     Attributes:
         images, masks: folders, with `{split}` where they depend on it; a mask is called as its image, with `.png`.
-        list: file with the names of a split, one a line; None where a folder has one split.
+        split_list: file with the names of a split, one a line; None where a folder has one split.
         ignored: the value of pixels that belong to no class.
         class_names: in the order of their values in the masks.
     """
 
     images: str
     masks: str
-    list: str | None
+    split_list: str | None
     ignored: int
     class_names: tuple[str, ...]
 
@@ -126,8 +126,8 @@ def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -
     images, masks = (folder.format(split=split) + "/" for folder in (row.images, row.masks))
     names = {file[len(images) :] for file in files if file.startswith(images)}
     names = {name for name in names if "/" not in name and name.lower().endswith(IMAGE_SUFFIXES)}
-    if row.list is not None:
-        list_name = row.list.format(split=split)
+    if row.split_list is not None:
+        list_name = row.split_list.format(split=split)
         if list_name not in files:
             raise ValueError(f"split must be one that {printable(path)} has; there is no {list_name}.")
         wanted = {line.strip() for line in read(list_name).decode("utf-8").splitlines() if line.strip()}

