@@ -58,9 +58,9 @@ class ThreatModel:
         if not eps >= 0:
             raise ValueError(f"eps must be a number >= 0, or inf for no bound; received {self.eps!r}.")
         object.__setattr__(self, "eps", eps)
-        if self.norm == "Linf" and self.eps > 0.5 and self.is_bounded:
+        if self.norm == "Linf" and 0.5 < eps < math.inf:
             meant = f" Pixels lie in [0, 1]: a radius of {self.eps:g} grey levels of 255 is eps={self.eps:g}/255."
-            if self.eps > 1:
+            if eps > 1:
                 raise ValueError(f"eps must be at most 1 under Linf; received {self.eps:g}.{meant}")
             warnings.warn(f"eps={self.eps:g} under Linf turns any image into any grey.{meant}", stacklevel=3)
 

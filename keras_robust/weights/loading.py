@@ -11,14 +11,18 @@ import numpy as np
 
 from keras_robust.files import DAMAGE
 from keras_robust.layers import ImageInput, Normalize
-    Reads PyTorch state dicts: timm's ConvNeXt and ConvNeXt V2, ViT, DeiT, ResNet, Swin and XCiT, those of the original
-    repositories (ConvNeXt, also isotropic, and ConvNeXt V2, DeiT III, Swin, XCiT, RobArch), the robust checkpoints
-    published with "Revisiting Adversarial Training for ImageNet", RobustBench's wide and pre-activation ResNets for
-    CIFAR, and UPerNet on ConvNeXt as in mmsegmentation and in the checkpoints published with "Towards Reliable
-    Evaluation and Fast Training of Robust Semantic Segmentation Models". Which of them a file is follows from its
-    names. Names of wrappers around the model and within it are ignored ("module.", "base_model.", "model.", "net.",
-    "backbone.", "_orig_mod.", "_fsdp_wrapped_module.", a sequence of normalisation and net), and a normalisation in
-    the file is understood. Also reads Keras' own files.
+from keras_robust.weights import convnext, keras_archive, preact_resnet, reading, resnet, swin, upernet, vit, xcit
+from keras_robust.weights.naming import Naming, from_torch, torch_shape
+
+NAMINGS = (
+    *convnext.NAMINGS,
+    *vit.NAMINGS,
+    *resnet.NAMINGS,
+    *preact_resnet.NAMINGS,
+    *swin.NAMINGS,
+    *xcit.NAMINGS,
+    *upernet.NAMINGS,
+)
 TENSOR_SUFFIXES = (*reading.TORCH_SUFFIXES, ".safetensors", reading.INDEX)
 
 

@@ -75,7 +75,7 @@ def test_shrinking_apgd_step_by_step(problem, loss, n_iter):
 
 def test_misclassified_means_fewest_right_pixels(problem):
     """Beside the point of highest loss, which may have more of them."""
-    net, model, x, y = problem
+    _net, model, x, y = problem
     threat = kr.ThreatModel("Linf", 0.05)
     shares = {}
     for returns in ("misclassified", "highest_loss"):
@@ -102,7 +102,8 @@ def test_a_saved_attack_has_its_losses():
         kr.ThreatModel("Linf", 0.03), loss=CrossEntropy(WEIGHTS), tracked_loss=jensen_shannon, returns="misclassified"
     )
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(attack))
-    assert repr(again) == repr(attack) and again.tracked_loss is jensen_shannon
+    assert repr(again) == repr(attack)
+    assert again.tracked_loss is jensen_shannon
 
 
 def test_refused(problem):

@@ -44,7 +44,8 @@ def test_figures_beside_plain_loops():
     by_image = [(p == y)[y >= 0].mean() for p, y in zip(predictions, labels)]
     assert counts.mean_image_accuracy() == pytest.approx(np.mean(by_image))
     again = joined([counts[:2], counts[2:]])
-    assert again.mean_iou() == counts.mean_iou() and again.interval("mean_iou") == counts.interval("mean_iou")
+    assert again.mean_iou() == counts.mean_iou()
+    assert again.interval("mean_iou") == counts.interval("mean_iou")
     low, high = counts.interval("pixel_accuracy")
     assert low < counts.pixel_accuracy() < high
 
@@ -55,7 +56,8 @@ def test_a_class_that_is_nowhere_does_not_count():
     assert counts.mean_iou() == pytest.approx((3 / 4 + 0) / 2)
     assert np.isnan(counts.iou()[2:]).all()
     unanswered = PixelCounts.of(np.full((1, 2, 2), -1), labels, CLASSES)
-    assert unanswered.mean_iou() == 0 and unanswered.pixel_accuracy() == 0
+    assert unanswered.mean_iou() == 0
+    assert unanswered.pixel_accuracy() == 0
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -60,15 +60,20 @@ def test_layouts(layout, kind, tmp_path):
     image, mask = source[0]
     np.testing.assert_array_equal(image, IMAGES[1])
     np.testing.assert_array_equal(mask[1:], MASKS[1][1:])
-    assert (mask[0, :5] == -1).all() and mask.dtype == np.int32
+    assert (mask[0, :5] == -1).all()
+    assert mask.dtype == np.int32
     x, y = source.arrays(10, 15)
-    assert x.shape == (len(source), 10, 15, 3) and y.shape == (len(source), 10, 15) and x.dtype == np.uint8
+    assert x.shape == (len(source), 10, 15, 3)
+    assert y.shape == (len(source), 10, 15)
+    assert x.dtype == np.uint8
     with pytest.raises(ValueError, match="val"):
         kr.segmentation.source(path, "val", layout)
 
 
 def test_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read as a mask: a mask has one number for each pixel; .* mode RGB"):
+    with pytest.raises(
+        ValueError, match=r"cannot be read as a mask: a mask has one number for each pixel; .* mode RGB"
+    ):
         decode_mask(png(IMAGES[0]))
     with pytest.raises(ValueError, match="cannot be read as a mask"):
         decode_mask(b"nothing")
@@ -102,7 +107,9 @@ def pairs():
 def test_image_and_mask_move_alike(pairs, scale):
     batches = kr.segmentation.MaskBatches(pairs, (24, 32), batch_size=3, scale=scale, blur_probability=0.0)
     images, labels = batches[0]
-    assert images.shape == (3, 24, 32, 3) and labels.shape == (3, 24, 32) and images.dtype == np.float32
+    assert images.shape == (3, 24, 32, 3)
+    assert labels.shape == (3, 24, 32)
+    assert images.dtype == np.float32
     counted = labels >= 0
     if scale[1] < 1:
         assert 0.2 < counted.mean() < 0.45  # of the area, (0.55)^2 and a little more

@@ -84,7 +84,8 @@ def test_goes_on_where_it_was_stopped(net, data, report, tmp_path, monkeypatch):
     assert again.as_dict() == report.as_dict()
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report.as_dict()))
     text = (tmp_path / "report.md").read_text()
-    assert "SEA, Linf 8/255" in text and (tmp_path / "pictures.png").stat().st_size > 100
+    assert "SEA, Linf 8/255" in text
+    assert (tmp_path / "pictures.png").stat().st_size > 100
     with pytest.raises(ValueError, match=r"differs in \['seed'\]"):
         kr.segmentation.evaluate(net, *data, THREATS, **arguments, seed=1)
     x, y = data

@@ -12,7 +12,6 @@ from tests.models.torch_reference import set_random_weights
 from . import reference
 from .conftest import CLASSES, DEPTHS
 
-
 ONCE = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
 
 

@@ -124,4 +124,5 @@ def test_class_weights_of_an_attack_in_training(segmenter, data):
     trainer = kr.AdversarialModel(segmenter, attack, diagnostics=True)
     trainer.compile("sgd", kr.segmentation.PixelCrossEntropy())
     history = trainer.fit(x, y, batch_size=8, verbose=0).history
-    assert history["attack_gain"][0] >= 0 and np.isfinite(history["loss"]).all()
+    assert history["attack_gain"][0] >= 0
+    assert np.isfinite(history["loss"]).all()
