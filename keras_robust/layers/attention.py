@@ -5,13 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_robust.backend import kernels
 from keras_robust.layers.initializers import Normal
 from keras_robust.types import Tensor
-
-
-def softmax(x: Tensor) -> Any:
-    """Softmax over the last axis, computed in float32 (at least) whatever the precision policy; dtype of `x`."""
-    return ops.cast(ops.softmax(ops.cast(x, keras.backend.result_type(x.dtype, "float32"))), x.dtype)
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -50,10 +46,7 @@ class Attention(keras.layers.Layer):
         _, tokens, channels = ops.shape(x)
         head_dim = channels // self.num_heads
         q, k, v = ops.unstack(ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head_dim)), axis=2)
-        # Not ops.dot_product_attention: on the CPU it is slower on TensorFlow and fails in float16 on JAX.
-        weights = softmax(ops.einsum("bqhd,bkhd->bhqk", q * head_dim**-0.5, k))
-        y = ops.einsum("bhqk,bkhd->bqhd", weights, v)
-        return self.proj(ops.reshape(y, (-1, tokens, channels)))
+        return self.proj(ops.reshape(kernels.attention(q, k, v), (-1, tokens, channels)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -3,8 +3,8 @@
 from typing import Any
 
 import keras
-from keras import ops
 
+from keras_robust.backend import kernels
 from keras_robust.types import Tensor
 
 
@@ -31,20 +31,14 @@ class PaddedConv2D(keras.layers.Conv2D):
 
     def __init__(self, filters: Any, kernel_size: Any, strides: int = 1, padding: int = 0, **kwargs: Any) -> None:
         super().__init__(filters, kernel_size, strides, data_format="channels_last", **kwargs)
-        self.margin = self.remaining_margin = padding
-        if self.strides == self.dilation_rate == (1, 1) and self.kernel_size == (2 * padding + 1,) * 2:
-            # Here "same" pads the four sides alike, without a copy of the input.
-            self.padding, self.remaining_margin = "same", 0
+        self.margin = padding
 
-    def call(self, x: Tensor) -> Any:
-        if self.remaining_margin:
-            margin = (self.remaining_margin, self.remaining_margin)
-            x = ops.pad(x, ((0, 0), margin, margin, (0, 0)))
-        return super().call(x)
+    def convolution_op(self, inputs: Tensor, kernel: Any) -> Any:
+        return kernels.convolution(inputs, kernel, self.strides, self.margin, self.dilation_rate)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, channels = input_shape
-        sizes = [size if size is None else size + 2 * self.remaining_margin for size in sizes]
+        sizes = [size if size is None else size + 2 * self.margin for size in sizes]
         return super().compute_output_shape((batch, *sizes, channels))
 
     def get_config(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.layers.attention import softmax
+from keras_robust.backend.kernels import softmax
 from keras_robust.layers.initializers import Normal
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import LayerNorm

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_robust.backend.kernels import attention, softmax
 from keras_robust.layers.activations import gelu
-from keras_robust.layers.attention import softmax
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.depthwise import SameDepthwiseConv2D
 from keras_robust.layers.initializers import Normal
@@ -292,8 +292,7 @@ class ClassAttention(keras.layers.Layer):
         head_dim = channels // self.num_heads
         q = ops.reshape(self.q(x[:, :1]), (-1, 1, self.num_heads, head_dim))
         k, v = (ops.reshape(f(x), (-1, ops.shape(x)[1], self.num_heads, head_dim)) for f in (self.k, self.v))
-        weights = softmax(ops.einsum("bqhd,bkhd->bhqk", q * head_dim**-0.5, k))
-        return self.proj(ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weights, v), (-1, 1, channels)))
+        return self.proj(ops.reshape(attention(q, k, v), (-1, 1, channels)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0], 1, input_shape[2]

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import keras
 from keras import ops
 
+from keras_robust.backend.keras_kernels import attention, convolution, gelu
 from keras_robust.types import Tensor
+
+__all__ = ["attention", "convolution", "depthwise", "gelu", "layer_norm"]
 
 
 def layer_norm(x: Tensor, gamma: Any, beta: Any, epsilon: Any) -> Any:
@@ -16,10 +19,6 @@ def layer_norm(x: Tensor, gamma: Any, beta: Any, epsilon: Any) -> Any:
     centred = wide - ops.mean(wide, axis=-1, keepdims=True)
     scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
     return ops.cast(centred * scale * gamma + beta, x.dtype)
-
-
-def gelu(x: Tensor) -> Any:
-    return ops.gelu(x, approximate=False)
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:

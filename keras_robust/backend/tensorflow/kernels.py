@@ -14,7 +14,10 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
+from keras_robust.backend.keras_kernels import attention, convolution
 from keras_robust.types import Tensor
+
+__all__ = ["attention", "convolution", "depthwise", "gelu", "layer_norm", "usual_forms"]
 
 _usual_form = contextvars.ContextVar("usual_form", default=False)
 
