@@ -23,6 +23,7 @@ MEMBERS = (
     ("compiled model", "_get_metrics_result_or_logs", "overridden on TensorFlow: logs of all replicas"),
     ("compiled model", "_maybe_symbolic_build", "overridden on TensorFlow: shapes on several hosts"),
     ("compiled model", "_symbolic_build", "overridden on JAX: batches are placed on the devices here"),
+    ("compiled model", "_should_torch_compile", "overridden on PyTorch: the step is compiled in parts"),
     ("functional model", "_run_through_graph", "multiply-adds, counted on the graph"),
     ("tensorflow epoch iterator", "_distributed_dataset", "shapes of a replica's part of a batch"),
     ("jax epoch iterator", "_get_iterator", "batches placed on the devices"),

@@ -82,6 +82,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         ['accuracy', 'loss', 'val_accuracy', 'val_loss', 'val_robust_accuracy']
     """
 
+    compiled_model: Callable | None = None  # the training pass, where the backend compiles it by itself
+
     def __init__(
         self,
         model: Callable | keras.Model,
@@ -157,8 +159,11 @@ class AdversarialModel(backend.TrainStep, keras.Model):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         if isinstance(x, (list, tuple)):  # the adversarial and the clean batch of a paired objective
-            return tuple(self.model(each, training=training) for each in x)
-        outputs = self.model(x, training=training)
+            return tuple(self.call(each, training) for each in x)
+        if training and self.compiled_model is not None:
+            outputs = self.compiled_model(x)
+        else:
+            outputs = self.model(x, training=training)
         if isinstance(outputs, (list, tuple)):  # of auxiliary heads, in training alone
             return tuple(outputs) if training else outputs[0]
         return outputs
@@ -190,18 +195,15 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     ) -> None:
         """Configures training as `keras.Model.compile` does; `loss` must take logits.
 
+        `jit_compile=True` on the PyTorch backend compiles the attack and the training pass by torch.compile, at the
+        first step with each shape of the batch. There "auto" is eager.
+
         Raises:
-            ValueError: a loss with `from_logits=False`; `steps_per_execution > 1` or `jit_compile=True` on the PyTorch
-                backend; an optimizer with `use_ema`.
+            ValueError: a loss with `from_logits=False`; an optimizer with `use_ema`; `steps_per_execution > 1` on the
+                PyTorch backend where Keras does not take it; in the first step, `jit_compile=True` there with what
+                PyTorch cannot trace: random layers, attacks whose course depends on the images (L1).
         """
         check_loss(loss)
-        if keras.backend.backend() == "torch" and options.get("jit_compile", "auto") is True:
-            raise ValueError(
-                "jit_compile must be False or 'auto' on the PyTorch backend, where compiling the step takes longer "
-                "than it saves; received True."
-            )
-        if keras.backend.backend() == "torch" and steps_per_execution != 1:
-            raise ValueError(f"steps_per_execution must be 1 on the PyTorch backend; received {steps_per_execution!r}.")
         optimizer = keras.optimizers.get(optimizer)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         accumulated = inner.gradient_accumulation_steps

@@ -41,7 +41,8 @@ def test_the_installed_keras_has(owner, member, use):
     owners = _owners()
     on_jax_alone = member == "_symbolic_build" and keras.backend.backend() != "jax"
     on_tensorflow_alone = member == "_maybe_symbolic_build" and keras.backend.backend() != "tensorflow"
-    if owner not in owners or on_jax_alone or on_tensorflow_alone:
+    on_torch_alone = member == "_should_torch_compile" and keras.backend.backend() != "torch"
+    if owner not in owners or on_torch_alone or on_jax_alone or on_tensorflow_alone:
         pytest.skip("of another backend")
     assert hasattr(owners[owner], member), (
         f"Keras {keras.__version__} has no {member} in its {owner}, which is needed for {use}: see "
@@ -74,6 +75,7 @@ def test_no_other_file_uses_them():
             "def _get_metrics_result_or_logs",
             "def _maybe_symbolic_build",
         ],
+        "backend/torch/trainer.py": ["def _should_torch_compile"],
     }
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from keras_robust.layers import PaddedConv2D
+from keras_robust.layers.depthwise import SameDepthwiseConv2D
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)])
@@ -26,6 +27,19 @@ def test_equals_torch(size, kernel, stride, padding):
     expected = expected.numpy().transpose(0, 2, 3, 1)
     assert layer.compute_output_shape(x.shape) == tuple(y.shape) == expected.shape
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="how PyTorch keeps maps in memory")
+@pytest.mark.parametrize("layer", [PaddedConv2D(6, 3, strides=2, padding=1), SameDepthwiseConv2D(3)])
+def test_maps_are_not_copied(layer):
+    """Keras' convolutions copy each map to channels-first and back."""
+    x = torch.rand(2, 8, 8, 4)
+    layer(x)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        y = layer(x)
+    copied = [e.input_shapes[0] for e in profile.events() if e.name == "aten::copy_" and len(e.input_shapes[0]) == 4]
+    assert not [shape for shape in copied if shape[0] == len(x)]
+    assert y.is_contiguous()
 
 
 def test_padding_is_kept_in_the_config():

@@ -40,7 +40,7 @@ def _weights(model):
 @pytest.mark.parametrize("labels", ["hard", "soft", "weighted"])
 def test_step_with_eps_zero_is_keras_own(jit, labels, batch, model):
     if jit and BACKEND == "torch":
-        pytest.skip("PyTorch runs eagerly")
+        pytest.skip("compiled in parts: see test_compiled_parts")
     x, y = batch
     weight = np.linspace(0.2, 2.0, len(x)).astype("float32") if labels == "weighted" else None
     loss = CROSS_ENTROPY(from_logits=True)
@@ -160,6 +160,36 @@ def test_trains_in_mixed_precision(policy, batch):
     assert any(np.abs(a - b).max() > 1e-2 for a, b in zip(before, network.get_weights()))
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere the step is compiled as a whole")
+@pytest.mark.parametrize("objective", [None, kr.training.TRADES()], ids=["cross-entropy", "trades"])
+def test_compiled_parts(objective, batch, monkeypatch):
+    """The graphs of a step compute what its layers do, batch statistics and what is measured included."""
+    import torch
+
+    # What is checked is what is recorded, which PyTorch then compiles for minutes.
+    monkeypatch.setattr(torch, "compile", lambda graph, dynamic: graph)
+    x, y = batch
+    inputs = keras.Input((None, None, 3))
+    h = keras.layers.Conv2D(6, 3, strides=2, kernel_initializer="he_normal")(inputs)
+    h = keras.layers.Activation("gelu")(keras.layers.BatchNormalization()(h))
+    eager = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(h)))
+    logs = []
+    for network, jit in ((twin := _twin(eager), True), (eager, False)):
+        trainer = kr.AdversarialModel(
+            network, _attack(random_start=True), eps_warmup_steps=3, objective=objective, diagnostics=True
+        )
+        loss = CROSS_ENTROPY(from_logits=True)
+        trainer.compile(keras.optimizers.AdamW(1e-2), loss, metrics=["accuracy"], jit_compile=jit)
+        # The last batch of each epoch is smaller: another graph.
+        logs.append(trainer.fit(x, y, batch_size=5, epochs=2, shuffle=False, verbose=0).history)
+        assert jit == bool(trainer.compiled_model is not None and trainer.compiled_model.graph.graphs)
+    for name, values in logs[1].items():
+        np.testing.assert_allclose(logs[0][name], values, rtol=1e-5, atol=1e-6)
+    for a, b in zip(_weights(twin), _weights(eager)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert trainer.get_compile_config()["jit_compile"] is False
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="refused on PyTorch, see test_refused")
 def test_several_steps_per_execution(batch):
     x, y = batch
@@ -251,7 +281,7 @@ def test_losses_on_probabilities_are_refused(loss, model):
         trainer.compile("adamw", loss)
 
 
-def test_refused(batch, model):
+def test_refused(batch, model, monkeypatch):
     x, y = batch
     with pytest.raises(ValueError, match="attack must be an Attack"):
         kr.AdversarialModel(model, kr.ThreatModel("Linf", 0.1))
@@ -263,10 +293,12 @@ def test_refused(batch, model):
         kr.AdversarialModel(model, _attack(), eps_warmup_steps=-1)
     trainer = kr.AdversarialModel(model, _attack())
     if BACKEND == "torch":
-        with pytest.raises(ValueError, match="steps_per_execution must be 1 on the PyTorch backend; received 2"):
+        with pytest.raises(ValueError, match="steps_per_execution must be 1 on the PyTorch backend"):
             trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), steps_per_execution=2)
-        with pytest.raises(ValueError, match="jit_compile must be False or 'auto' on the PyTorch backend"):
-            trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), jit_compile=True)
+        trainer.compile("adamw", CROSS_ENTROPY(from_logits=True), jit_compile=True)
+        monkeypatch.setattr("torch.compile", lambda graph, dynamic: graph)
+        with pytest.raises(ValueError, match="jit_compile must be False for this model and attack"):
+            trainer.train_on_batch(x, y)  # its dropout draws random numbers
     with pytest.raises(ValueError, match=r"without use_ema=True.*give AdversarialModel ema_decay"):
         trainer.compile(keras.optimizers.SGD(0.1, use_ema=True), CROSS_ENTROPY(from_logits=True))
     trainer.compile("adamw", CROSS_ENTROPY(from_logits=True))

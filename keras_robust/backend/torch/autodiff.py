@@ -31,8 +31,17 @@ def usable(value: Any) -> Any:
 
 def frozen_call(layer: Any) -> Any:
     """The layer in inference mode on detached weights, so that no pass stores what only their gradients need."""
+    return frozen_on(layer, *constants(layer))
+
+
+def constants(layer: Any) -> Any:
+    """Values of the trainable and the other variables that no gradient passes to."""
     trainable = [usable(variable.value).detach() for variable in layer.trainable_variables]
-    non_trainable = [usable(variable.value) for variable in layer.non_trainable_variables]
+    return trainable, [usable(variable.value) for variable in layer.non_trainable_variables]
+
+
+def frozen_on(layer: Any, trainable: Any, non_trainable: Any) -> Any:
+    """The layer in inference mode on these values of its variables."""
     states = calls_with_fresh_draws(layer, non_trainable)
     mode = inference_mode(layer)
     return lambda x: layer.stateless_call(trainable, states(x), x, **mode)[0]

