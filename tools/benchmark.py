@@ -1,15 +1,19 @@
 """Time a training step: clean, adversarial, and the same adversarial step in plain PyTorch. With --forward: inference.
 
-The variants run in processes of their own and take turns (`timing.py`). On the CPU.
+The variants run in processes of their own and take turns (`timing.py`). On the CPU, or with --device gpu on one GPU:
+there on JAX and PyTorch both, in bfloat16, beside the published kind of training (autocast, eager), compiled, too.
 """
 
+import itertools
 import json
 import os
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
-from timing import Parser, Unavailable, available_cores, environment, measure, positive, quartiles, ratios, table
+from timing import Parser, Step, Unavailable, available_cores, environment, measure, positive, quartiles, ratios, table
 
 EXAMPLES = """\
 examples:
@@ -17,6 +21,7 @@ examples:
   python tools/benchmark.py --model vit_small_convstem --resolution 64 --batch 16
   python tools/benchmark.py --model convnext_atto_convstem --resolution 32 --batch 64 --repeats 50 --json atto.json
   python tools/benchmark.py --backend torch --n-iter 3
+  python tools/benchmark.py --device gpu --model vit_small_convstem --resolution 224 --batch 80
   python tools/benchmark.py --forward
   python tools/benchmark.py --forward --model convnext_tiny vit_small --resolution 224 --batch 8
 
@@ -53,6 +58,9 @@ class Settings:
     batch: int
     backend: str
     n_iter: int | None = None
+    precision: str = "float32"
+    device: str = "cpu"
+    steps: int = 1  # that run to their end together
 
 
 def images_and_labels(settings):
@@ -112,7 +120,7 @@ def import_torch():
 
 
 def plain_pytorch_model(settings):
-    import_torch()
+    torch = import_torch()
     os.environ["KERAS_BACKEND"] = "torch"
     import plain_pytorch
 
@@ -121,7 +129,7 @@ def plain_pytorch_model(settings):
     model = plain_pytorch.create(architecture(settings.model), NUM_CLASSES, settings.resolution)
     if model is None:
         raise Unavailable(f"tools/plain_pytorch.py has no {settings.model}")
-    return model
+    return model.to("cuda" if settings.device == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def pytorch_step(settings):
@@ -133,7 +141,7 @@ def pytorch_step(settings):
     x, y = images_and_labels(settings)
     # Channels-last in memory, as it is.
     x, y = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y).long()
-    return lambda: plain_pytorch.training_step(model, optimizer, x, y, EPS, settings.n_iter)
+    return lambda: plain_pytorch.training_step(model, optimizer, x, y, EPS, settings.n_iter).item()
 
 
 def pytorch_forward(settings, model=None, channels_last=True):
@@ -168,9 +176,127 @@ def timm_forward_channels_last(settings):
     return timm_forward(settings, channels_last=True)
 
 
+def epochs_of(settings, backend, adversarial=True, jit="auto", from_host=False):
+    """`steps` training steps of `fit`, timed from the end of the first: all that Keras and callbacks do is in it.
+
+    The images lie on the device, or with `from_host` in the host's memory.
+    """
+    settings = replace(settings, backend=backend)
+    os.environ["KERAS_BACKEND"] = backend
+    import keras
+
+    import keras_robust as kr
+
+    if settings.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{settings.precision}")
+    model = keras_model(settings)
+    work = kr.models.multiply_adds(model, settings.resolution)
+    attack = kr.attacks.APGD(kr.ThreatModel("Linf", EPS), n_iter=settings.n_iter) if adversarial else None
+    trainer = kr.AdversarialModel(model, attack)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer.compile(kr.training.adamw(model, 1e-3), loss, jit_compile=jit)
+    batch = images_and_labels(settings)
+    if not from_host:
+        batch = tuple(keras.ops.convert_to_tensor(array) for array in batch)
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, index, logs=None):
+            if index in (0, settings.steps):
+                wait_for(backend, logs)
+                self.times.append(time.perf_counter())
+
+        def on_train_begin(self, logs=None):
+            self.times = []
+
+    clock = Clock()
+
+    def run():
+        batches = (each for each in itertools.repeat(batch))
+        trainer.fit(batches, steps_per_epoch=settings.steps + 1, verbose=0, callbacks=[clock])
+        return (clock.times[1] - clock.times[0]) / settings.steps
+
+    passes = 2 * settings.n_iter + 4 if adversarial else 3
+    return Step(run, lambda: {"multiply_adds": work, "passes": passes, **device_memory(backend)})
+
+
+def plain_steps(settings, channels_last=True, compiled=False, adversarial=True):
+    """The published kind of training: plain PyTorch, autocast, eager or compiled."""
+    model = plain_pytorch_model(settings)
+    import plain_pytorch
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+    x, y = (torch.from_numpy(array).to(device) for array in images_and_labels(settings))
+    x, y = x.permute(0, 3, 1, 2).contiguous(memory_format=layout), y.long()
+    forward = torch.compile(model) if compiled else model
+    n_iter = settings.n_iter if adversarial else 0
+
+    def run():
+        wait_for("torch")
+        start = time.perf_counter()
+        for _ in range(settings.steps):
+            plain_pytorch.training_step(forward, optimizer, x, y, EPS, n_iter, settings.precision)
+        wait_for("torch")
+        return (time.perf_counter() - start) / settings.steps
+
+    return Step(run, lambda: {"passes": 2 * n_iter + 4 if n_iter else 3, **device_memory("torch")})
+
+
+def wait_for(backend, results=None):
+    """Until the device has done what it was told."""
+    if backend == "jax":
+        import jax
+
+        jax.block_until_ready(results)
+    else:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+def device_memory(backend):
+    """The device's name and the most of its memory that was in use, MiB: on JAX since the process began (what compiling
+    tries out included), on PyTorch of what was allocated."""
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        statistics = device.memory_stats() or {}
+        found = {"device": device.device_kind}
+        return found | {"peak_memory": statistics["peak_bytes_in_use"] / 2**20} if statistics else found
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"device": "cpu"}
+    return {"device": torch.cuda.get_device_name(), "peak_memory": torch.cuda.max_memory_allocated() / 2**20}
+
+
 # Each builds, in its own process, a function without arguments that runs one step to its end.
 TRAINING = {"clean": clean_step, "adversarial": adversarial_step, "pytorch": pytorch_step}
 TRAINING_RATIOS = (("adversarial", "clean"), ("adversarial", "pytorch"))
+# On a GPU, the most telling first; with jit_compile=True our PyTorch step is compiled in parts.
+GPU_TRAINING = {
+    "jax": partial(epochs_of, backend="jax"),
+    "plain nhwc": plain_steps,
+    "torch compiled": partial(epochs_of, backend="torch", jit=True),
+    "plain compiled": partial(plain_steps, compiled=True),
+    "jax clean": partial(epochs_of, backend="jax", adversarial=False),
+    "plain nchw": partial(plain_steps, channels_last=False),
+    "torch": partial(epochs_of, backend="torch", jit=False),
+    "torch clean compiled": partial(epochs_of, backend="torch", adversarial=False, jit=True),
+    "jax from host": partial(epochs_of, backend="jax", from_host=True),
+    "plain nhwc clean": partial(plain_steps, adversarial=False),
+}
+GPU_RATIOS = (
+    ("jax", "jax clean"),
+    ("torch compiled", "torch clean compiled"),
+    ("plain nhwc", "plain nhwc clean"),
+    *((other, ours) for ours in ("jax", "torch compiled") for other in ("plain nhwc", "plain nchw", "plain compiled")),
+)
 FORWARD = {
     "keras": keras_forward,
     "timm": timm_forward,
@@ -182,6 +308,37 @@ FORWARD_COLUMNS = {"keras": "keras_robust", "timm": "timm", "timm nhwc": "timm, 
 
 def progress(message):
     print(message, file=sys.stderr, flush=True)
+
+
+def gpu_training(options):
+    """Run and print the comparison on a GPU; returns the record for --json."""
+    settings = Settings(
+        options.model[0],
+        options.resolution,
+        options.batch,
+        "",
+        options.n_iter,
+        options.precision,
+        options.device,
+        options.steps,
+    )
+    variants = {name: GPU_TRAINING[name] for name in options.variants or GPU_TRAINING}
+    times, missing = measure(
+        variants,
+        settings,
+        options.repeats,
+        options.threads,
+        progress,
+        device="gpu",
+        # JAX tries kernels out while it compiles: one at a time, beside what PyTorch compiles on the CPU.
+        lane=lambda variant: variant.split()[0],
+        build_limit=options.build_limit,
+    )
+    print(f"\n{settings.model}, {settings.resolution} px, batch {settings.batch}, {settings.precision}")
+    print(f"{options.where}\n\n{table(times, GPU_RATIOS)}")
+    for variant, reason in missing.items():
+        print(f"without {variant}: {reason}")
+    return record(settings, times, missing, GPU_RATIOS)
 
 
 def training(options):
@@ -239,6 +396,11 @@ def main(arguments=None):
     )
     parser.add_argument("--resolution", type=positive, help="side of the images, pixels (64; with --forward 224)")
     parser.add_argument("--batch", type=positive, help="images per step (16; with --forward 8)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(%(default)s)")
+    parser.add_argument("--variants", nargs="+", choices=GPU_TRAINING, metavar="NAME", help="on a GPU: some of them")
+    parser.add_argument("--precision", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="on a GPU")
+    parser.add_argument("--steps", type=positive, default=20, help="on a GPU: steps between two looks at the clock")
+    parser.add_argument("--build-limit", type=positive, metavar="S", help="on a GPU: leave out what builds longer")
     parser.add_argument("--n-iter", type=positive, default=2, help="iterations of the attack (%(default)s)")
     options = parser.parse_args(arguments)
     options.model = options.model or (FAMILIES if options.forward else ["convnext_tiny_convstem"])
@@ -246,11 +408,13 @@ def main(arguments=None):
         parser.error("argument --model: one at a time, several only with --forward")
     options.resolution = options.resolution or (224 if options.forward else 64)
     options.batch = options.batch or (8 if options.forward else 16)
-    where = environment(("keras", options.backend, "torch", "timm"), options.threads)
+    backends = ("jax",) if options.device == "gpu" else (options.backend,)
+    where = environment(("keras", *backends, "torch", "timm"), options.threads)
     versions = ", ".join(f"{package} {number}" for package, number in where["versions"].items() if number)
     options.where = f"{versions}; {where['threads']} threads; {options.repeats} rounds"
     try:
-        result = forward(options) if options.forward else training(options)
+        work = forward if options.forward else gpu_training if options.device == "gpu" else training
+        result = work(options)
     except ValueError as error:
         parser.error(str(error))
     except RuntimeError as error:

@@ -1,8 +1,9 @@
 """AutoAttack against the reference implementation (PyPI: pyautoattack, on PyTorch): accuracies and time.
 
-Same net, images, threat model and cores; each implementation in a process of its own, one after the other. On the CPU.
+Same net, images, threat model and cores; each implementation in a process of its own, one after the other. On the CPU,
+or with --device gpu on one GPU, both in float32: without TF32, whose products have 10 bits, unless --tf32 is given.
 CPU time leaves out what else the machine does, wall time includes it. Compilation is part of our time, as it is of a
-user's; the cores are divided as tools/evaluate.py divides them.
+user's; the cores are divided as tools/evaluate.py divides them. On a GPU our evaluation runs a second time, compiled.
 """
 
 import argparse
@@ -13,8 +14,9 @@ import os
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from timing import environment
 
 EXAMPLES = """\
 examples:
@@ -47,6 +49,7 @@ def ours(settings, connection):
     """AutoAttack of keras_robust: accuracies after each attack and seconds of each."""
     os.environ["KERAS_BACKEND"] = settings["backend"]
     x, y = images(settings)
+    choose_precision(settings["backend"], settings["tf32"])
     import keras
 
     import keras_robust as kr
@@ -65,12 +68,16 @@ def ours(settings, connection):
         kr.ThreatModel(settings["norm"], settings["eps"]), settings["version"], settings["batch"], settings["seed"]
     )
     result, seconds = timed(lambda: attack(model, x, y))
+    if settings["device"] == "gpu":
+        seconds["seconds_compiled"] = timed(lambda: attack(model, x, y))[1]["seconds"]
     connection.send({"accuracy_after": result.accuracy_after, **seconds, "warnings": list(result.warnings)})
 
 
 def reference(settings, connection):
     """The reference implementation on the same."""
+    os.environ["KERAS_BACKEND"] = "torch"
     x, y = images(settings)
+    choose_precision("torch", settings["tf32"])
     import torch
     from pyautoattack.autoattack import AutoAttack
 
@@ -81,7 +88,6 @@ def reference(settings, connection):
     if settings["net"] in published_nets.NETS:
         net = published_nets.torch_net(settings["net"])
     else:
-        os.environ["KERAS_BACKEND"] = "torch"
         import plain_pytorch
         from safetensors.torch import load_file
 
@@ -93,6 +99,8 @@ def reference(settings, connection):
         net.load_state_dict({n: tensor.reshape(shapes[n]) for n, tensor in load_file(settings["weights"]).items()})
         with torch.no_grad():
             y = net(x).argmax(1).numpy()
+    device = "cuda" if settings["device"] == "gpu" and torch.cuda.is_available() else "cpu"
+    net, x = net.to(device), x.to(device)
     accuracies = {}
 
     class Accuracies(logging.Handler):
@@ -108,12 +116,29 @@ def reference(settings, connection):
     logger.addHandler(Accuracies())
     logger.propagate = False
     kind = settings["version"] if settings["version"] != "short" else "standard"
-    attack = AutoAttack(net, norm=settings["norm"], eps=settings["eps"], seed=settings["seed"], version=kind)
+    options = {"norm": settings["norm"], "eps": settings["eps"], "seed": settings["seed"], "version": kind}
+    attack = AutoAttack(net, device=torch.device(device), **options)
     if settings["version"] == "short":
         attack.attacks_to_run = ["apgd-ce", "apgd-t"]
-    labels = torch.from_numpy(y).long()
+    labels = torch.from_numpy(y).long().to(device)
     _, seconds = timed(lambda: attack.run_standard_evaluation(x, labels, batch_size=settings["batch"]))
     connection.send({"accuracy_after": accuracies, **seconds})
+
+
+def choose_precision(backend, tf32):
+    """Products of float32 in full precision or, on GPUs that have it, in TF32."""
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    else:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
 
 
 def timed(function):
@@ -123,7 +148,9 @@ def timed(function):
 
 
 def work(function, settings, connection):
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if settings["device"] == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if hasattr(os, "sched_setaffinity"):
         # Before a framework counts the cores.
@@ -167,6 +194,8 @@ def parse(arguments):
     parser.add_argument("--resolution", type=int, default=64, help="of a net that is not a published one (%(default)s)")
     parser.add_argument("--batch", type=int, default=250, help="batch size of both (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="cores, Linux only (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(%(default)s)")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: products in TF32, in both")
     parser.add_argument("--seed", type=int, default=0, help="of both (%(default)s)")
     parser.add_argument(
         "--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow", help="of Keras (%(default)s)"
@@ -185,7 +214,8 @@ def compare(parser, settings, folder):
     out = settings.pop("json")
     record = dict(settings)
     try:
-        record["versions"] = {package: version(package) for package in ("keras", "torch", "pyautoattack", "tensorflow")}
+        packages = ("keras", "torch", "pyautoattack", "tensorflow", "jax")
+        record["versions"] = environment(packages, settings["threads"])["versions"]
         for function in (ours, reference):
             with_weights = {**settings, "weights": str(folder / "weights.safetensors")}
             record[function.__name__] = measured = run(function, with_weights)
@@ -196,6 +226,10 @@ def compare(parser, settings, folder):
         parser.exit(1, f"{parser.prog}: {error}\n")
     for kind in ("seconds", "cpu_seconds"):
         record[f"ratio_of_{kind}"] = record["ours"][kind] / record["reference"][kind]
+    compiled = record["ours"].get("seconds_compiled")
+    if compiled is not None:
+        record["ratio_of_seconds_compiled"] = compiled / record["reference"]["seconds"]
+        print(f"compiled {compiled:.1f} s, {record['ratio_of_seconds_compiled']:.2f} of the reference's wall time")
     print(f"ratio {record['ratio_of_seconds']:.2f} of wall time, {record['ratio_of_cpu_seconds']:.2f} of CPU time")
     if out is not None:
         with out.open("a") as file:

@@ -163,7 +163,13 @@ def create(row, num_classes, input_size):
     return family and family(row, num_classes, input_size).to(memory_format=torch.channels_last)
 
 
-def apgd(model, x, y, eps, n_iter):
+def autocast(device, precision):
+    """The context of a forward pass in 16 bits as published, or in float32."""
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+    return torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def apgd(model, x, y, eps, n_iter, precision="float32"):
     """The Linf attack of training (Croce & Hein 2020): the point of highest loss of all visited, no random start.
 
     Without the control of the step size, which has no effect below three iterations and costs next to nothing.
@@ -172,9 +178,14 @@ def apgd(model, x, y, eps, n_iter):
     def project(z):
         return torch.clamp(torch.minimum(torch.maximum(z, x - eps), x + eps), 0, 1)
 
+    def loss_of(z):
+        with autocast(x.device.type, precision):
+            logits = model(z)
+        return F.cross_entropy(logits.float(), y, reduction="none")
+
     def loss_and_gradient(z):
         z = z.detach().requires_grad_()
-        losses = F.cross_entropy(model(z), y, reduction="none")
+        losses = loss_of(z)
         (gradient,) = torch.autograd.grad(losses.sum(), z)
         return losses.detach(), gradient
 
@@ -188,20 +199,26 @@ def apgd(model, x, y, eps, n_iter):
             loss, gradient = loss_and_gradient(current)
         else:
             with torch.no_grad():
-                loss = F.cross_entropy(model(current), y, reduction="none")
+                loss = loss_of(current)
         rises = loss > best_loss
         best = torch.where(rises[:, None, None, None], current, best)
         best_loss = torch.where(rises, loss, best_loss)
     return best
 
 
-def training_step(model, optimizer, x, y, eps, n_iter):
-    """Attack the batch in inference mode, then update the weights on the adversarial images; returns the loss."""
-    model.eval()
-    x_adv = apgd(model, x, y, eps, n_iter)
+def training_step(model, optimizer, x, y, eps, n_iter, precision="float32"):
+    """Attack the batch in inference mode, then update the weights on the adversarial images; returns the loss.
+
+    With `n_iter` 0 the images are trained on as they are.
+    """
+    if n_iter:
+        model.eval()
+        x = apgd(model, x, y, eps, n_iter, precision)
     model.train()
     optimizer.zero_grad()
-    loss = F.cross_entropy(model(x_adv), y)
+    with autocast(x.device.type, precision):
+        logits = model(x)
+    loss = F.cross_entropy(logits.float(), y)
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return loss.detach()

@@ -1,7 +1,8 @@
 """Time variants of one piece of work against each other.
 
 Each variant runs in a process of its own and the processes take turns, one step at a time, so that what else the
-machine does falls on all of them alike. On the CPU.
+machine does falls on all of them alike. On the CPU, or on a GPU,
+where a step may be many that run to their end together.
 
     def build_fast(settings):          # runs in the worker: imports, builds, returns a function that does one step
         ...
@@ -14,12 +15,14 @@ machine does falls on all of them alike. On the CPU.
 import argparse
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import platform
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 WARM_UP_STEPS = 2
@@ -32,25 +35,47 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True)
+class Step:
+    """What a variant may build instead of a plain function.
+
+    Attributes:
+        run: one step, run to its end; it may return the seconds that count, else those of the call do.
+        details: called at the end, a dict of what else is known of the variant; `peak_memory`, MiB, is the device's.
+    """
+
+    run: Callable
+    details: Callable = dict
+
+
+@dataclass(frozen=True)
 class Times:
-    """Of one variant: seconds and CPU seconds (of all threads) of each step, and peak memory in MiB."""
+    """Of one variant: seconds and CPU seconds (of all threads) of each step, peak memory in MiB, seconds to build."""
 
     seconds: list[float]
     cpu_seconds: list[float]
     peak_memory: float
+    build_seconds: float = 0.0
+    details: dict = field(default_factory=dict)
 
 
-def measure(variants, settings, repeats, threads=None, progress=lambda message: None):
+def measure(
+    variants, settings, repeats, threads=None, progress=lambda message: None, device="cpu", lane=None, build_limit=None
+):
     """Run every variant `repeats` times, in turn.
 
     Args:
         variants: dict from name to a function at the top of a module that takes `settings` and returns a function
-            without arguments: one step, run to its end. It may raise `Unavailable`, or ValueError for settings that
-            do not go together.
+            without arguments, or a `Step`: one step, run to its end. It may raise `Unavailable`, or ValueError for
+            settings that do not go together.
         settings: anything that can be pickled.
         repeats: steps per variant, after two to warm up.
         threads: cores that a step may use (Linux only); None for all that this process may.
         progress: called with a line of text now and then.
+        device: "cpu", which hides all others, or "gpu"; there a variant that dies, of too little memory for one, is
+            left out like one that cannot run.
+        lane: None or a function from the name of a variant to its lane: lanes are built side by side, for what compiles
+            on the CPU, and the variants of one in turn.
+        build_limit: seconds after which what is not built is left out.
 
     Returns:
         `Times` of the variants that can run here, by name, and why the others cannot.
@@ -60,27 +85,56 @@ def measure(variants, settings, repeats, threads=None, progress=lambda message: 
         RuntimeError: a worker died.
     """
     context = multiprocessing.get_context("spawn")
-    workers, missing = {}, {}
-    try:
-        for variant, build in variants.items():
+    workers, missing, built, begun = {}, {}, {}, {}
+    lanes = {}
+    for variant in variants:
+        lanes.setdefault(lane(variant) if lane else None, []).append(variant)
+    end = None if build_limit is None else time.monotonic() + build_limit
+
+    def begin(waiting):
+        if waiting:
+            variant = waiting.pop(0)
             progress(f"{variant}: building and compiling")
             here, there = context.Pipe()
             # No daemon, which may have no worker processes of its own.
-            process = context.Process(target=_work, args=(there, build, settings, threads))
+            process = context.Process(target=_work, args=(there, variants[variant], settings, threads, device))
             process.start()
             # Else a worker's death would not close the pipe.
             there.close()
-            status, message = _receive(here, variant)
-            if status == "refused":
-                raise ValueError(message)
-            if status == "unavailable":
-                missing[variant] = message
-            else:
-                workers[variant] = here
+            begun[here] = variant, waiting, process, time.monotonic()
+
+    try:
+        for waiting in lanes.values():
+            begin(waiting)
+        while begun:
+            left = None if end is None else max(end - time.monotonic(), 0)
+            ready = multiprocessing.connection.wait(list(begun), left)
+            if not ready:
+                for variant, waiting, process, _ in begun.values():
+                    process.kill()
+                    missing |= dict.fromkeys((variant, *waiting), f"not built within {build_limit:.0f} s")
+                break
+            for connection in ready:
+                variant, waiting, _, start = begun.pop(connection)
+                try:
+                    status, message = _receive(connection, variant)
+                except RuntimeError as error:
+                    if device == "cpu":
+                        raise
+                    status, message = "unavailable", str(error)
+                if status == "refused":
+                    raise ValueError(message)
+                if status == "unavailable":
+                    missing[variant] = message
+                else:
+                    workers[variant], built[variant] = connection, time.monotonic() - start
+                begin(waiting)
+        workers = {variant: workers[variant] for variant in variants if variant in workers}
         rounds = {variant: [] for variant in workers}
         for i in range(repeats):
             for variant, connection in workers.items():
-                time.sleep(PAUSE_SECONDS)
+                if device == "cpu":
+                    time.sleep(PAUSE_SECONDS)
                 connection.send(True)
                 rounds[variant].append(_receive(connection, variant))
             last = ", ".join(f"{variant} {steps[-1][0]:.3f} s" for variant, steps in rounds.items())
@@ -89,38 +143,51 @@ def measure(variants, settings, repeats, threads=None, progress=lambda message: 
         for variant, connection in workers.items():
             connection.send(False)
             seconds, cpu_seconds = zip(*rounds[variant])
-            times[variant] = Times(list(seconds), list(cpu_seconds), _receive(connection, variant))
+            memory, details = _receive(connection, variant)
+            memory = details.pop("peak_memory", memory)
+            times[variant] = Times(list(seconds), list(cpu_seconds), memory, built[variant], details)
         return times, missing
     finally:
         for process in multiprocessing.active_children():
             process.terminate()
 
 
-def _work(connection, build, settings, threads):
+def _work(connection, build, settings, threads, device):
     """A worker: builds its step, then runs one whenever it is told to, until it is told to stop."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    else:
+        # JAX would take three quarters of the memory, which the processes share.
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if threads is not None:
         # Before a framework counts the cores: all three take as many threads as they find.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     try:
         step = build(settings)
+        step = step if isinstance(step, Step) else Step(step)
         for _ in range(WARM_UP_STEPS):
-            step()
+            step.run()
     except Unavailable as reason:
         connection.send(("unavailable", str(reason)))
         return
     except ValueError as error:
         connection.send(("refused", str(error).splitlines()[0]))
         return
+    except Exception as error:
+        if device == "cpu":
+            raise
+        connection.send(("unavailable", f"{type(error).__name__}: {str(error)[:300]}"))
+        return
     _forget_peak_memory()
     connection.send(("ready", None))
     while connection.recv():
         start, cpu_start = time.perf_counter(), time.process_time()
-        step()
-        connection.send((time.perf_counter() - start, time.process_time() - cpu_start))
-    connection.send(_peak_memory())
+        own = step.run()
+        wall = time.perf_counter() - start
+        connection.send((own if isinstance(own, float) else wall, time.process_time() - cpu_start))
+    connection.send((_peak_memory(), step.details()))
 
 
 def _receive(connection, variant):
