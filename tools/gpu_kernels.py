@@ -17,7 +17,7 @@ TOKENS = (197, 6, 64)
 ROUNDS = 5
 
 
-def jax_cases(batch, maps, tokens):
+def jax_cases(batch, maps, tokens, side):
     """(operation, variant, function, shapes of its arguments)"""
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -30,8 +30,8 @@ def jax_cases(batch, maps, tokens):
     def convolution(x, kernel):
         return ops.depthwise_conv(x, kernel[..., None], padding="same", data_format="channels_last")
 
-    for map in maps:
-        shapes = ((batch, *map), (7, 7, map[-1]))
+    for size in maps:
+        shapes = ((batch, *size), (7, 7, size[-1]))
         yield "depthwise 7x7", "convolution", convolution, shapes
         yield "depthwise 7x7", "shifted products", kernels._depthwise, shapes
     shapes = ((batch, *tokens),) * 3
@@ -45,7 +45,7 @@ def jax_cases(batch, maps, tokens):
         )
 
 
-def torch_cases(batch, maps, tokens):
+def torch_cases(batch, maps, tokens, side):
     os.environ["KERAS_BACKEND"] = "torch"
     import torch
     from torch.nn import functional
@@ -62,6 +62,7 @@ def torch_cases(batch, maps, tokens):
     def norm(x, gamma):
         return functional.layer_norm(x, gamma.shape, gamma)
 
+    yield "matrix product", "the card's ceiling", torch.matmul, ((side, side),) * 2
     for height, width, channels in maps:
         x = (batch, height, width, channels)
         yield "depthwise 7x7", "channels last", kernels.depthwise, (x, (7, 7, channels, 1))
@@ -122,10 +123,10 @@ def main(arguments=None):
     parser.add_argument("--tiny", action="store_true", help="small maps, to try the script out")
     parser.add_argument("--json", type=Path, metavar="OUT", help="file for the times")
     options = parser.parse_args(arguments)
-    maps, tokens = (((4, 4, 8),), (5, 2, 8)) if options.tiny else (MAPS, TOKENS)
+    sizes = (((4, 4, 8),), (5, 2, 8), 16) if options.tiny else (MAPS, TOKENS, 8192)
     cases, work = {"jax": (jax_cases, jax_work), "torch": (torch_cases, torch_work)}[options.backend]
     rows = []
-    for operation, variant, function, shapes in cases(options.batch, maps, tokens):
+    for operation, variant, function, shapes in cases(options.batch, *sizes):
         row = {"backend": options.backend, "operation": operation, "variant": variant, "shape": list(shapes[0])}
         try:
             forward, both, wait = work(function, shapes)

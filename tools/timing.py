@@ -122,9 +122,9 @@ def measure(
                     if device == "cpu":
                         raise
                     status, message = "unavailable", str(error)
-                if status == "refused":
+                if status == "refused" and device == "cpu":
                     raise ValueError(message)
-                if status == "unavailable":
+                if status != "ready":
                     missing[variant] = message
                 else:
                     workers[variant], built[variant] = connection, time.monotonic() - start
