@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-REGISTERED = ("keras_robust.layers", "keras_robust.training")
+REGISTERED = (
+    "keras_robust.layers",
+    "keras_robust.training",
+    "keras_robust.segmentation.resizing",
+    "keras_robust.segmentation.objective",
+)
 
 
 def register() -> None:

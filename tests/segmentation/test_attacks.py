@@ -75,7 +75,7 @@ def test_shrinking_apgd_step_by_step(problem, loss, n_iter):
 
 def test_misclassified_means_fewest_right_pixels(problem):
     """Beside the point of highest loss, which may have more of them."""
-    _net, model, x, y = problem
+    _, model, x, y = problem
     threat = kr.ThreatModel("Linf", 0.05)
     shares = {}
     for returns in ("misclassified", "highest_loss"):

@@ -71,9 +71,7 @@ def test_layouts(layout, kind, tmp_path):
 
 
 def test_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"cannot be read as a mask: a mask has one number for each pixel; .* mode RGB"
-    ):
+    with pytest.raises(ValueError, match=r"a mask has one number for each pixel; .* mode RGB"):
         decode_mask(png(IMAGES[0]))
     with pytest.raises(ValueError, match="cannot be read as a mask"):
         decode_mask(b"nothing")

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 import keras_robust as kr
-from keras_robust.segmentation import evaluate as module
+from keras_robust.segmentation import evaluation as module
 
 THREATS = [kr.ThreatModel("Linf", 2 / 255), kr.ThreatModel("Linf", 8 / 255)]
 CLASSES = 3

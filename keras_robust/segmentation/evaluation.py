@@ -22,7 +22,7 @@ from keras_robust.progress import ProgressLine
 from keras_robust.segmentation.counts import PixelCounts, joined
 from keras_robust.segmentation.losses import balancing_weights, class_counts
 from keras_robust.segmentation.report import PICTURES, SegmentationReport, ThreatFigures, write
-from keras_robust.segmentation.sea import ITERATIONS, sea
+from keras_robust.segmentation.sea_attacks import ITERATIONS, sea
 from keras_robust.threat import ThreatModel
 
 SETTINGS, STATE = "settings.json", "state"
