@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
     "segmentation": {
         "segmentation",
+        "lazy",
         "evaluation",
         "training",
         "attacks",

@@ -107,7 +107,7 @@ class MaskBatches(keras.utils.PyDataset):
             outer.append(slice(start, start + kept) if length < crop else slice(0, kept))
         cropped[tuple(outer)], labels[tuple(outer)] = image[tuple(inner)], mask[tuple(inner)]
         if blur < self.blur_probability:
-            cropped = _blurred(cropped, radius)
+            cropped = _blurred(cropped, float(radius))
         return cropped, labels
 
 
