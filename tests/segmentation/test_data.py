@@ -150,3 +150,22 @@ def test_camvid():
     share = np.bincount(masks[masks >= 0], minlength=11) / (masks >= 0).sum()
     published = np.array([15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]) / 100
     np.testing.assert_allclose(share, published, atol=0.05)
+
+
+def test_training_goes_on_with_the_same_batches(pairs):
+    def batches(**options):
+        return kr.segmentation.MaskBatches(pairs, (24, 32), batch_size=1, **options)
+
+    def net():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(11, 1)])
+        model.compile(keras.optimizers.SGD(0.1), kr.segmentation.PixelCrossEntropy())
+        return model
+
+    whole, parts, again = net(), net(), net()
+    whole.fit(batches(), epochs=2, shuffle=False, verbose=0)
+    for model, first_epoch in ((parts, 1), (again, 0)):
+        model.fit(batches(), epochs=1, shuffle=False, verbose=0)
+        model.fit(batches(first_epoch=first_epoch), initial_epoch=1, epochs=2, shuffle=False, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), parts.get_weights()))
+    assert not all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), again.get_weights()))
