@@ -41,7 +41,8 @@ class HostBatches:
         return MAX_STEPS
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        sampler, skipped = self.sampler, {}  # type: Sampler, dict[str, str]
+        sampler = self.sampler
+        skipped: dict[str, str] = {}
         slots = sampler.examples(step)
         count, side = len(slots["index"]), sampler.resolution
         images = np.empty((count, side, side, 3), np.uint8)
