@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import mmap
 import os
 import shutil
 import signal
@@ -59,8 +60,7 @@ class Workers:
                 elif step != self._next_step:
                     self._go_to(step)
                 batch = next(self._iterators[step % self._count])
-                # Plain arrays, which hold on to their shared memory.
-                batch = {name: value.view(np.ndarray) if name != "skipped" else value for name, value in batch.items()}
+                batch = {name: value if name == "skipped" else _plain(value) for name, value in batch.items()}
             except BaseException:
                 _close(self._iterators)
                 raise
@@ -112,6 +112,21 @@ class Workers:
 
         for number, iterator in enumerate(self._iterators):
             grain.experimental.set_next_index(iterator, -(-(step - number) // self._count))
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """An array of Grain's in shared memory as one of numpy's, and without its name in the system.
+
+    Grain's own gives its memory back in Python, which fails with a traceback for one that lives at the program's end.
+    """
+    memory = getattr(array, "shm", None)
+    if memory is None:  # it came through a pipe
+        return array
+    if not os.path.isdir(SHARED_MEMORY):
+        return np.array(array)
+    with open(os.path.join(SHARED_MEMORY, memory.name), "r+b") as file:
+        pages = mmap.mmap(file.fileno(), array.nbytes)
+    return np.frombuffer(pages, array.dtype).reshape(array.shape)
 
 
 def end_with_parent() -> None:

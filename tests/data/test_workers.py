@@ -122,7 +122,7 @@ class Own(OfProcesses):
 report, end = Path(sys.argv[1]), sys.argv[2]
 train = kr.data.TrainPipeline(Own(report), "basic", 64, batch_size=4, workers=2, engine="grain")
 for step in range(8):
-    train.batch(step)
+    images, labels = train.batch(step)  # the last lives at the end
 print("ready", flush=True)
 if end == "exit":
     os._exit(3)
@@ -171,4 +171,6 @@ def test_workers_end_with_their_program(tmp_path, end):
         time.sleep(0.1)
     assert not {*SHARED.iterdir()} - before
     assert errors.count("Traceback") == (end == "interrupt"), errors[-2000:]
+    assert "Exception ignored" not in errors, errors[-2000:]
+    assert ("leaked" in errors) <= (end in ("exit", "kill")), errors[-2000:]  # what the system's tracker tidies up
     assert {path.read_text() for path in (tmp_path / "report").iterdir()} == {""}
