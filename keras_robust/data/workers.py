@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import mmap
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ class Workers:
 
     Raises:
         ImportError: Grain is not installed.
+        ValueError: from `batch`, where a source cannot be pickled.
     """
 
     def __init__(self, batches: HostBatches, count: int) -> None:
@@ -81,8 +83,9 @@ class Workers:
         for name in {"grain_enable_multiprocess_worker_profiling"} & {*flags.FLAGS}:
             flags.FLAGS[name].present = 1
         alone, fits = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0), self._fits_shared_memory()
+        packed = grain.MapDataset.source(Packed(self._batches))
         for number in range(self._count):
-            steps = grain.MapDataset.source(self._batches)[number :: self._count].to_iter_dataset(alone)
+            steps = packed[number :: self._count].to_iter_dataset(alone)
             if not fits:
                 pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
                 steps = grain.experimental.WithOptionsIterDataset(steps, pipes)
@@ -112,6 +115,30 @@ class Workers:
 
         for number, iterator in enumerate(self._iterators):
             grain.experimental.set_next_index(iterator, -(-(step - number) // self._count))
+
+
+class Packed:
+    """Batches pickled once for all workers, for the names of a million files take a second, and unpacked by each."""
+
+    def __init__(self, batches: HostBatches) -> None:
+        import cloudpickle  # with Grain; takes classes of the program's main module along
+
+        try:
+            self._content, self._length = cloudpickle.dumps(batches), len(batches)
+        except Exception as error:  # whatever a class raises that holds a lock, a connection, a handle
+            raise ValueError(
+                f"source must be fit for pickle, by which it travels to worker processes: {error}. "
+                "Give its class __getstate__ and __setstate__ that open files anew, or take workers=0."
+            ) from error
+        self._batches: HostBatches | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        if self._batches is None:
+            self._batches, self._content = pickle.loads(self._content), b""
+        return self._batches[step]
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,14 @@ def test_sources_with_open_files_travel(tmp_path):
     for step in range(4):
         np.testing.assert_array_equal(several.batch(step)[0], alone.batch(step)[0])
     several.close()
+
+
+def test_sources_that_cannot_travel_are_refused(tmp_path):
+    source = OfProcesses(tmp_path)
+    source.lock = threading.Lock()
+    with pytest.raises(ValueError, match="source must be fit for pickle, .*lock.* or take workers=0"):
+        pipeline(source, 1).batch(0)
+    assert pipeline(source, 0).batch(0)[0].shape == (4, 8, 8, 3)
 
 
 # A script as people write them: no `if __name__ == "__main__"`, a class of its own, frameworks at the top.
