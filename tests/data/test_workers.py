@@ -111,7 +111,7 @@ def test_sources_with_open_files_travel(tmp_path):
 def test_sources_that_cannot_travel_are_refused(tmp_path):
     source = OfProcesses(tmp_path)
     source.lock = threading.Lock()
-    with pytest.raises(ValueError, match="source must be fit for pickle, .*lock.* or take workers=0"):
+    with pytest.raises(ValueError, match=r"source must be fit for pickle, .*lock.* or take workers=0"):
         pipeline(source, 1).batch(0)
     assert pipeline(source, 0).batch(0)[0].shape == (4, 8, 8, 3)
 
