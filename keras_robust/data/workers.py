@@ -12,6 +12,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection, parent_process
 from types import ModuleType
 from typing import Any
@@ -71,8 +72,10 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes; the next batch that is asked for starts new ones."""
-        with self._lock:
-            _close(self._iterators)
+        with self._lock, ThreadPoolExecutor(self._count) as pool:  # each is waited for until its batch is done
+            for _ in pool.map(lambda iterator: iterator.close(), self._iterators):
+                pass
+            self._iterators.clear()
 
     def _start(self, step: int) -> None:
         import grain
