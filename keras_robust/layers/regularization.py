@@ -114,8 +114,9 @@ class MeanSparse(keras.layers.Layer):
         self.threshold = self.add_weight(name="threshold", shape=(), **common)
 
     def call(self, x: Tensor) -> Any:
+        mean = ops.convert_to_tensor(self.moving_mean)
         radius = self.threshold * ops.sqrt(self.moving_variance)
-        return ops.where(ops.abs(x - self.moving_mean) < radius, self.moving_mean, x)
+        return ops.where(ops.abs(x - mean) < radius, mean, x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
