@@ -481,7 +481,7 @@ MODELS = {
     "resnet152": lambda: _timm("resnet152"),
     "wide_resnet50_2": lambda: _timm("wide_resnet50_2"),
     "resnet50": lambda: _timm("resnet50"),
-    "resnet50_gelu": lambda: _timm("resnet50", act_layer=torch.nn.GELU),
+    "resnet50_gelu": lambda: _timm("resnet50", act_layer="gelu"),
     "xcit_small": lambda: _timm("xcit_small_12_p16_224"),
     "xcit_medium": partial(_xcit, dim=512, num_heads=8),
     "xcit_large": partial(_xcit, dim=768, num_heads=16),
