@@ -190,6 +190,11 @@ class L2(Norm):
         scaled = delta / per_example(length + 1e-12, x) * per_example(ops.minimum(length, eps), x)
         return _clip_to_box(x + scaled)
 
+    def onto_sphere(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+        """The change scaled to the length `eps`, then into the box."""
+        delta = x_adv - x
+        return _clip_to_box(x + per_example(eps / ops.maximum(self.of(delta), 1e-12), x) * delta)
+
     def cheapest(self, gain: Tensor, room: Tensor, needed: Tensor) -> Tensor:
         return ops.minimum(per_example(_filling(gain, gain, room, needed), gain) * gain, room)
 

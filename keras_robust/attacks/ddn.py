@@ -75,9 +75,8 @@ class DDN(MinimalNormAttack):
         _, correct, gradient = problem.gradient(x)
         nearest = nearest.merge(x, norm.of(x - image), correct, self.counts(i))
         eps = ops.minimum(ops.where(correct > 0.0, 1.0 + self.gamma, 1.0 - self.gamma) * eps, farthest(problem))
-        delta = x - image + radius(annealed(i, self.n_iter, 1.0, LAST_STEP), x) * _direction(gradient, anywhere)
-        x = ops.clip(image + per_example(eps / ops.maximum(norm.of(delta), 1e-12), x) * delta, 0.0, 1.0)
-        return State(x, eps, nearest, anywhere)
+        ahead = x + radius(annealed(i, self.n_iter, 1.0, LAST_STEP), x) * _direction(gradient, anywhere)
+        return State(norm.onto_sphere(ahead, image, eps), eps, nearest, anywhere)  # type: ignore[attr-defined]
 
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "init_norm": self.init_norm, "gamma": self.gamma}

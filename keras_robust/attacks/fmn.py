@@ -24,14 +24,25 @@ class LengthRule:
         return zero + float("inf")
 
     @staticmethod
-    def outwards(eps: Tensor, gamma: Any, found: Tensor, size: Tensor, to_boundary: Tensor) -> Tensor:
+    def outwards(eps: Tensor, gamma: Any, found: Tensor, late: Any, size: Tensor, to_boundary: Tensor) -> Tensor:
         estimate, grown = size + to_boundary, eps * (1.0 + gamma)
-        first = ops.equal(eps, float("inf"))
-        return ops.where(found, grown, ops.where(first, estimate, ops.maximum(estimate, grown)))
+        return ops.where(found, grown, ops.where(late, ops.maximum(estimate, grown), estimate))
+
+    @staticmethod
+    def move(norm: Any, x_adv: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        return norm.retract(x_adv, x, eps)
 
     @staticmethod
     def inwards(eps: Tensor, gamma: Any) -> Tensor:
         return eps * (1.0 - gamma)
+
+
+class SphereRule(LengthRule):
+    """L2, as in the authors' code: what lies inside of the ball is moved out to its surface, too."""
+
+    @staticmethod
+    def move(norm: Any, x_adv: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        return norm.onto_sphere(x_adv, x, eps)
 
 
 class CountRule:
@@ -42,8 +53,12 @@ class CountRule:
         return zero + 1.0
 
     @staticmethod
-    def outwards(eps: Tensor, gamma: Any, found: Tensor, size: Tensor, to_boundary: Tensor) -> Tensor:
+    def outwards(eps: Tensor, gamma: Any, found: Tensor, late: Any, size: Tensor, to_boundary: Tensor) -> Tensor:
         return ops.maximum(eps + 1.0, ops.floor(eps * (1.0 + gamma)))
+
+    @staticmethod
+    def move(norm: Any, x_adv: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        return norm.retract(x_adv, x, eps)
 
     @staticmethod
     def inwards(eps: Tensor, gamma: Any) -> Tensor:
@@ -52,7 +67,7 @@ class CountRule:
 
 RULES: dict[str, Any] = {
     "Linf": LengthRule,
-    "L2": LengthRule,
+    "L2": SphereRule,
     "L1": LengthRule,
     "L0": CountRule,
     "L0-pixels": CountRule,
@@ -73,9 +88,10 @@ class FMN(MinimalNormAttack):
     where the point is misclassified and grows where it is not.
 
     Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints" (NeurIPS), algorithm
-    1: step size and relative change of the radius fall along a cosine. One thing is added: before the boundary is
-    crossed the radius grows at least as fast as after it. In the publication it follows the linearised distance alone,
-    which stands still where the box cuts steps off, and such images pass for robust.
+    1: step size and relative change of the radius fall along a cosine. One thing is added: where the boundary was
+    not crossed in the first half of the run, the radius grows from then on at least as fast as after a crossing. In the
+    publication it follows the linearised distance alone, which stands still where the box cuts steps off, and such
+    images pass for robust.
 
     Args:
         threat: a norm's name, for the nearest point at any distance; or a `ThreatModel`: a run then ends with the
@@ -125,13 +141,13 @@ class FMN(MinimalNormAttack):
         found = nearest.distance < float("inf")
         eps = ops.where(
             correct > 0.0,
-            self._rule.outwards(eps, gamma, found, size, to_boundary),
+            self._rule.outwards(eps, gamma, found, 2 * i >= self.n_iter, size, to_boundary),
             ops.minimum(self._rule.inwards(eps, gamma), nearest.distance),
         )
         eps = ops.minimum(eps, farthest(problem))
         step = annealed(i, self.n_iter, self.step_size, LAST_STEP * self.step_size)
         direction = gradient / per_example(ops.maximum(NORMS["L2"].of(gradient), 1e-12), x)
-        return State(norm.retract(x + radius(step, x) * direction, image, eps), eps, nearest)
+        return State(self._rule.move(norm, x + radius(step, x) * direction, image, eps), eps, nearest)
 
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "step_size": self.step_size, "gamma": self.gamma}
