@@ -60,6 +60,7 @@ class Examples:
         targets: int32 (n, classes - 1), the classes to aim at, in order; with a goal it alone, (n, 1).
         index: int32 (n,), places of the images in the data set.
         eps: float32 (n,), the radius for each image; None for that of the attack.
+        first_attempt: number of the first run at an image, by which its random draws are keyed.
     """
 
     x: np.ndarray
@@ -67,6 +68,7 @@ class Examples:
     targets: np.ndarray
     index: np.ndarray
     eps: np.ndarray | None = None
+    first_attempt: int = 0
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,7 +76,8 @@ class Examples:
     def take(self, rows: Any) -> "Examples":
         """Those in the rows, a slice or int (m,)."""
         eps = None if self.eps is None else self.eps[rows]
-        return Examples(self.x[rows], self.y[rows], self.targets[rows], self.index[rows], eps)
+        of_rows = (self.x[rows], self.y[rows], self.targets[rows], self.index[rows], eps)
+        return Examples(*of_rows, self.first_attempt)
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,8 @@ class SlotRunner:
     def _inputs(self, examples: Examples, slots: "_Slots") -> list[Tensor]:
         attack, image = self.attack, np.maximum(slots.image, 0)
         column = np.minimum(slots.number // attack.n_restarts, examples.targets.shape[1] - 1)
-        numbers = (examples.y[image], examples.targets[image, column], examples.index[image], slots.number)
+        attempts = examples.first_attempt + slots.number
+        numbers = (examples.y[image], examples.targets[image, column], examples.index[image], attempts)
         integers = (ops.convert_to_tensor(a.astype("int32")) for a in numbers)
         eps = np.float32(attack.threat.radius) if examples.eps is None else examples.eps[image]
         return [ops.convert_to_tensor(examples.x[image]), ops.convert_to_tensor(eps), *integers]

@@ -97,11 +97,15 @@ class RadiusRunner:
         x_adv, evaluations, unconfirmed = examples.x.copy(), np.zeros(len(examples), np.int64), 0
         failed, found = np.zeros(len(examples)), np.full(len(examples), np.inf)  # radius, and distance of the nearest
         limit = norm.diameter(examples.x.shape[1:])
-        first = threat.eps if threat.is_bounded else self._search.attack.threat.eps
-        for _ in range(1 if threat.is_bounded else self._search.n_steps):
+        attack = self._search.attack
+        n_attempts = attack.n_restarts * attack.n_targets(examples.targets.shape[1] + 1)
+        first = threat.eps if threat.is_bounded else attack.threat.eps
+        for step in range(1 if threat.is_bounded else self._search.n_steps):
             outwards = np.where(failed > 0, np.minimum(2 * failed, limit), first)
             radii = np.where(np.isinf(found), outwards, (failed + found) / 2).astype(np.float32)
-            outcomes = self._runner.run(replace(examples, eps=radii), batch_size, confirm)
+            # From another random point at every radius, if from one: a bad one must not decide them all.
+            at_radii = replace(examples, eps=radii, first_attempt=step * n_attempts)
+            outcomes = self._runner.run(at_radii, batch_size, confirm)
             evaluations += outcomes.evaluations
             unconfirmed += outcomes.unconfirmed
             distance = np.where(outcomes.misclassified, norm.measure(outcomes.x_adv, examples.x), np.inf)
