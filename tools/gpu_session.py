@@ -12,7 +12,7 @@ then on the machine, in the same checkout:
     python3 tools/gpu_session.py --table figures/gpu.json
 
 The pieces run in turn, most important first, each in a process of its own that ends in time; after each one gpu.json is
-written anew. The table is Markdown.
+written anew, and gpu.log has what they printed. The table is Markdown.
 """
 
 import argparse
@@ -162,19 +162,19 @@ def environment(wheels, scratch):
     }
 
 
-def run(piece, limit, out, environment):
-    """What became of a piece: its seconds, how it ended, and what it wrote."""
-    file = out / f"{piece.name}.json"
-    file.unlink(missing_ok=True)
+def run(piece, limit, folder, log, environment):
+    """What became of a piece: its seconds, how it ended, and what it wrote; what it printed goes to the file `log`."""
+    file = folder / f"{piece.name}.json"
     script, *options = piece.command
     command = [sys.executable, str(TOOLS / script), *options]
     if script != "gpu_session.py":
         command += ["--json", str(file)]
     start = time.monotonic()
-    with (out / f"{piece.name}.log").open("w") as log:
+    with log.open("a") as printed:
+        print(f"== {piece.name}", file=printed, flush=True)
         # A session of its own: its workers end with it.
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=TOOLS.parent, start_new_session=True
+            command, stdout=printed, stderr=subprocess.STDOUT, env=environment, cwd=TOOLS.parent, start_new_session=True
         )
         try:
             ended = f"exit status {process.wait(limit)}"
@@ -194,6 +194,7 @@ def run(piece, limit, out, environment):
 def session(options):
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
+    (out / "gpu.log").unlink(missing_ok=True)
     end = time.monotonic() + options.seconds
     record = {"pieces": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -205,7 +206,7 @@ def session(options):
                 record["pieces"][piece.name] = {"ended": "no time was left"}
             else:
                 print(f"== {piece.name}", flush=True)
-                done = run(piece, min(piece.limit, left), out, surroundings)
+                done = run(piece, min(piece.limit, left), Path(scratch), out / "gpu.log", surroundings)
                 record["pieces"][piece.name], results[piece.name] = done, done["result"]
                 print(f"   {done['seconds']} s, {done['ended']}", flush=True)
             beside = out / "gpu.json.new"

@@ -114,7 +114,7 @@ def accepted(x: Tensor, y: Tensor, classes: int, dense: bool = False) -> tuple[T
 
 
 class InputCheck(keras.callbacks.Callback):
-    """Raises after the first batch and after every epoch what the `trainer` counted."""
+    """Raises before the second batch and after every epoch what the `trainer` counted."""
 
     def __init__(self, trainer: "AdversarialModel") -> None:
         super().__init__()
@@ -134,8 +134,10 @@ class InputCheck(keras.callbacks.Callback):
             of = "images have others" if self.trainer.dense else "labels are not"
             raise ValueError(f"y must be {accepted}; {labels:.0f} {of}.")
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if batch == self.trainer.steps_per_execution - 1:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        # Not at the end of the first one: for a callback with that method Keras waits for the logs of every step, and
+        # the device then for the next batch.
+        if batch == self.trainer.steps_per_execution:
             self._check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

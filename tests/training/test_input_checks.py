@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust.training.input_checks import InputCheck
 
 N, CLASSES = 20, 4
 X = np.random.default_rng(0).uniform(size=(N, 12, 12, 3)).astype("float32")
@@ -108,3 +109,10 @@ def test_batches_that_are_no_pairs():
 
     with pytest.raises(ValueError, match="batches must be one tensor of images and one of labels; received dict"):
         trainer().fit(Dicts(), verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="there Keras waits for every step")
+def test_fit_waits_for_no_step():
+    """Keras reads the logs of every step, and waits for it, if one callback has something to do at its end."""
+    assert keras.callbacks.CallbackList([InputCheck(trainer())])._async_train
+    assert not keras.callbacks.CallbackList([InputCheck(trainer()), Count()])._async_train
