@@ -28,6 +28,7 @@ from pathlib import Path
 WARM_UP_STEPS = 2
 # Longer than the 200 ms for which the threads of some OpenMP runtimes keep spinning after the last piece of work.
 PAUSE_SECONDS = 0.25
+PATIENCE_SECONDS = 30
 
 
 class Unavailable(Exception):
@@ -146,6 +147,8 @@ def measure(
             memory, details = _receive(connection, variant)
             memory = details.pop("peak_memory", memory)
             times[variant] = Times(list(seconds), list(cpu_seconds), memory, built[variant], details)
+        for process in multiprocessing.active_children():
+            process.join(PATIENCE_SECONDS)  # it ends by itself, and its own processes with it
         return times, missing
     finally:
         for process in multiprocessing.active_children():
