@@ -61,6 +61,7 @@ class Examples:
         index: int32 (n,), places of the images in the data set.
         eps: float32 (n,), the radius for each image; None for that of the attack.
         first_attempt: number of the first run at an image, by which its random draws are keyed.
+        known: float64 (n,), distance of the nearest misclassified point known, inf for none; None for all unknown.
     """
 
     x: np.ndarray
@@ -69,15 +70,16 @@ class Examples:
     index: np.ndarray
     eps: np.ndarray | None = None
     first_attempt: int = 0
+    known: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, rows: Any) -> "Examples":
         """Those in the rows, a slice or int (m,)."""
-        eps = None if self.eps is None else self.eps[rows]
+        eps, known = (None if each is None else each[rows] for each in (self.eps, self.known))
         of_rows = (self.x[rows], self.y[rows], self.targets[rows], self.index[rows], eps)
-        return Examples(*of_rows, self.first_attempt)
+        return Examples(*of_rows, self.first_attempt, known)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class AttackSuite:
                 elif distance is not None:
                     nearest[done[name]] = distance[done[name]]
                 continue
-            stage = self._stage(name, examples, goal, remaining)
+            stage = self._stage(name, replace(examples, known=nearest), goal, remaining)
             if self.threat.is_bounded:
                 remaining = remaining & ~stage.misclassified
             else:

@@ -10,6 +10,7 @@ from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.ddn import DDN
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.fmn import FMN
+from keras_robust.attacks.radius_search import RadiusSearch
 from keras_robust.attacks.sigma_zero import SigmaZero
 from keras_robust.attacks.square import Square
 from keras_robust.checks import check_choice
@@ -50,14 +51,25 @@ VERSIONS: dict[str, dict[str, dict]] = {
 # Without a bound on the perturbation: gradients of each attack, and the attacks that run after FMN.
 MINIMAL_STEPS = 500
 BESIDE_FMN: dict[str, tuple[Any, ...]] = {"L2": (DDN,), "L0": (SigmaZero,)}
+# Then APGD at so many radii of each image, 50 gradients each; where nothing is known, from these on.
+SEARCH_STEPS = 10
+SEARCHED: dict[str, Any] = {"n_iter": 49, "loss": "margin", "random_start": True, "returns": "misclassified"}
+FIRST_RADIUS = {"Linf": 8 / 255, "L2": 1.0, "L1": 10.0}
 # Losses for models with too few classes for the difference of logits ratio: name -> (classes needed, instead).
 FALLBACKS: dict[str, tuple[int, str]] = {"dlr": (3, "margin"), "targeted-dlr": (4, "targeted-margin")}
 
 
 def minimal(threat: ThreatModel, seed: int = 0) -> dict[str, Any]:
-    """The attacks that look for the nearest point in the norm of a threat model, by name, in the order run."""
-    attacks = [FMN(threat, n_iter=MINIMAL_STEPS, seed=seed)]
+    """The attacks that look for the nearest point in the norm of a threat model, by name, in the order run.
+
+    FMN, and what begins where FMN ends: gradient steps that cross the boundary once find nothing on models where few
+    directions lead there, and APGD from random points does.
+    """
+    attacks: list[Any] = [FMN(threat, n_iter=MINIMAL_STEPS, seed=seed)]
     attacks += [kind(threat, n_iter=MINIMAL_STEPS, seed=seed) for kind in BESIDE_FMN.get(threat.norm, ())]
+    if threat.norm in FIRST_RADIUS:
+        apgd = APGD(ThreatModel(threat.norm, FIRST_RADIUS[threat.norm]), seed=seed, **SEARCHED)
+        attacks.append(RadiusSearch(apgd, n_steps=SEARCH_STEPS, threat=threat))
     return {attack.name: attack for attack in attacks}
 
 

@@ -79,7 +79,7 @@ def evaluate(
         attack: a version of AutoAttack ("standard", "short", "plus", "rand"), or a sequence of attacks, each of which
             runs under every one of `threats` instead of its own. A model without gradients meets Square alone. Under a
             threat model without a bound, those of the sequence that look for the nearest point or, with a version,
-            FMN and what suits the norm beside it.
+            FMN, what suits the norm beside it, and APGD at each image's own radius.
         n_examples: number of images; all of them if not given.
         seed: of the choice of images and of AutoAttack's random draws.
         out: folder for `report.json`, `per_image.npz`, `report.md`, `report.html` and the state; nothing is written

@@ -217,6 +217,17 @@ def test_a_radius_search_stops_at_success():
     np.testing.assert_array_equal(bounded(model, x, y).is_robust, result.distances > 0.02)
 
 
+def test_a_radius_search_goes_on_from_what_is_known():
+    _, model, x, y = _linear()
+    first, second = (RadiusSearch(_apgd("Linf", loss="margin"), n_steps=steps) for steps in (3, 4))
+    suite = kr.attacks.suite.AttackSuite(model, kr.ThreatModel("Linf", None), {"a": first, "b": second}, 16)
+    together = suite.result(ops.convert_to_tensor(x), ops.convert_to_tensor(y)).distances
+    rough, alone = first(model, x, y).distances, second(model, x, y).distances
+    assert (together <= rough + 1e-7).all()
+    # Radii next to a known distance are worth more than the same number from far off.
+    assert together.sum() < 0.95 * min(rough.sum(), alone.sum())
+
+
 @pytest.mark.parametrize("name", ["fmn-L1", "sigma-zero", "apgd-L2"])
 def test_an_image_does_not_depend_on_those_beside_it(name):
     _, model, x, y = _linear()

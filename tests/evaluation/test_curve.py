@@ -3,6 +3,7 @@
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -100,7 +101,11 @@ def test_runs_go_on_where_they_stopped(tmp_path, report):
 
 def test_versions_of_autoattack_have_their_counterpart(tmp_path):
     suite = kr.evaluation.attack_suites.attack_suite(linear_model(), 2, ALL_L2, "standard", 16, 0)
-    assert list(suite.attacks) == ["fmn", "ddn"]
+    assert list(suite.attacks) == ["fmn", "ddn", "minimal-apgd-margin"]
+    x, y = np.full((2, 8, 8, 3), 0.5, "float32") + np.float32([[[[0.05]]], [[[-0.03]]]]), np.array([1, 0])
+    distances = suite.result(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)).distances
+    reach = np.linalg.norm(WEIGHTS) / 8
+    np.testing.assert_allclose(distances, np.array([0.05, 0.03]) * WEIGHTS.sum() / reach, rtol=1e-3)
     with pytest.raises(ValueError, match="attack must hold one that looks for the nearest point"):
         evaluate(linear_model(), Flat(N), [ALL_L2], [8], _attacks()[:1], verbose=False)
 
