@@ -1,5 +1,6 @@
 """Evaluated robustness of a model, as records that travel with it."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,6 +25,8 @@ class RobustnessRow:
 def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
     """The cells of a `kr.evaluation.Report`, of its report.json, or of rows of that; none without a report.
 
+    Cells of threat models without a bound, whose accuracy says nothing by itself, are left out.
+
     Raises:
         ValueError: a row lacks something, or the file is no report.
     """
@@ -42,7 +45,7 @@ def robustness_rows(report: Any) -> tuple[RobustnessRow, ...]:
             raise ValueError(
                 f"report must be rows with {', '.join(names)}; one lacks {', '.join(missing)}: {row!r:.200}"
             )
-    cells = ({name: row[name] for name in names} for row in rows)
+    cells = ({name: row[name] for name in names} for row in rows if row["eps"] not in (None, math.inf))
     return tuple(RobustnessRow(**{**cell, "robust_interval_95": tuple(cell["robust_interval_95"])}) for cell in cells)
 
 

@@ -19,6 +19,7 @@ A way that is done is not trained again, an evaluation goes on where it was stop
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ import keras
 import numpy as np
 
 import keras_robust as kr
+from keras_robust.files import written_aside
 
 NAME = "upernet_convnext_atto_convstem"
+# What decides a trained model, beside its way and seed.
+SETTINGS = ("data", "backbone", "size", "epochs", "batch_size", "learning_rate", "smoke")
 WAYS = ("clean", "adversarial", "robust-backbone")
 TRAINING = kr.ThreatModel("Linf", 4 / 255)
 THREATS = [kr.ThreatModel("Linf", eps / 255) for eps in (2, 4, 8)]
@@ -51,8 +55,12 @@ def scenes(count: int, seed: int) -> Any:
 
 
 def train(way: str, pairs: Any, arguments: argparse.Namespace, seed: int, path: Path) -> keras.Model:
-    """The model trained in one way, from its file where there is one."""
+    """The model trained in one way, from its file where there is one of the same settings."""
+    settings = {name: str(getattr(arguments, name)) for name in SETTINGS}
+    told = path.with_suffix(".json")
     if path.is_file():
+        if not told.is_file() or json.loads(told.read_text()) != settings:
+            raise SystemExit(f"{path} was trained with other settings ({told}); take another --out or remove it")
         return keras.saving.load_model(path)
     keras.utils.set_random_seed(seed)
     net = kr.segmentation.create(NAME, num_classes=11, drop_path_rate=0.1, layer_scale_init=0.1)
@@ -74,7 +82,9 @@ def train(way: str, pairs: Any, arguments: argparse.Namespace, seed: int, path: 
     trainer.compile(kr.training.adamw(trainer.model, rate, weight_decay=0.01, betas=(0.9, 0.999)), loss)
     trainer.fit(batches, epochs=arguments.epochs, verbose=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net.save(path)
+    told.write_text(json.dumps(settings, indent=1) + "\n")
+    with written_aside(path) as aside:
+        net.save(aside)
     return net
 
 

@@ -65,6 +65,10 @@ class PGD(Attack):
         x = step(x, gradient)
         return Found(*answer).merge(Found(x, *problem.value(x)), self.returns)
 
+    def propagations(self, num_classes: int) -> int:
+        # The whole run is one evaluation; its last point is looked at, but not where it is the answer in any case.
+        return 2 * self.eot_iter * self.n_iter + (self.returns != "last")
+
     def _relative_step(self) -> float:
         return 2.5 / self.n_iter
 

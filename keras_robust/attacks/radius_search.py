@@ -106,6 +106,7 @@ class RadiusRunner:
         known = np.full(len(examples), np.inf) if examples.known is None else examples.known
         for step in range(1 if threat.is_bounded else self._search.n_steps):
             nearest = np.minimum(found, known)
+            failed = np.where(failed < nearest, failed, 0.0)  # a later start may succeed where an earlier one failed
             outwards = np.where(failed > 0, np.minimum(2 * failed, limit), first)
             inwards = np.where((failed == 0) & np.isfinite(known), NEARER * nearest, (failed + nearest) / 2)
             radii = np.where(np.isinf(nearest), outwards, inwards).astype(np.float32)

@@ -21,13 +21,21 @@ class Curve:
         norm: of the radii.
         distances: norm of the smallest perturbation found for each image, float (n,): 0 where none is needed, inf
             where none was found.
+        limit: largest radius that anything was looked for at.
     """
 
     norm: str
     distances: np.ndarray
+    limit: float = float("inf")
 
     def at(self, eps: float) -> Proportion:
-        """The share of images that stay classified correctly within a radius, with its 95 % Wilson interval."""
+        """The share of images that stay classified correctly within a radius, with its 95 % Wilson interval.
+
+        Raises:
+            ValueError: a radius beyond the limit, at which nobody has looked.
+        """
+        if not 0 <= eps <= self.limit + NORMS[self.norm].slack(self.limit):
+            raise ValueError(f"eps must be a number from 0 to {self.limit:g}, the radius attacked; received {eps!r}.")
         return Proportion.of(self.distances > eps + NORMS[self.norm].slack(eps))
 
     @property
@@ -69,6 +77,8 @@ class AttackResult:
             else the image itself. None in a stored report, which keeps no images.
         passes: attack -> forward and backward passes, each counted as one, of one of its evaluations.
         warnings: reasons to doubt the robust accuracy, a sentence each.
+        aimed: the attacks aimed at a class of the user's choice: "correct", "clean" and "robust" then mean that the
+            image is not taken for it.
     """
 
     threat: ThreatModel
@@ -83,6 +93,7 @@ class AttackResult:
     x_adv: np.ndarray | None = None
     passes: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    aimed: bool = False
 
     @property
     def n_examples(self) -> int:
@@ -126,7 +137,7 @@ class AttackResult:
     @property
     def curve(self) -> Curve:
         """The robust accuracy at every radius up to that of the threat model, by the same perturbations."""
-        return Curve(self.threat.norm, self.distances)
+        return Curve(self.threat.norm, self.distances, self.threat.eps)
 
     @property
     def accuracy_after(self) -> dict[str, float]:
@@ -151,12 +162,18 @@ class AttackResult:
     def robust_accuracy(self) -> float:
         return self.robust.value
 
+    @property
+    def _headline(self) -> str:
+        if self.aimed:
+            return f"not taken for the target {self.robust}, {self.clean} without an attack"
+        return f"robust {self.robust}, clean {self.clean}"
+
     def __repr__(self) -> str:
         after = ", ".join(f"{stage} {100 * accuracy:.1f}" for stage, accuracy in self.accuracy_after.items())
+        what = "not taken for the target" if self.aimed else "accuracy"
         lines = [
-            f"robust {self.robust}, clean {self.clean} under {self.threat}: {self.n_examples} images of "
-            f"{self.resolution} px",
-            f"accuracy after each attack, in %: {after}",
+            f"{self._headline} under {self.threat}: {self.n_examples} images of {self.resolution} px",
+            f"{what} after each attack, in %: {after}",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -168,6 +185,6 @@ class AttackResult:
         )
         warnings = "".join(f"<p><b>Warning.</b> {escape(warning)}</p>" for warning in self.warnings)
         return (
-            f"<p>Robust {self.robust}, clean {self.clean} under {escape(str(self.threat))}: {self.n_examples} images "
+            f"<p>{self._headline.capitalize()} under {escape(str(self.threat))}: {self.n_examples} images "
             f"of {self.resolution} px</p><table><tr><th>after</th><th>accuracy</th></tr>{cells}</table>{warnings}"
         )

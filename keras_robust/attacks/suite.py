@@ -175,7 +175,8 @@ class AttackSuite:
             if self.threat.is_bounded:
                 remaining = remaining & ~stage.misclassified
             else:
-                norms = self.threat.geometry.measure(stage.x_adv, x)
+                # In the precision in which they are stored, so that a run goes on from the same ones.
+                norms = self.threat.geometry.measure(stage.x_adv, x).astype(np.float32)
                 nearer = stage.misclassified & (norms < nearest)
                 nearest[nearer] = norms[nearer]
                 stage = replace(stage, misclassified=nearer)
@@ -226,7 +227,7 @@ class AttackSuite:
             reasons += sanity_checks.of_chance({str(self.threat): result.robust}, labels)
         for warning in reasons:
             warnings.warn(warning, stacklevel=3)
-        return replace(result, warnings=tuple(reasons))
+        return replace(result, warnings=tuple(reasons), aimed=goal is not None)
 
     def _stage(self, name: str, examples: Examples, goal: np.ndarray | None, remaining: np.ndarray) -> Stage:
         started, n = time.monotonic(), len(examples)

@@ -97,8 +97,11 @@ def readable_picture(source: Source, index: int, skipped: dict[str, str] | None)
                 content, label = source.encoded_with_label(index)
                 return decode_picture(content, source.name(index)), label
             return pillow()[0].fromarray(source.image(index)), source.label(index)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if skipped is None:
+                name = source.name(index)
+                if isinstance(error, OSError) or name not in str(error):
+                    raise ValueError(f"{name} cannot be read: {error}") from error
                 raise
             skipped[source.name(index)] = str(error)
             index = (index + 1) % len(source)

@@ -141,7 +141,13 @@ class Packed:
     def __getitem__(self, step: int) -> dict[str, Any]:
         if self._batches is None:
             self._batches, self._content = pickle.loads(self._content), b""
-        return self._batches[step]
+        try:
+            return self._batches[step]
+        except Exception as error:
+            if type(error) is ValueError and all(isinstance(part, str) for part in error.args):
+                raise
+            # One that cannot be pickled would never arrive, and the program would wait for it for ever.
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -147,7 +147,11 @@ class Report:
         for resolution in self.resolutions:
             counts = np.bincount(np.maximum(self[self.threats[0], resolution].prediction, 0))
             found += [f"At {resolution} px: {warning}" for warning in sanity_checks.of_answers(counts, labels)]
-        cells = {f"{result.resolution} px {result.threat}": result.robust for result in self.results}
+        cells = {
+            f"{result.resolution} px {result.threat}": result.robust
+            for result in self.results
+            if result.threat.is_bounded
+        }
         found += sanity_checks.of_chance(cells, labels)
         found += sanity_checks.of_sample(self.n_examples)
         if self.settings.images.matched_by == "number":
@@ -337,7 +341,9 @@ def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tupl
 
 def _passes(settings: EvaluationSettings, threat: ThreatModel) -> dict[str, int]:
     """Propagations of one evaluation of each attack under a threat model."""
-    attacks = next(each.attacks for each in settings.threats if each.threat == threat)
+    attacks = next((each.attacks for each in settings.threats if each.threat == threat), None)
+    if attacks is None:
+        raise ValueError(f"its settings do not have the threat model {threat}")
     return {name: attack[PROPAGATIONS] for name, attack in attacks.items()}
 
 

@@ -70,7 +70,9 @@ class Worker:
         x = logits = None
         if result is None or not result.is_complete(grid):
             x = self.images.at(resolution, rows)
-            first = next(iter(self.suites.values()))
+            suites = self.suites.values()
+            # One that knows all that its version of AutoAttack warns of, where there is any.
+            first = next((suite for suite in suites if suite.threat.is_bounded), next(iter(suites)))
             logits = first.logits(x)
             if result is None:
                 result = BatchResult.of(predictions(logits), len(grid.threats))
@@ -99,7 +101,9 @@ class Worker:
             x_adv = stage.x_adv[hit]
             cell.adversarial_prediction[hit] = predictions(suite.logits(x_adv))
             cell.perturbation_norm[hit] = suite.threat.geometry.measure(x_adv, x[hit])
-            for number in most_visible(x[hit], y[hit], max(0, pictures - len(cell.pictures))):
+            # Without a bound a later attack may have found a nearer image, to which the answer belongs.
+            again = [number for number, place in enumerate(hit) if int(place) in cell.pictures]
+            for number in [*again, *most_visible(x[hit], y[hit], max(0, pictures - len(cell.pictures)))]:
                 pair = x[hit[number]][None], x_adv[number][None]
                 pixels = np.concatenate([*pair, amplified_difference(*pair)])
                 cell.pictures[int(hit[number])] = np.round(255 * pixels).astype(np.uint8)

@@ -317,7 +317,8 @@ def _input_metadata(
 
 def _native(model: keras.Model) -> int:
     """The height and width of the images that a ViT's position embedding is learned on; 224 for other models."""
-    return next((16 * layer.grid[0] for layer in model.layers if isinstance(layer, PositionEmbedding)), 224)
+    patch = _sizes(model)[1]
+    return next((patch * layer.grid[0] for layer in model.layers if isinstance(layer, PositionEmbedding)), 224)
 
 
 def _sizes(model: keras.Model) -> tuple[int, int]:

@@ -30,5 +30,8 @@ def load(path: Path, pixels: Any = None) -> keras.Model:
     model = inner if isinstance(inner, keras.Model) else model
     with zipfile.ZipFile(path) as archive:
         name = ZIP_FOLDER + model_card.METADATA
-        attach(model, archive.read(name).decode() if name in archive.namelist() else None)
+        metadata = archive.read(name).decode() if name in archive.namelist() else None
+    if metadata is not None and pixels is not None:
+        raise ValueError(f"pixels is for files of other origin, and this one tells; received {pixels!r}")
+    attach(model, metadata)
     return model if pixels is None else adapt(model, pixels)

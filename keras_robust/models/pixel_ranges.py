@@ -54,7 +54,11 @@ def pixel_range(net: keras.Layer, pixels: Any) -> PixelRange:
     chosen = stated_range(pixels)
     stated = (chosen.mean, chosen.std)
     by_name = isinstance(pixels, str) and pixels.startswith(APPLICATIONS)
-    if not by_name and told is not None and not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(stated, told)):
+    if (
+        told is not None
+        and not (by_name and takes_bytes(net))
+        and not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(stated, told))
+    ):
         raise ValueError(
             f"pixels must be what the model tells, or left out: it begins with a rescaling, or has a preprocessor, for "
             f"mean {told[0]} and standard deviation {told[1]} of pixels in [0, 1]; received {pixels!r}."

@@ -77,6 +77,7 @@ class StepWatcher(keras.callbacks.Callback):
 
     Args:
         start: step of the run before the first of this `fit`.
+        end: last step of the epoch: whatever is due there waits until the epoch is in the run's history.
         first: number within its epoch of the first step of this `fit`: not 0 where a run goes on.
         metrics: of the steps before that in the epoch; see `checkpoints.metrics_of`.
         progress, clock, timer, stop: of the run.
@@ -91,6 +92,7 @@ class StepWatcher(keras.callbacks.Callback):
     def __init__(
         self,
         start: int,
+        end: int,
         first: int,
         metrics: Mapping[str, Sequence[Any]],
         *,
@@ -104,7 +106,7 @@ class StepWatcher(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.step = self.start = start
-        self._first, self._metrics = first, metrics
+        self._end, self._first, self._metrics = end, first, metrics
         self._progress, self._clock, self._timer, self._stop = progress, clock, timer, stop
         self._guarded, self._on_log, self._save = guarded, on_log, save
         self._window = MeanWindow()
@@ -133,7 +135,10 @@ class StepWatcher(keras.callbacks.Callback):
             self._progress.report(step, seen, self.input_wait())
         if log:
             self._on_log(step, self._window.values(seen or {}, self._first + batch + 1))
-        if self._stop.asked(step):
+        stopped = self._stop.asked(step)
+        if step == self._end:
+            return
+        if stopped:
             self._save(step)
             raise Preempted
         if self._timer.due(step):

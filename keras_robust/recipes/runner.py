@@ -307,6 +307,7 @@ class TrainingRun:
         first = start - epoch * self.steps_per_epoch
         watcher = StepWatcher(
             start,
+            end,
             first,
             self.metrics if first else {},
             progress=self.progress,

@@ -24,6 +24,7 @@ from keras_robust.segmentation.losses import balancing_weights, class_counts
 from keras_robust.segmentation.report import PICTURES, SegmentationReport, ThreatFigures, write
 from keras_robust.segmentation.sea_attacks import ITERATIONS, sea
 from keras_robust.threat import ThreatModel
+from keras_robust.versions import installed_versions, version
 
 SETTINGS, STATE = "settings.json", "state"
 CLEAN = "clean"
@@ -88,6 +89,9 @@ def evaluate(
     if len(names) != evaluation.num_classes:
         raise ValueError(f"class_names must be {evaluation.num_classes}, one for each class; received {names!r}.")
     settings = {
+        "keras_robust": version("keras-robust"),
+        "backend": keras.backend.backend(),
+        "versions": installed_versions(("keras", "numpy", keras.backend.backend())),
         "model": fingerprint(evaluation.model, evaluation.probe()),
         "data": evaluation.data_hash(),
         "threats": list(suites),

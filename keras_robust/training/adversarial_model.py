@@ -106,6 +106,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 raise ValueError(
                     f"{name} must be an Attack, e.g. kr.attacks.APGD(threat, n_iter=2); received {value!r}."
                 )
+            if not value.threat.is_bounded:
+                raise ValueError(f"{name} must have a threat model with a radius; received {value!r}.")
         several = isinstance(getattr(model, "output_shape", None), list)
         attacked = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if several else model
         num_classes = check_logits_shape(getattr(attacked, "output_shape", None), dense=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from keras_robust.files import write_text
+from keras_robust.files import check_unpacked_sizes, write_text
 from keras_robust.progress import ProgressLine
 from keras_robust.weights.reading import TORCH_SUFFIXES
 
@@ -139,11 +139,12 @@ def _check_known(path: Path, address: str, record: Record | None, sha256: str | 
         )
 
 
-def _check_first(digest: str, path: Path, address: str, sha256: str | None) -> None:
-    """Refuses a download that is another file than known, or than came the first time."""
+def _check_first(digest: str, path: Path, address: str, sha256: str | None, of_server: str | None) -> None:
+    """Refuses a download that is another file than known, than its server says, or than came the first time."""
     record = Record.beside(path)
-    if not digest.startswith(sha256 or ""):
-        raise _Refused(f"the file at {address} is another one: its SHA-256 is {digest}, expected is {sha256}")
+    for expected in (sha256, of_server):
+        if not digest.startswith(expected or ""):
+            raise _Refused(f"the file at {address} is another one: its SHA-256 is {digest}, expected is {expected}")
     if record is not None and sha256 is None and record.sha256 != digest:
         raise _Refused(
             f"the file at {address} is another one than at the first download: its SHA-256 was {record.sha256} and is "
@@ -172,7 +173,7 @@ def _download(
         arrived = get(address, aside, meter)
         _check_content(arrived, address, path)
         digest = sha256_of(arrived)
-        _check_first(digest, path, address, sha256 or meter.sha256)
+        _check_first(digest, path, address, sha256, meter.sha256)
     except _Refused:
         shutil.rmtree(aside)  # nothing to go on from
         raise
@@ -294,10 +295,14 @@ def _check_content(path: Path, address: str, place: Path) -> None:
         head = file.read(4096)
     if not head:
         raise _Refused(f"{address} gave an empty file")
-    if head.lstrip()[:1] == b"<":
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise _Refused(f"{address} gave a web page instead of the file{_title(head)}")
     if place.suffix in (*TORCH_SUFFIXES, ".keras") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            try:
+                check_unpacked_sizes(archive)
+            except ValueError as error:
+                raise _Refused(f"{address} gave a file that {error}") from error
             damaged = archive.testzip()
         if damaged:
             raise _Refused(f"{address} gave a damaged file: {damaged} in it does not have its checksum")

@@ -17,7 +17,7 @@ import keras_robust.data as data
 from keras_robust.data import TrainPipeline
 from keras_robust.machine import runs
 from tests.data import files
-from tests.data.process_sources import Failing, OfProcesses
+from tests.data.process_sources import Failing, OfProcesses, Untold, shared_prefix
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("nothing in it depends on the backend", allow_module_level=True)
@@ -25,6 +25,11 @@ pytest.importorskip("grain")
 ROOT = Path(__file__).parents[2]
 SHARED = Path("/dev/shm")
 linux_only = pytest.mark.skipif(not SHARED.is_dir(), reason="shared memory is looked at where Linux shows it")
+
+
+def shared(report):
+    """The shared memory that the workers of a source hold."""
+    return list(SHARED.glob(f"{shared_prefix(report).lstrip('/')}*"))
 
 
 def pipeline(source, workers, **options):
@@ -73,6 +78,23 @@ def test_errors_of_workers_are_raised_here(tmp_path):
     skipping.close()
 
 
+def test_errors_that_cannot_travel_are_raised_all_the_same(tmp_path):
+    with pytest.raises(RuntimeError, match="Foreign: the connection is gone"):
+        pipeline(Untold(tmp_path), 1).batch(0)
+
+
+@linux_only
+def test_batches_ahead_lie_in_shared_memory(tmp_path):
+    train = TrainPipeline(OfProcesses(tmp_path), "basic", 64, batch_size=4, workers=1, engine="grain")
+    train.batch(0)
+    deadline = time.monotonic() + 20
+    while not shared(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shared(tmp_path)
+    train.close()
+    assert not shared(tmp_path)
+
+
 def test_a_killed_worker_is_an_error(tmp_path):
     train = pipeline(OfProcesses(tmp_path), 1)
     train.batch(0)
@@ -87,10 +109,9 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(tmp_path, monkeyp
     several, alone = (pipeline(OfProcesses(tmp_path), workers) for workers in (1, 0))
     with pytest.warns(UserWarning, match=r"/dev/shm has 0 MiB free.*through pipes"):
         images, labels = several.batch(0)
-    before = {*SHARED.iterdir()}
     for computed, expected in zip((images, labels, *several.batch(1)), (*alone.batch(0), *alone.batch(1)), strict=True):
         np.testing.assert_array_equal(computed, expected)
-    assert not {*SHARED.iterdir()} - before
+    assert not shared(tmp_path)
     several.close()
 
 
@@ -149,7 +170,6 @@ print("at the end", flush=True)
 @pytest.mark.parametrize("end", ["normal", "exit", "kill", "interrupt"])
 def test_workers_end_with_their_program(tmp_path, end):
     """However it ends, silently, and nothing of theirs stays in shared memory."""
-    before = {*SHARED.iterdir()}
     (tmp_path / "report").mkdir()
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
@@ -176,9 +196,9 @@ def test_workers_end_with_their_program(tmp_path, end):
     while any(map(runs, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(runs, workers))
-    while {*SHARED.iterdir()} - before and time.monotonic() < deadline:
+    while shared(tmp_path / "report") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not {*SHARED.iterdir()} - before
+    assert not shared(tmp_path / "report")
     assert errors.count("Traceback") == (end == "interrupt"), errors[-2000:]
     assert "Exception ignored" not in errors, errors[-2000:]
     assert ("leaked" in errors) <= (end in ("exit", "kill")), errors[-2000:]  # what the system's tracker tidies up

@@ -87,16 +87,17 @@ def test_killed_process_goes_on_bit_for_bit(tmp_path, source, whole):
     _assert_same(tmp_path / "run", whole[0])
 
 
-def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole):
-    """SIGTERM in the first epoch, where no checkpoint is due: exit code 75, and nothing lost."""
+@pytest.mark.parametrize("step", [3, 4])
+def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole, step):
+    """SIGTERM in the first epoch and at its last step, where no checkpoint is due: exit code 75, and nothing lost."""
     recipe = tiny.recipe(source, "checkpoints.every_steps=none")
-    tiny.at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    tiny.at_step(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted) as caught:
         train(recipe, tmp_path, verbose=False)
     assert caught.value.code == 75
     assert signal.getsignal(signal.SIGTERM) is before
-    assert _last(tmp_path)[0].step == 3
+    assert _last(tmp_path)[0].step == step
     train(recipe, tmp_path, verbose=False)
     _assert_same(tmp_path, whole[0])
 
