@@ -72,9 +72,21 @@ class ResizeLike(keras.layers.Layer):
 
     def call(self, pair: tuple[Tensor, Tensor]) -> Tensor:
         x, like = pair
+        # Not ops.image.resize, which takes no size that is only known when the graph runs.
         _, height, width, _ = ops.shape(like)
+        _, rows, columns, _ = ops.shape(x)
         x = ops.cast(x, self.compute_dtype)
-        return ops.image.resize(x, (height, width), interpolation="bilinear", data_format="channels_last")
+        x = ops.einsum("ih,bhwc->biwc", self._weights(rows, height), x)
+        return ops.einsum("jw,biwc->bijc", self._weights(columns, width), x)
+
+    def _weights(self, count: Any, wanted: Any) -> Tensor:
+        """Weight of each of `count` rows in each of those wanted, (wanted, count)."""
+        last = ops.cast(count, "float32") - 1.0
+        scale = ops.cast(count, "float32") / ops.cast(wanted, "float32")
+        centres = (ops.cast(ops.arange(wanted, dtype="int32"), "float32") + 0.5) * scale - 0.5
+        centres = ops.minimum(ops.maximum(centres, 0.0), last)[:, None]
+        rows = ops.cast(ops.arange(count, dtype="int32"), "float32")[None]
+        return ops.cast(ops.maximum(1.0 - ops.abs(centres - rows), 0.0), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         x, like = input_shape

@@ -95,7 +95,7 @@ def test_scikit_image_itself_is_not_imported(monkeypatch):
 
 def test_without_scikit_image(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'keras-robust\[quickstart\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'keras-robust\[images\]'"):
         data.photo_crops("train")
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import keras_robust as kr
 from keras_robust.evaluation import AttackResult, Picture, Report
 from keras_robust.evaluation.result_store import Images
-from keras_robust.evaluation.settings import EvaluationSettings, ImageSettings, ModelSettings, ThreatSettings
+from keras_robust.evaluation.settings import (
+    PROPAGATIONS,
+    EvaluationSettings,
+    ImageSettings,
+    ModelSettings,
+    ThreatSettings,
+)
 
 LINF, WIDE, L2 = kr.ThreatModel("Linf", 4 / 255), kr.ThreatModel("Linf", 8 / 255), kr.ThreatModel("L2", 0.5)
 N = 200
@@ -17,7 +23,7 @@ SETTINGS = EvaluationSettings(
     model=ModelSettings("a", "1" * 64, True, 1000, {32: 1024 * 10**6, 40: 1600 * 10**6}),
     images=ImageSettings(N, "2" * 64, None, False, "name", 0.875, "bicubic"),
     resolutions=(32, 40),
-    threats=(ThreatSettings("L2", 0.1, {"apgd-ce": {"attack": "APGD", "seed": 0}}),),
+    threats=(ThreatSettings("L2", 0.1, {"apgd-ce": {"attack": "APGD", "seed": 0, PROPAGATIONS: 2}}),),
     attack="short",
     surrogate_sha256=None,
     seed=0,
@@ -43,6 +49,7 @@ def result(threat, resolution, clean, robust, shift=0):
         np.where(misclassified_at == 1, threat.eps, 0).astype(np.float32),
         {"apgd-ce": np.full(N, 100)},
         {"apgd-ce": 0},
+        passes={"apgd-ce": 2},
     )
 
 
@@ -63,7 +70,7 @@ def report(
         model=replace(SETTINGS.model, name=name, multiply_adds=costs),
         images=replace(SETTINGS.images, **(image_settings or {})),
         resolutions=tuple(resolutions),
-        threats=tuple(ThreatSettings(threat.norm, threat.eps, {"apgd-ce": {}}) for threat in threats),
+        threats=tuple(ThreatSettings(threat.norm, threat.eps, {"apgd-ce": {PROPAGATIONS: 2}}) for threat in threats),
     )
     results = [
         result(threat, resolution, 150, robust - 10 * (threat == WIDE), shift * (threat == L2))

@@ -137,7 +137,7 @@ def test_what_travels_inside(exported):
     card = documents["model_card.md"]
     assert card == Path(path / "model_card.md").read_text(encoding="utf-8")
     assert "| 32 | L2 0.5 | 500 | 90.0 | 62.1 | 57.8 to 66.2 |" in card
-    assert "shorter side to 36 pixels (bicubic, antialiased), centre crop of 32" in card
+    assert "shorter side to 36 pixels (bicubic, antialiased; crop_pct 0.875), centre crop of 32" in card
 
 
 def test_multiples_of_the_patch(tmp_path):

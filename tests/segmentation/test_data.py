@@ -116,7 +116,8 @@ def test_image_and_mask_move_alike(pairs, scale):
         assert counted.all()
     # Bilinear and nearest pixels of one and the same map.
     shown = np.rint(images[..., 0] * 255 / 20)[counted]
-    assert np.corrcoef(shown, labels[counted])[0, 1] > 0.8
+    # Made smaller, a pixel of the one is a mean over several of the other's; what is not aligned is near 0.
+    assert np.corrcoef(shown, labels[counted])[0, 1] > (0.8 if scale[0] >= 1 else 0.5)
 
 
 def test_batches_are_a_function_of_seed_and_epoch(pairs):

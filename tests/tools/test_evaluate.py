@@ -118,7 +118,7 @@ def test_corrupt_files(place, evaluate, tmp_path, capsys):
 
 def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
     linear_model().export(tmp_path / "served", format="tf_saved_model", verbose=False)
-    model = ["--model", tmp_path / "served", "--out", tmp_path / "out"]
+    model = ["--model", tmp_path / "served", "--pixels", "0..1", "--out", tmp_path / "out"]
     assert evaluate(*options(place)[2:], *model, "--n-examples", 6) == 0
     report = kr.evaluation.Report.load(tmp_path / "out")
     index = [int(Path(name).stem) for name in report.images.name]
