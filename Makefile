@@ -7,11 +7,11 @@ bin := $(VENV)/bin
 # One thread per test process: more only contend for the cores.
 one_thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
 
-.PHONY: help quickstart test lint doctest $(addprefix test-,tensorflow torch jax) clean
+.PHONY: help quickstart test lint doctest docs $(addprefix test-,tensorflow torch jax) clean
 
 help:
 	@sed -n '1p' $(MAKEFILE_LIST) | cut -c3-
-	@echo "Also: make lint, make doctest, make test-tensorflow, make test-torch, make test-jax, make clean."
+	@echo "Also: make docs, make lint, make doctest, make test-tensorflow, make test-torch, make test-jax, make clean."
 	@echo "Options of the quickstart: make quickstart ARGS='--eps 8/255 --out runs/mine'."
 
 quickstart: $(VENV)/.quickstart
@@ -42,6 +42,12 @@ doctest: $(VENV)/.test
 	@echo "== examples in docstrings"
 	KERAS_BACKEND=tensorflow $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) -p tests.doctests --doctest-modules keras_robust
 
+# The site, into build/site. Pages that would load something from elsewhere are an error, as are dead links.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	@! grep -rnoE --include='*.html' '(<script[^>]*src|<link[^>]*href|<img[^>]*src)="?https?:[^" >]*' build/site
+	@echo "build/site/index.html"
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras_robust needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +60,10 @@ $(VENV)/.quickstart: $(VENV)/bin/python pyproject.toml
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(bin)/python -m pip install --quiet --progress-bar on -e '.[test]'
 	@touch $@ $(VENV)/.quickstart
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(bin)/python -m pip install --quiet --progress-bar on -e '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
