@@ -17,8 +17,8 @@ way there is a short training at 8/255 from the robust model, the radius warmed 
 data, and gets a new one else. What the model answers before training is printed first: wrong pixels show there.
 
 Expected: less clean accuracy and, at 8/255, more robust accuracy than the model that it starts from. Evaluate both, at
-4 and at 8/255, with the same attack: tools/evaluate.py. No figures stand here: nobody has trained it with this package
-yet, and the table of the publication that this package goes by holds none at 8/255.
+4 and at 8/255, with the same attack: `keras-robust evaluate`. No figures stand here: nobody has trained it with this
+package yet, and the table of the publication that this package goes by holds none at 8/255.
 
 Cost, from multiply-adds (`--show` counts again): 2.4e+18 operations, 6 h 31 min on one device that sustains 100
 TFLOP/s, 49 min on eight.

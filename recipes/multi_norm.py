@@ -11,7 +11,7 @@ balls, and of all that lie between two of its points, holds L2 balls of a good s
     python recipes/multi_norm.py --smoke
 
 --start takes the folder of a finished run, or a file that kr.weights.load reads: a published robust checkpoint, say.
-Validation during training is under the first norm; evaluate under all of them with tools/evaluate.py.
+Validation during training is under the first norm; evaluate under all of them with `keras-robust evaluate`.
 
 Expected: more robust accuracy under L1 75 than the 24.5 % of the ConvNeXt-T + ConvStem that it starts from, some of the
 49.5 % under Linf lost. No figures stand here: nobody has trained it with this package, and radii and models of the

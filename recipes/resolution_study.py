@@ -14,7 +14,7 @@ Cost: one evaluation per model, resolution and radius. With `--attack standard`,
 ConvNeXt-T's size, reckon with hours on a GPU for each; it continues where it was stopped.
 
 It writes report.html (everything, to look at), figure.svg (the curves alone), report.md and, in a folder per model,
-the report.json that `tools/evaluate.py compare` reads.
+the report.json that `keras-robust evaluate compare` reads.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def arguments(given=None):
         "put before a file, as ours:robust.keras",
     )
     parser.add_argument("--num-classes", type=int, default=1000, help="of architectures (default: 1000)")
-    parser.add_argument("--data", default="photo_crops", help="as in tools/evaluate.py (default: photo_crops)")
+    parser.add_argument("--data", default="photo_crops", help="as of keras-robust evaluate (default: photo_crops)")
     parser.add_argument("--image-list", type=Path, help="the images to use, <class>/<file> per line")
     parser.add_argument("--classes", type=Path, help="names of the models' outputs, one per line")
     parser.add_argument("--n-examples", type=int, help="how many images (default: all)")

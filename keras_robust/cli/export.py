@@ -77,7 +77,9 @@ def parser() -> CommandParser:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of weights (float16: LiteRT)")
-    how.add_argument("--data", help="images to verify on, as for evaluate.py (default: crops of bundled photographs)")
+    how.add_argument(
+        "--data", help="images to verify on, as of keras-robust evaluate (default: crops of bundled photographs)"
+    )
     how.add_argument("--n-examples", type=int, default=100, help="images to verify on (default: 100)")
     how.add_argument("--no-verify", action="store_true", help="write without any check")
     how.add_argument("--overwrite", action="store_true", help="replace what is at the path")

@@ -322,7 +322,9 @@ class Recipe:
                 f"received {self.attack.kind!r}."
             )
         if self.training.objective != "adversarial" and self.attack.kind == "none":
-            raise ValueError(f"training.objective must be standard without attack; got {self.training.objective!r}.")
+            raise ValueError(
+                f"training.objective must be 'adversarial' without attack; received {self.training.objective!r}."
+            )
 
     def to_json(self) -> str:
         """The recipe as JSON text.
