@@ -188,7 +188,9 @@ def test_logits_are_float32_under_16_bit_policies(small):
         logits = model.predict_on_batch(x)
         assert logits.dtype == "float32"
         assert keras.backend.standardize_dtype(model.outputs[0].dtype) == "float32"
-        assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+        # Rounding takes features over the thresholds of MeanSparse.
+        bound = 0.1 if small == "small_v2" else 0.05
+        assert 0 < np.abs(logits - expected).max() < bound * np.abs(expected).max()
 
 
 def test_save_and_reload_in_a_process_that_only_imports_the_package(tmp_path):
