@@ -35,7 +35,7 @@ class RadiusSearch(MinimalNormAttack):
     Calling it returns an `AttackResult`, as `MinimalNormAttack` says.
 
     Example:
-        >>> apgd = APGD(ThreatModel("Linf", 8 / 255), n_iter=20, loss="targeted-dlr", returns="misclassified")
+        >>> apgd = kr.attacks.APGD(threat, n_iter=5, loss="targeted-dlr", returns="misclassified")
         >>> distances = RadiusSearch(apgd, n_steps=8)(model, x, y).distances
     """
 

@@ -107,7 +107,8 @@ class SigmaZero(MinimalNormAttack):
 
     def _slope_of_count(self, delta: Tensor) -> Tensor:
         approximated = delta * delta + self.sigma
-        return (2.0 * self.sigma / math.prod(ops.shape(delta)[1:])) * delta / (approximated * approximated)
+        size = _as_float(math.prod(ops.shape(delta)[1:]))  # known only when the graph runs where sizes are open
+        return (2.0 * self.sigma / size) * delta / (approximated * approximated)
 
     def arguments(self) -> dict[str, Any]:
         names = ("step_size", "sigma", "threshold", "threshold_step")

@@ -111,9 +111,12 @@ class Report:
             ValueError: nothing was evaluated under this norm without a bound, or at this resolution.
 
         Example:
+            >>> net = keras.Sequential(
+            ...     [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+            ... )
             >>> threats = [kr.ThreatModel("L2", None), kr.ThreatModel("L2", 0.5)]
             >>> report = kr.evaluation.evaluate(
-            ...     model, kr.data.photo_crops("val"), threats, [16], [kr.attacks.FMN("L2", 20)], 8, verbose=False
+            ...     net, kr.data.photo_crops("val"), threats, [16], [kr.attacks.FMN("L2", 20)], 8, verbose=False
             ... )
             >>> report.curve("L2").at(0.5).value <= report[threats[1], 16].robust_accuracy
             True
