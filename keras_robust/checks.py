@@ -28,6 +28,13 @@ def check_number(name: str, value: Any, least: float = 0.0) -> float:
     return float(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """`value` as a float between 0 and 1, both left out."""
+    if not 0.0 < check_number(name, value) < 1.0:
+        raise ValueError(f"{name} must lie in (0, 1); received {value!r}.")
+    return float(value)
+
+
 def check_bool(name: str, value: Any) -> bool:
     """`value`, True or False."""
     if not isinstance(value, (bool, np.bool_)):

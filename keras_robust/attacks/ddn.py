@@ -9,7 +9,7 @@ from keras_robust import random
 from keras_robust.attacks.base import is_zero
 from keras_robust.attacks.minimal import MinimalNormAttack, Nearest, annealed, farthest
 from keras_robust.attacks.problem import Problem
-from keras_robust.checks import check_number
+from keras_robust.checks import check_number, check_share
 from keras_robust.norms import choose, per_example, radius
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
@@ -60,9 +60,7 @@ class DDN(MinimalNormAttack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, n_iter, "ce", seed)
-        self.init_norm, self.gamma = check_number("init_norm", init_norm), check_number("gamma", gamma)
-        if not 0.0 < self.gamma < 1.0:
-            raise ValueError(f"gamma must lie in (0, 1); received {gamma!r}.")
+        self.init_norm, self.gamma = check_number("init_norm", init_norm), check_share("gamma", gamma)
 
     def begin(self, problem: Problem) -> State:
         zero = ops.zeros_like(problem.x[:, 0, 0, 0])

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_robust.attacks.minimal import MinimalNormAttack, Nearest, annealed, farthest
 from keras_robust.attacks.problem import Problem
-from keras_robust.checks import check_number
+from keras_robust.checks import check_number, check_share
 from keras_robust.norms import NORMS, per_example, radius
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
@@ -45,7 +45,7 @@ class SphereRule(LengthRule):
         return norm.onto_sphere(x_adv, x, eps)
 
 
-class CountRule:
+class CountRule(LengthRule):
     """Radii of norms that count: whole numbers, at least one apart and at least one."""
 
     @staticmethod
@@ -55,10 +55,6 @@ class CountRule:
     @staticmethod
     def outwards(eps: Tensor, gamma: Any, found: Tensor, late: Any, size: Tensor, to_boundary: Tensor) -> Tensor:
         return ops.maximum(eps + 1.0, ops.floor(eps * (1.0 + gamma)))
-
-    @staticmethod
-    def move(norm: Any, x_adv: Tensor, x: Tensor, eps: Tensor) -> Tensor:
-        return norm.retract(x_adv, x, eps)
 
     @staticmethod
     def inwards(eps: Tensor, gamma: Any) -> Tensor:
@@ -120,9 +116,7 @@ class FMN(MinimalNormAttack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, n_iter, "margin", seed)
-        self.step_size, self.gamma = check_number("step_size", step_size), check_number("gamma", gamma)
-        if not 0.0 < self.gamma < 1.0:
-            raise ValueError(f"gamma must lie in (0, 1); received {gamma!r}.")
+        self.step_size, self.gamma = check_number("step_size", step_size), check_share("gamma", gamma)
         self._rule = RULES[self.threat.norm]
 
     def begin(self, problem: Problem) -> State:

@@ -47,6 +47,11 @@ class Curve:
         """Radii from 0 to the end, evenly spaced, (count,)."""
         return np.linspace(0.0, self.end, count)
 
+    def levels(self, count: int) -> np.ndarray:
+        """At most `count` radii, 0 and the end among them, between which it falls by about equal shares."""
+        finite = self.distances[np.isfinite(self.distances)]
+        return np.unique(np.quantile([0.0, *finite], np.linspace(0.0, 1.0, count), method="higher"))
+
     def summary(self) -> dict[str, list]:
         """The curve at 101 radii, as JSON: radii, accuracies and 95 % intervals."""
         radii = self.radii(101)

@@ -17,13 +17,14 @@ from keras_robust.attacks import Attack
 from keras_robust.attacks.suite import AttackSuite, is_differentiable
 from keras_robust.checks import check_count, check_shard
 from keras_robust.data import Source, resize_and_crop
+from keras_robust.evaluation.assembly import assemble
 from keras_robust.evaluation.attack_suites import attack_suite, check_attack, settings_of
 from keras_robust.evaluation.fingerprint import fingerprint, probes
 from keras_robust.evaluation.image_selection import is_imagenet, open_dataset, select
 from keras_robust.evaluation.progress import EvaluationProgress, forward_passes
 from keras_robust.evaluation.reporting import write
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images, ResultStore
-from keras_robust.evaluation.results import Report, assemble
+from keras_robust.evaluation.results import Report
 from keras_robust.evaluation.settings import OWN, EvaluationSettings, ImageSettings, ModelSettings, ThreatSettings
 from keras_robust.evaluation.workers import EvaluationImages, Worker, channels_of, on_all_devices, run
 from keras_robust.export.loading import load_model

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from keras_robust.evaluation.assembly import assemble
 from keras_robust.evaluation.reporting import write
 from keras_robust.evaluation.result_store import FOLDER, Grid, check_same, read_batch, read_images, read_settings
-from keras_robust.evaluation.results import Report, assemble
+from keras_robust.evaluation.results import Report
 
 MISSING = 10  # missing batches named
 

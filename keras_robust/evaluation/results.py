@@ -11,14 +11,9 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import AttackResult, sanity_checks
-from keras_robust.attacks.result import CLEAN, Curve
-from keras_robust.evaluation.result_store import (
-    BatchResult,
-    Grid,
-    Images,
-    write_arrays,
-)
-from keras_robust.evaluation.settings import PROPAGATIONS, EvaluationSettings
+from keras_robust.attacks.result import Curve
+from keras_robust.evaluation.result_store import Images, write_arrays
+from keras_robust.evaluation.settings import EvaluationSettings
 from keras_robust.files import read_json, write_text
 from keras_robust.npz import read_arrays
 from keras_robust.statistics import Proportion
@@ -308,7 +303,7 @@ class Report:
                     norms,
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
-                    passes=_passes(settings, threat),
+                    passes=settings.propagations(threat),
                 )
             )
         gallery = [
@@ -322,56 +317,6 @@ class Report:
         ]
         images = Images.from_arrays({**arrays, "outputs": content["outputs"], "skipped": content["skipped"]})
         return cls(settings, results, images, content["attack_warnings"], gallery)
-
-
-def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tuple[int, int], BatchResult]) -> Report:
-    """The report of a finished evaluation, from all its batches by (resolution, number)."""
-    grid = Grid.of(settings)
-    results: list[AttackResult] = []
-    gallery: list[Picture] = []
-    warnings: list[str] = []
-    for resolution in grid.resolutions:
-        parts = [batches[resolution, batch] for batch in range(grid.n_batches)]
-        warnings += parts[0].warnings
-        for place in range(len(grid.threats)):
-            result = _joined(grid, place, resolution, images.label, parts, _passes(settings, grid.threats[place]))
-            results.append(result)
-            for position, picture in sorted(parts[0].cells[place].pictures.items()):
-                seen = (images.label, result.prediction, result.adversarial_prediction)
-                gallery.append(Picture(result.threat, resolution, picture, *(int(each[position]) for each in seen)))
-    return Report(settings, results, images, warnings, gallery)
-
-
-def _passes(settings: EvaluationSettings, threat: ThreatModel) -> dict[str, int]:
-    """Propagations of one evaluation of each attack under a threat model."""
-    attacks = next((each.attacks for each in settings.threats if each.threat == threat), None)
-    if attacks is None:
-        raise ValueError(f"its settings do not have the threat model {threat}")
-    return {name: attack[PROPAGATIONS] for name, attack in attacks.items()}
-
-
-def _joined(
-    grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: list[BatchResult], passes: dict[str, int]
-) -> AttackResult:
-    """The result of one cell, from its batches."""
-    names, cells = grid.attacks[place], [part.cells[place] for part in parts]
-    prediction = np.concatenate([part.prediction for part in parts])
-    misclassified_at = np.full(grid.n_examples, 1 + len(names), np.int16)
-    for stage in range(len(names), 0, -1):
-        misclassified_at[np.concatenate([cell.misclassified[names[stage - 1]] for cell in cells])] = stage
-    misclassified_at[prediction != labels] = 0
-    return AttackResult(
-        grid.threats[place],
-        resolution,
-        (CLEAN, *names),
-        misclassified_at,
-        prediction,
-        np.concatenate([cell.adversarial_prediction for cell in cells]),
-        np.concatenate([cell.perturbation_norm for cell in cells]),
-        {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
-        {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
-        passes=passes,
-    )
 
 
 def _describe(result: AttackResult) -> dict[str, Any]:

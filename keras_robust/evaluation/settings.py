@@ -99,6 +99,17 @@ class EvaluationSettings:
     backend: str
     versions: Mapping[str, str]
 
+    def propagations(self, threat: ThreatModel) -> dict[str, int]:
+        """Forward and backward passes of one evaluation of each attack under a threat model.
+
+        Raises:
+            ValueError: the evaluation does not have this threat model.
+        """
+        attacks = next((each.attacks for each in self.threats if each.threat == threat), None)
+        if attacks is None:
+            raise ValueError(f"threats must hold {threat}; the evaluation has {len(self.threats)} others.")
+        return {name: attack[PROPAGATIONS] for name, attack in attacks.items()}
+
     def to_json(self) -> dict[str, Any]:
         """The settings as what `json` writes."""
         found = asdict(self)

@@ -182,7 +182,10 @@ def load_preset(folder: str | PathLike, verbose: bool = True) -> keras.Model:
         if verbose and not weight_files.is_cached(address):
             licence = record.licence or "not stated"
             print(f"{record.name}: {record.size / 1e6:,.1f} MB from {folder}; licence: {licence}", file=sys.stderr)
-        path = weight_files.fetch(address, record.sha256, record.size, verbose=verbose)
+        try:
+            path = weight_files.fetch(address, record.sha256, record.size, verbose=verbose)
+        except ValueError as error:
+            raise ValueError(f"{error}. If the preset has a new version, remove {place}, its old record") from error
     model = keras_archive.load(path)
     if record.class_names is not None:
         set_class_names(model, record.class_names)

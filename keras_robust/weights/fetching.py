@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from keras_robust.files import check_unpacked_sizes, write_text
 from keras_robust.progress import ProgressLine
@@ -32,7 +32,7 @@ SHA256 = re.compile(r"[0-9a-f]{8,64}")
 # The only hosts that are trusted without encryption.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CONNECT_SECONDS, READ_SECONDS, START_SECONDS = 10, 60, 300
-RETRIES = 3
+RETRIES, MOST_REDIRECTS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -224,11 +224,31 @@ def _way(address: Any) -> Callable[[str, Path, _Meter], Path]:
     if isinstance(address, str):
         if HUB.fullmatch(address):
             return _from_hub
-        url = urlsplit(address)
-        safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in LOOPBACK)
-        if GDRIVE.fullmatch(address) or (safe and url.hostname and Path(url.path).name):
+        if GDRIVE.fullmatch(address) or (_is_safe(address) and Path(urlsplit(address).path).name):
             return _from_web
     raise ValueError(f"address must be {ADDRESSES}; received {address!r}.")
+
+
+def _is_safe(address: str) -> bool:
+    """Whether nobody on the way can put another file into the place of the one at an address."""
+    url = urlsplit(address)
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and url.hostname in LOOPBACK))
+
+
+def _final(address: str) -> str:
+    """Where an https address leads, hop by hop, as gdown would follow any of them."""
+    import requests  # gdown's
+
+    place = address
+    for _ in range(MOST_REDIRECTS):
+        if not _is_safe(place):
+            raise _Refused(f"{address} leads to {place}, which is not encrypted")
+        limits = (CONNECT_SECONDS, READ_SECONDS)
+        with requests.get(place, stream=True, allow_redirects=False, timeout=limits) as response:
+            if not response.is_redirect:
+                return place
+            place = urljoin(place, response.headers["location"])
+    raise _Refused(f"{address} leads on more than {MOST_REDIRECTS} times")
 
 
 def _from_web(address: str, aside: Path, meter: _Meter) -> Path:
@@ -238,7 +258,7 @@ def _from_web(address: str, aside: Path, meter: _Meter) -> Path:
     except ImportError as error:
         raise _missing("gdown") from error
     match = GDRIVE.fullmatch(address)
-    where = {"id": match[1]} if match else {"url": address}
+    where = {"id": match[1]} if match else {"url": _final(address) if address.startswith("https:") else address}
     output = aside / "file"
     # Pages that ask for confirmation may lead to themselves, again and again.
     in_vain = threading.Event()

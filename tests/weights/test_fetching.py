@@ -287,6 +287,14 @@ class TestHub:
         assert kr.weights.fetch("hf://owner/name/w.pt").read_bytes() == CONTENT
         assert hub.elsewhere.requests[-1][2] is not None
 
+    def test_the_first_download_is_trusted_from_then_on(self, hub):
+        """Whatever checksum the Hub states of another one."""
+        hub.files = {"owner/name/w.pt": CONTENT}
+        kr.weights.fetch("hf://owner/name/w.pt").unlink()
+        hub.files = {"owner/name/w.pt": CONTENT[::-1]}
+        with pytest.raises(ValueError, match=f"at the first download: its SHA-256 was {SHA256}"):
+            kr.weights.fetch("hf://owner/name/w.pt")
+
     def test_the_hub_states_the_checksum_of_large_files(self, hub):
         hub.files = {"owner/name/w.pt": CONTENT}
         hub.elsewhere.answers[f"/{SHA256}"] = Answer(CONTENT[::-1])
@@ -298,3 +306,19 @@ class TestHub:
         hub.files = {"owner/name/w.pt": CONTENT}
         with pytest.raises(ConnectionError, match=f"{address} cannot be downloaded: .*404"):
             kr.weights.fetch(address)
+
+
+def test_no_redirect_leaves_encryption(monkeypatch, tmp_path):
+    with drive(monkeypatch, tmp_path) as server:
+        address = "https://drive.google.com/w.pt"
+        server.answers["/w.pt"] = Answer(b"", status=302, headers={"Location": "http://drive.google.com/other.pt"})
+        with pytest.raises(
+            ValueError, match=r"w\.pt leads to http://drive\.google\.com/other\.pt, which is not encrypted"
+        ):
+            kr.weights.fetch(address)
+        server.answers["/w.pt"] = Answer(b"", status=302, headers={"Location": "/other.pt"})
+        server.answers["/other.pt"] = Answer(CONTENT)
+        assert kr.weights.fetch(address).read_bytes() == CONTENT
+        server.answers["/round.pt"] = Answer(b"", status=302, headers={"Location": "/round.pt"})
+        with pytest.raises(ValueError, match="leads on more than 10 times"):
+            kr.weights.fetch("https://drive.google.com/round.pt")

@@ -61,11 +61,19 @@ NO_METADATA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel: its name, the number of its colour, and accuracies by place on the horizontal axis."""
+    """One line of a panel.
+
+    Attributes:
+        name: of what it shows.
+        style: number of its colour and marker.
+        points: accuracies by place on the horizontal axis.
+        falls: it falls in steps, each drawn at the beginning of its interval: nowhere above what was measured.
+    """
 
     name: str
     style: int
     points: Sequence[tuple[float, Proportion]]
+    falls: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,18 +150,17 @@ def panels_by_radius(reports: Mapping[str, Report]) -> list[Panel]:
             continue
         scale, label = (255, "radius in 1/255") if norm == "Linf" else (1, "radius")
         several = len(reports) > 1
-        named: list[tuple[str, list[tuple[float, Proportion]]]] = []
+        lines: list[Line] = []
         for name, report in reports.items():
             for resolution in report.resolutions[:1] if several else report.resolutions:
                 known = name if several else f"{resolution} px"
                 at_radii = _at_radii(report, norm, resolution, scale)
                 if not report.has_curve(norm):
-                    named += [(known, at_radii)] if len(at_radii) > 1 else []
+                    lines += [Line(known, len(lines), at_radii)] if len(at_radii) > 1 else []
                     continue
-                named.append((known, _whole_curve(report.curve(norm, resolution), scale)))
+                lines.append(Line(known, len(lines), _whole_curve(report.curve(norm, resolution), scale), falls=True))
                 if not several and len(at_radii) > 1:
-                    named.append((f"{known}, attacks in balls", at_radii))
-        lines = [Line(known, style, points) for style, (known, points) in enumerate(named)]
+                    lines.append(Line(f"{known}, attacks in balls", len(lines), at_radii))
         where = f" at {next(iter(reports.values())).resolutions[0]} px" if several else ""
         places = list(_thinned([0.0, *(eps * scale for eps in radii)]))
         if curves:
@@ -185,7 +192,7 @@ def _at_radii(report: Report, norm: str, resolution: int, scale: float) -> list[
 
 
 def _whole_curve(curve: Curve, scale: float) -> list[tuple[float, Proportion]]:
-    return [(eps * scale, curve.at(eps)) for eps in curve.radii(POINTS)]
+    return [(eps * scale, curve.at(eps)) for eps in curve.levels(POINTS)]
 
 
 def _panels_of_one_model(report: Report) -> list[Panel]:
@@ -279,7 +286,7 @@ def _draw_panel(panel: Panel, axes: "Axes") -> None:
         y = [100 * share.value for _, share in line.points]
         low = [100 * max(0.0, share.value - share.interval[0]) for _, share in line.points]
         high = [100 * max(0.0, share.interval[1] - share.value) for _, share in line.points]
-        look = _look(line.style)
+        look = _look(line.style) | ({"drawstyle": "steps-pre"} if line.falls else {})
         if bars:
             axes.bar(x, y, color=look["color"], alpha=0.55, width=0.7)
             look |= {"linestyle": "none", "marker": "none"}

@@ -1,0 +1,53 @@
+"""Assembly of a report from the batches of a finished evaluation."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_robust.attacks import AttackResult
+from keras_robust.attacks.result import CLEAN
+from keras_robust.evaluation.result_store import BatchResult, Grid, Images
+from keras_robust.evaluation.results import Picture, Report
+from keras_robust.evaluation.settings import EvaluationSettings
+
+
+def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tuple[int, int], BatchResult]) -> Report:
+    """The report of a finished evaluation, from all its batches by (resolution, number)."""
+    grid = Grid.of(settings)
+    results: list[AttackResult] = []
+    gallery: list[Picture] = []
+    warnings: list[str] = []
+    for resolution in grid.resolutions:
+        parts = [batches[resolution, batch] for batch in range(grid.n_batches)]
+        warnings += parts[0].warnings
+        for place in range(len(grid.threats)):
+            result = _joined(grid, place, resolution, images.label, parts, settings.propagations(grid.threats[place]))
+            results.append(result)
+            for position, picture in sorted(parts[0].cells[place].pictures.items()):
+                seen = (images.label, result.prediction, result.adversarial_prediction)
+                gallery.append(Picture(result.threat, resolution, picture, *(int(each[position]) for each in seen)))
+    return Report(settings, results, images, warnings, gallery)
+
+
+def _joined(
+    grid: Grid, place: int, resolution: int, labels: np.ndarray, parts: list[BatchResult], passes: dict[str, int]
+) -> AttackResult:
+    """The result of one cell, from its batches."""
+    names, cells = grid.attacks[place], [part.cells[place] for part in parts]
+    prediction = np.concatenate([part.prediction for part in parts])
+    misclassified_at = np.full(grid.n_examples, 1 + len(names), np.int16)
+    for stage in range(len(names), 0, -1):
+        misclassified_at[np.concatenate([cell.misclassified[names[stage - 1]] for cell in cells])] = stage
+    misclassified_at[prediction != labels] = 0
+    return AttackResult(
+        grid.threats[place],
+        resolution,
+        (CLEAN, *names),
+        misclassified_at,
+        prediction,
+        np.concatenate([cell.adversarial_prediction for cell in cells]),
+        np.concatenate([cell.perturbation_norm for cell in cells]),
+        {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
+        {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
+        passes=passes,
+    )
