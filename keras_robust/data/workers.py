@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib.util
+import itertools
 import mmap
 import os
 import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 import weakref
@@ -23,6 +25,7 @@ from keras_robust.data.host_batches import HostBatches
 
 WORKER_MAIN = "keras_robust.data.worker_main"
 AHEAD = 1  # batches that a worker has ready while it computes the next
+DESCRIPTORS = "/proc/self/fd"  # where Linux shows a process's files
 SHARED_MEMORY = "/dev/shm"  # where Linux has it
 LOOKS_EVERY = 1.0  # seconds between a worker's looks at whether the program is alive
 
@@ -121,18 +124,25 @@ class Workers:
 
 
 class Packed:
-    """Batches pickled once for all workers, for the names of a million files take a second, and unpacked by each."""
+    """Batches pickled once for all workers, for the names of a million files take a second, and unpacked by each.
+
+    Arrays, such as the images of a source in memory, lie in one file beside it, which all workers look at.
+    """
 
     def __init__(self, batches: HostBatches) -> None:
         import cloudpickle  # with Grain; takes classes of the program's main module along
 
+        arrays: list[pickle.PickleBuffer] = []
         try:
-            self._content, self._length = cloudpickle.dumps(batches), len(batches)
+            self._content = cloudpickle.dumps(batches, protocol=5, buffer_callback=arrays.append)
+            self._length = len(batches)
         except Exception as error:  # whatever a class raises that holds a lock, a connection, a handle
             raise ValueError(
                 f"source must be fit for pickle, by which it travels to worker processes: {error}. "
                 "Give its class __getstate__ and __setstate__ that open files anew, or take workers=0."
             ) from error
+        self._sizes = [array.raw().nbytes for array in arrays]
+        self._file = _Shared(arrays)
         self._batches: HostBatches | None = None
 
     def __len__(self) -> int:
@@ -140,7 +150,8 @@ class Packed:
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         if self._batches is None:
-            self._batches, self._content = pickle.loads(self._content), b""
+            self._batches = pickle.loads(self._content, buffers=self._file.parts(self._sizes))
+            self._content = b""
         try:
             return self._batches[step]
         except Exception as error:
@@ -148,6 +159,31 @@ class Packed:
                 raise
             # One that cannot be pickled would never arrive, and the program would wait for it for ever.
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+class _Shared:
+    """A file of arrays that other processes look at, as long as the one that wrote it holds it."""
+
+    def __init__(self, arrays: list[pickle.PickleBuffer]) -> None:
+        nameless = os.path.isdir(DESCRIPTORS)  # nothing is left of such a file, however the program ends
+        held = tempfile.TemporaryFile() if nameless else tempfile.NamedTemporaryFile()  # noqa: SIM115 (held)
+        weakref.finalize(self, held.close)
+        for array in arrays:
+            held.write(array.raw())
+        held.flush()
+        self._path = f"/proc/{os.getpid()}/fd/{held.fileno()}" if nameless else held.name
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"_path": self._path}
+
+    def parts(self, sizes: list[int]) -> list[memoryview]:
+        """The arrays' contents, read-only."""
+        ends = list(itertools.accumulate(sizes))
+        if not ends or not ends[-1]:
+            return [memoryview(b"") for _ in sizes]
+        with open(self._path, "rb") as file:
+            pages = memoryview(mmap.mmap(file.fileno(), ends[-1], access=mmap.ACCESS_READ))
+        return [pages[end - size : end] for end, size in zip(ends, sizes)]
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -69,3 +69,15 @@ class Watched(Source):
         if os.getpid() != self.process:
             (self.report / "frameworks").write_text(" ".join(sorted(FRAMEWORKS & {*sys.modules})))
         return self.source.image(index)
+
+
+class Large(OfProcesses):
+    """Holds many bytes; a process that reads an image tells whether they are its own."""
+
+    def __init__(self, report):
+        super().__init__(report)
+        self.content = np.arange(1_000_000, dtype="int32")
+
+    def image(self, index):
+        (self.report / str(os.getpid())).write_text(f"{self.content.flags.owndata} {self.content[index * 1000]}")
+        return np.full((8, 8, 3), index, np.uint8)

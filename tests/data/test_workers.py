@@ -17,7 +17,7 @@ import keras_robust.data as data
 from keras_robust.data import TrainPipeline
 from keras_robust.machine import runs
 from tests.data import files
-from tests.data.process_sources import Failing, OfProcesses, Untold, shared_prefix
+from tests.data.process_sources import Failing, Large, OfProcesses, Untold, shared_prefix
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("nothing in it depends on the backend", allow_module_level=True)
@@ -76,6 +76,17 @@ def test_errors_of_workers_are_raised_here(tmp_path):
         skipping.batch(step)
     assert skipping.skipped == {"17.jpg": "17.jpg cannot be read as an image"}
     skipping.close()
+
+
+def test_what_a_source_holds_in_memory_is_there_once(tmp_path):
+    train = pipeline(Large(tmp_path), 2)
+    for step in range(4):
+        train.batch(step)
+    train.close()
+    found = [path.read_text().split() for path in tmp_path.iterdir()]
+    assert len(found) == 2
+    assert {owned for owned, _ in found} == {"False"}
+    assert all(int(number) % 1000 == 0 for _, number in found)
 
 
 def test_errors_that_cannot_travel_are_raised_all_the_same(tmp_path):

@@ -129,7 +129,8 @@ def member_places(path: Path) -> tuple[Any, ...]:
                 members[name] = (offset, member.size)
     if not members:
         raise tarfile.ReadError("it is empty")
-    return members, memory
+    # An array, which worker processes look at together.
+    return members, None if memory is None else np.frombuffer(memory, np.uint8)
 
 
 def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str]:
