@@ -13,11 +13,9 @@ Each case follows from `--seed` and its number. A case ends in one of:
 """
 
 import argparse
-import collections
 import contextlib
 import dataclasses
 import io
-import json
 import random
 import re
 import resource
@@ -33,6 +31,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from campaign import Tally
 
 import keras_robust as kr
 
@@ -389,31 +388,18 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, stop)
     resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES * 2**30,) * 2)
-    counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    bad, slowest = [], (0.0, "")
+    tally, slowest = Tally(FINE), (0.0, "")
     for number in range(options.cases) if options.only is None else [options.only]:
         signal.alarm(SECONDS)
         start = time.perf_counter()
         outcome, message = run_case(number, options.seed)
         signal.alarm(0)
         slowest = max(slowest, (time.perf_counter() - start, message))
-        counts[message.split("(")[0]][outcome] += 1
-        if outcome not in FINE:
-            bad.append((number, outcome, message))
-        if outcome not in FINE or outcome == options.show or options.only is not None:
+        tally.add(message.split("(")[0], number, outcome, message)
+        if options.show == outcome or options.only is not None:
             print(number, outcome, message, flush=True)
-    for name, outcomes in counts.items():
-        print(f"{name:20} {dict(outcomes)}")
-    total = sum(counts.values(), collections.Counter())
-    print(f"{keras.backend.backend()}: {dict(total)}; the slowest {slowest[0]:.1f} s: {slowest[1][:100]}")
-    if options.out:
-        found = {
-            "backend": keras.backend.backend(),
-            "seed": options.seed,
-            "counts": {n: dict(c) for n, c in counts.items()},
-        }
-        options.out.write_text(json.dumps({**found, "bad": bad}, indent=1) + "\n")
-    return 1 if bad else 0
+    print(f"{keras.backend.backend()}; the slowest {slowest[0]:.1f} s: {slowest[1][:100]}")
+    return tally.finish(options.out, backend=keras.backend.backend(), seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ ends in one of:
 """
 
 import argparse
-import collections
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import random
@@ -35,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from campaign import Tally
 
 SECONDS, MEGABYTES = 10.0, 1024
 FORMATS: dict[str, "Format"] = {}
@@ -421,18 +420,12 @@ def main() -> int:
         print(found[number])
         return 0
     names = options.formats or list(FORMATS)
-    each = -(-options.cases // len(names))
-    counts, bad = {}, []
+    tally = Tally(FINE)
     for name in names:
-        found = campaign(name, range(each), options.seed)
-        counts[name] = dict(collections.Counter(outcome for outcome, _ in found.values()))
-        print(f"{name:15} {counts[name]}", flush=True)
-        bad += [(name, number, *case) for number, case in found.items() if case[0] not in FINE]
-    for one in bad[:60]:
-        print(*one)
-    if options.out:
-        options.out.write_text(json.dumps({"seed": options.seed, "counts": counts, "bad": bad}, indent=1) + "\n")
-    return 1 if bad else 0
+        for number, (outcome, message) in campaign(name, range(-(-options.cases // len(names))), options.seed).items():
+            tally.add(name, number, outcome, message)
+        print(f"{name:20} {dict(tally.counts[name])}", flush=True)
+    return tally.finish(options.out, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ other clients send good requests, each of which must be answered as before. A ma
 
 import argparse
 import base64
-import collections
 import http.client
 import json
 import random
@@ -22,6 +21,8 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+from campaign import Tally
 
 TIMEOUT = 60
 FINE = ("refused", "answered")
@@ -136,8 +137,7 @@ def main() -> int:
     if status != 200:
         parser.error(f"the good request is answered by {status}: {expected!r:.300}")
     expected = expected["predictions"][0]["probabilities"]
-    counts: collections.Counter = collections.Counter()
-    bad: list[tuple[Any, ...]] = []
+    tally = Tally((*FINE, "right"))
     numbers, lock, done = iter(range(options.cases)), threading.Lock(), threading.Event()
 
     def send_good() -> None:
@@ -149,9 +149,7 @@ def main() -> int:
                 status, answer, found = 0, repr(error), None
             right = found is not None and max(abs(a - b) for a, b in zip(found, expected)) < 1e-4
             with lock:
-                counts["good, right" if right else "good, WRONG"] += 1
-                if not right:
-                    bad.append(("good", status, f"{answer!r:.200}"))
+                tally.add("good requests", status, "right" if right else "wrong", f"{answer!r:.200}")
 
     def send_malformed() -> None:
         while True:
@@ -161,9 +159,7 @@ def main() -> int:
                 return
             outcome, message = case(number, options.seed, options.address, options.model, file)
             with lock:
-                counts[outcome] += 1
-                if outcome not in FINE:
-                    bad.append((number, outcome, message))
+                tally.add("malformed requests", number, outcome, message)
 
     beside = [threading.Thread(target=send_good) for _ in range(2)]
     clients = [threading.Thread(target=send_malformed) for _ in range(options.clients)]
@@ -174,12 +170,7 @@ def main() -> int:
     done.set()
     for thread in beside:
         thread.join()
-    for one in bad[:40]:
-        print(*one)
-    print(dict(counts))
-    if options.out:
-        options.out.write_text(json.dumps({"seed": options.seed, "counts": counts, "bad": bad}, indent=1) + "\n")
-    return 1 if bad else 0
+    return tally.finish(options.out, seed=options.seed)
 
 
 if __name__ == "__main__":
