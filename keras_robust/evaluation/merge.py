@@ -38,7 +38,9 @@ def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
     stores = [Path(folder) / FOLDER for folder in folders]
     settings = read_settings(stores[0])
     for store in stores[1:]:
-        check_same(settings, read_settings(store), f"{stores[0]} and {store} are of different evaluations")
+        check_same(
+            settings.to_json(), read_settings(store).to_json(), f"{stores[0]} and {store} are of different evaluations"
+        )
     grid, found = Grid.of(settings), {}
     for task in grid.batches:
         for store in stores:

@@ -207,7 +207,7 @@ class ResultStore:
             path = self._folder / "settings.json"
             if path.exists():
                 there = read_settings(path.parent)
-                check_same(settings, there, f"{path.parent} holds the state of another evaluation")
+                check_same(settings.to_json(), there.to_json(), f"{path.parent} holds the state of another evaluation")
             else:
                 write_text(path, json.dumps(settings.to_json(), indent=2) + "\n")
 
@@ -264,9 +264,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def check_same(here: EvaluationSettings, there: EvaluationSettings, what: str) -> None:
-    """Raise a ValueError that names the settings in which two evaluations differ."""
-    differences = list(_differences(here.to_json(), there.to_json()))
+def check_same(here: Mapping[str, Any], there: Mapping[str, Any], what: str) -> None:
+    """Raise a ValueError that names the settings, as JSON, in which two evaluations differ."""
+    differences = list(_differences(here, there))
     if differences:
         raise ValueError(f"{what}: {'; '.join(differences[:5])}. Take another folder for this one, or remove that one.")
 

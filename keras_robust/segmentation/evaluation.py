@@ -17,7 +17,9 @@ from keras_robust.attacks.suite import float32_copy, predictions
 from keras_robust.batch_checks import check_batch
 from keras_robust.checks import check_count
 from keras_robust.evaluation.fingerprint import fingerprint, probes
-from keras_robust.files import written_aside
+from keras_robust.evaluation.result_store import check_same, write_arrays
+from keras_robust.files import read_json, write_text
+from keras_robust.npz import read_arrays
 from keras_robust.progress import ProgressLine
 from keras_robust.segmentation.counts import PixelCounts, joined
 from keras_robust.segmentation.losses import balancing_weights, class_counts
@@ -227,24 +229,16 @@ class _Store:
         if folder is None:
             return
         (folder / STATE).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(settings, indent=1, sort_keys=True)
         path = folder / SETTINGS
         if path.is_file():
-            held = json.loads(path.read_text(encoding="utf-8"))
-            other = [name for name in settings if held.get(name) != json.loads(text)[name]]
-            if other:
-                raise ValueError(f"out must be a new folder, or hold the same evaluation: {folder} differs in {other}.")
-            return
-        with written_aside(path) as aside:
-            Path(aside).write_text(text, encoding="utf-8")
+            check_same(settings, read_json(path), f"out is {folder}, which holds another evaluation")
+        else:
+            write_text(path, json.dumps(settings, indent=1, sort_keys=True))
 
     def get(self, key: str) -> dict[str, np.ndarray] | None:
-        if self._folder is None or not (self._folder / f"{key}.npz").is_file():
-            return None
-        with np.load(self._folder / f"{key}.npz", allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        path = None if self._folder is None else self._folder / f"{key}.npz"
+        return read_arrays(path) if path is not None and path.is_file() else None
 
     def put(self, key: str, found: dict[str, np.ndarray]) -> None:
         if self._folder is not None:
-            with written_aside(self._folder / f"{key}.npz") as aside, open(aside, "wb") as file:
-                np.savez(file, **found)  # type: ignore[arg-type]
+            write_arrays(self._folder / f"{key}.npz", found)

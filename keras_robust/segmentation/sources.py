@@ -1,21 +1,18 @@
 """Sources of images with masks: folders and tar archives in the layouts of CamVid and of Pascal VOC."""
 
 import io
-import os
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from keras_robust.checks import check_choice, check_count
 from keras_robust.data.preprocessing import MAX_PIXELS, decode, pillow
-from keras_robust.data.sources.tar import MAX_MEMBER_BYTES, SUFFIXES, member_places
+from keras_robust.data.sources.tar import MAX_MEMBER_BYTES, SUFFIXES, open_tar
 from keras_robust.dense_labels import IGNORED
-from keras_robust.files import DAMAGE, READ_ONLY, pread, printable, read_file
+from keras_robust.files import printable, read_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -179,23 +176,5 @@ def _files(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
         return files, lambda name: read_file(path / name, MAX_MEMBER_BYTES)
     if not path.is_file() or not path.name.endswith(SUFFIXES):
         raise ValueError(f"path must be a folder or a tar archive; received {str(path)!r}.")
-    try:
-        members, memory = member_places(path)
-    except DAMAGE as error:
-        raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
-    if memory is not None:
-        return set(members), lambda name: bytes(memory[members[name][0] : sum(members[name])])
-    archive = _Archive(path, members)
-    return set(members), archive.read
-
-
-class _Archive:
-    """An open tar archive that is read at random."""
-
-    def __init__(self, path: Path, members: dict[str, Any]) -> None:
-        self._members, self._descriptor = members, os.open(path, READ_ONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-
-    def read(self, name: str) -> bytes:
-        offset, size = self._members[name]
-        return pread(self._descriptor, size, offset)
+    content, members = open_tar(path)
+    return set(members), lambda name: content.read(*members[name])

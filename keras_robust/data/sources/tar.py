@@ -40,14 +40,7 @@ class TarArchive(EncodedSource):
 
     def __init__(self, path: str | PathLike, split: str | None, seed: int = 0) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
-        try:
-            members, self._memory = member_places(self.path)
-        except ValueError:
-            raise
-        except DAMAGE as error:
-            raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
+        self._content, members = open_tar(self.path)
         names = _without_common_folder(members)
         found = files_of(str(path), names, split, seed)
         files, self.note, self._classes_in = found.by_class, found.note, found.classes_in
@@ -55,20 +48,6 @@ class TarArchive(EncodedSource):
         self.names = [name for group in files.values() for name in group]
         self.labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
         self._places = np.array([members[names[name]] for name in self.names], np.int64)
-        self._open()
-
-    def _open(self) -> None:
-        if self._memory is None:
-            self._descriptor = os.open(self.path, READ_ONLY)
-            weakref.finalize(self, os.close, self._descriptor)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_descriptor"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Opens the archive anew: a worker process has no descriptors of its parent's."""
-        vars(self).update(state)
-        self._open()
 
     def name(self, index: int) -> str:
         return printable(f"{self.path}:{self.names[index]}")
@@ -80,13 +59,50 @@ class TarArchive(EncodedSource):
         return int(self._places[index][1])
 
     def encoded(self, index: int) -> bytes:
-        offset, size = (int(number) for number in self._places[index])
+        return self._content.read(*(int(number) for number in self._places[index]))
+
+
+class TarContent:
+    """The bytes of an archive: of its file, opened anew in each process, or unpacked in memory.
+
+    Args:
+        path: of the archive.
+        memory: its unpacked bytes, uint8; None for the file as it is.
+    """
+
+    def __init__(self, path: Path, memory: np.ndarray | None) -> None:
+        self._path, self._memory = path, memory
+        if memory is None:
+            self._descriptor = os.open(path, READ_ONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TarContent, (self._path, self._memory)
+
+    def read(self, offset: int, size: int) -> bytes:
         if self._memory is not None:
             return bytes(self._memory[offset : offset + size])
         return pread(self._descriptor, size, offset)
 
 
-def member_places(path: Path) -> tuple[Any, ...]:
+def open_tar(path: Path) -> tuple[TarContent, dict[str, tuple[int, int]]]:
+    """The content of a tar archive, and from each member's name to its (offset, size) there.
+
+    Raises:
+        ValueError: as `TarArchive`.
+    """
+    if not path.is_file():
+        raise ValueError(f"path must be a tar archive; there is no file {str(path)!r}.")
+    try:
+        members, memory = _members(path)
+    except ValueError:
+        raise
+    except DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as a tar archive: {error or type(error).__name__}") from error
+    return TarContent(path, memory), members
+
+
+def _members(path: Path) -> tuple[Any, ...]:
     """From each member's name to (offset, size), in the file or, where it is compressed, in the bytes returned."""
     members: dict[str, tuple[int, int]] = {}
     with path.open("rb") as file:
