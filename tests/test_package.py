@@ -36,7 +36,7 @@ FOUNDATION = {
 }
 MAY_IMPORT = {
     "threat": {"random", "norms", "checks", "batch_checks", "model_graph", "backend", "types"},
-    "norms": {"random", "types"},
+    "norms": {"norms", "random", "types"},
     "losses": {"checks", "dense_labels", "types"},
     "dense_labels": {"types"},
     "random": {"types"},
