@@ -6,28 +6,24 @@ import keras
 
 from keras_robust.layers.convolution import PaddedConv2D
 from keras_robust.layers.initializers import FanOutNormal
-from keras_robust.layers.regularization import StochasticDepth
-from keras_robust.layers.resnet import batch_norm
+from keras_robust.layers.resnet import Block, batch_norm
 from keras_robust.types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class PreActBlock(keras.layers.Layer):
+class PreActBlock(Block):
     """Batch norm, activation and 3x3 convolution, twice, beside a shortcut, with the stride in the first convolution.
 
     The convolutions have no biases. The shortcut is a convolution of the same stride, without batch norm, where the
     shape changes.
 
     Args:
-        channels: output channels.
-        stride: 1, or 2 to halve height and width.
-        activation: name of the activation.
+        channels, stride, activation, drop_path_rate: see `Block`.
         same_padding: whether a convolution of stride 2 has TensorFlow's "same" padding, zeros at the right and at the
             bottom alone where the map's sides are even; otherwise zeros on each side.
         shortcut_size: side of the shortcut's kernel, 1 or 3.
         shortcut_activated: whether the shortcut's convolution is applied to what the first batch norm and activation
             give, or to the block's input.
-        drop_path_rate: probability, in [0, 1), that a sample skips the branch in training.
 
     Shapes: `(batch, height, width, c)` to `(batch, ceil(height / stride), ceil(width / stride), channels)`.
 
@@ -47,21 +43,16 @@ class PreActBlock(keras.layers.Layer):
         drop_path_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.channels = channels
-        self.stride = stride
-        self.activation = keras.activations.get(activation)
+        super().__init__(channels, stride, activation, drop_path_rate, **kwargs)
         self.same_padding = same_padding
         self.shortcut_size = shortcut_size
         self.shortcut_activated = shortcut_activated
-        self.drop_path_rate = drop_path_rate
         common = {"dtype": self.dtype_policy}
         self.norm1 = batch_norm(name="norm1", **common)
         self.conv1 = self._conv(3, stride, name="conv1")
         self.norm2 = batch_norm(name="norm2", **common)
         self.conv2 = self._conv(3, 1, name="conv2")
         self.shortcut: keras.Layer | None = None
-        self.drop = StochasticDepth(drop_path_rate, name="drop", **common)
 
     def _conv(self, size: int, stride: int, **kwargs: Any) -> keras.layers.Conv2D:
         kwargs |= {"use_bias": False, "kernel_initializer": FanOutNormal(), "dtype": self.dtype_policy}
@@ -77,7 +68,7 @@ class PreActBlock(keras.layers.Layer):
         self.conv1.build(input_shape)
         self.norm2.build(shape)
         self.conv2.build(shape)
-        if self.stride != 1 or input_shape[-1] != self.channels:
+        if self.changes_shape(input_shape):
             self.shortcut = self._conv(self.shortcut_size, self.stride, name="shortcut")
             self.shortcut.build(input_shape)
 
@@ -89,18 +80,10 @@ class PreActBlock(keras.layers.Layer):
             x = self.shortcut(activated if self.shortcut_activated else x)
         return x + branch
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        batch, *sizes, _ = input_shape
-        return (batch, *(n if n is None else -(-n // self.stride) for n in sizes), self.channels)
-
     def get_config(self) -> dict[str, Any]:
         config = {
-            "channels": self.channels,
-            "stride": self.stride,
-            "activation": keras.activations.serialize(self.activation),
             "same_padding": self.same_padding,
             "shortcut_size": self.shortcut_size,
             "shortcut_activated": self.shortcut_activated,
-            "drop_path_rate": self.drop_path_rate,
         }
         return {**super().get_config(), **config}

@@ -105,11 +105,8 @@ class SqueezeExcite(keras.layers.Layer):
         return {**super().get_config(), "hidden": self.hidden}
 
 
-class ResidualBlock(keras.layers.Layer):
-    """Base of the blocks: a branch of convolutions beside a shortcut, an activation after their sum.
-
-    The convolutions have no biases. The shortcut is a 1x1 convolution of the same stride with batch norm where the
-    shape changes.
+class Block(keras.layers.Layer):
+    """Base of the blocks of residual networks, a branch of convolutions beside a shortcut.
 
     Args:
         channels: output channels.
@@ -126,30 +123,11 @@ class ResidualBlock(keras.layers.Layer):
         self.stride = stride
         self.activation = keras.activations.get(activation)
         self.drop_path_rate = drop_path_rate
-        self.shortcut_conv: keras.Layer | None = None
-        self.shortcut_norm: keras.Layer | None = None
         self.drop = StochasticDepth(drop_path_rate, name="drop", dtype=self.dtype_policy)
 
-    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
-        return PaddedConv2D(
-            channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
-        )
-
-    def build(self, input_shape: Any) -> None:
-        if self.stride != 1 or input_shape[-1] != self.channels:
-            self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
-            self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
-            self.shortcut_conv.build(input_shape)  # type: ignore[attr-defined]
-            self.shortcut_norm.build(self.compute_output_shape(input_shape))  # type: ignore[attr-defined]
-
-    def branch(self, x: Tensor, training: bool) -> Any:
-        raise NotImplementedError
-
-    def call(self, x: Tensor, training: bool = False) -> Any:
-        branch = self.drop(self.branch(x, training), training=training)
-        if self.shortcut_conv is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut_conv(x), training=training)
-        return self.activation(x + branch)
+    def changes_shape(self, input_shape: Any) -> bool:
+        """Whether the shortcut must be a convolution."""
+        return self.stride != 1 or input_shape[-1] != self.channels
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sizes, _ = input_shape
@@ -165,12 +143,47 @@ class ResidualBlock(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
+class ResidualBlock(Block):
+    """Base of the blocks with an activation after the sum of branch and shortcut.
+
+    The convolutions have no biases. The shortcut is a 1x1 convolution of the same stride with batch norm where the
+    shape changes.
+    """
+
+    def __init__(self, *arguments: Any, **kwargs: Any) -> None:
+        super().__init__(*arguments, **kwargs)
+        # Not of the class, which on PyTorch would hide those of the instance.
+        self.shortcut_conv: keras.Layer | None = None
+        self.shortcut_norm: keras.Layer | None = None
+
+    def _conv(self, channels: Any, size: Any, **kwargs: Any) -> Any:
+        return PaddedConv2D(
+            channels, size, use_bias=False, kernel_initializer=FanOutNormal(), dtype=self.dtype_policy, **kwargs
+        )
+
+    def build(self, input_shape: Any) -> None:
+        if self.changes_shape(input_shape):
+            self.shortcut_conv = self._conv(self.channels, 1, strides=self.stride, name="shortcut_conv")
+            self.shortcut_norm = batch_norm(dtype=self.dtype_policy, name="shortcut_norm")
+            self.shortcut_conv.build(input_shape)  # type: ignore[attr-defined]
+            self.shortcut_norm.build(self.compute_output_shape(input_shape))  # type: ignore[attr-defined]
+
+    def branch(self, x: Tensor, training: bool) -> Any:
+        raise NotImplementedError
+
+    def call(self, x: Tensor, training: bool = False) -> Any:
+        branch = self.drop(self.branch(x, training), training=training)
+        if self.shortcut_conv is not None and self.shortcut_norm is not None:
+            x = self.shortcut_norm(self.shortcut_conv(x), training=training)
+        return self.activation(x + branch)
+
+
 @keras.saving.register_keras_serializable("keras_robust")
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions with batch norm beside a shortcut, the stride in the first.
 
     Args:
-        channels, stride, activation, drop_path_rate: see `ResidualBlock`.
+        channels, stride, activation, drop_path_rate: see `Block`.
 
     Shapes: `(batch, height, width, c)` to `(batch, ceil(height / stride), ceil(width / stride), channels)`.
 
@@ -208,7 +221,7 @@ class Bottleneck(ResidualBlock):
     Batch norm follows each convolution, and the activation each but the last, whose sum with the shortcut it follows.
 
     Args:
-        channels, stride, activation, drop_path_rate: see `ResidualBlock`.
+        channels, stride, activation, drop_path_rate: see `Block`.
         groups: groups of the 3x3 convolution.
         first_norm: whether batch norm follows the first convolution (ResNet) or not (RobArch).
         squeeze_ratio: hidden width, as a fraction of the input channels, of a SqueezeExcite after the 3x3 convolution
