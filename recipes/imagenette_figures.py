@@ -58,12 +58,11 @@ class Study:
             raise ValueError(f"scale must be one that was run; {folder} holds no results.")
         self.cells = {(cell["family"], cell["stem"], cell["stage"], cell["seed"]): cell for cell in found}
 
-    def row(self, key: tuple[Any, ...], norm: str, part: str = "threats", **wanted: Any) -> Mapping[str, Any] | None:
+    def row(self, key: tuple[Any, ...], norm: str, part: str | None = None) -> Mapping[str, Any] | None:
+        """The line of a model under a norm: from the part with the norm of training or those unseen, if not told."""
+        part = part or ("trained" if norm == "Linf" else "unseen")
         rows = self.cells.get(key, {}).get(part, ())
-        for row in rows:
-            if row["norm"] == norm and all(math.isclose(row[name], value) for name, value in wanted.items()):
-                return row
-        return None
+        return next((row for row in rows if row["norm"] == norm), None)
 
     def seeds(self, family: str, stem: str) -> list[int]:
         return sorted(key[3] for key in self.cells if key[:3] == (family, stem, "long"))
@@ -239,9 +238,9 @@ def standard(study: Study) -> Iterable[str]:
     """The last rung of seed 0 under AutoAttack `standard`."""
     yield "| model | Linf 4/255 | L2 | L1 |\n|---|---|---|---|"
     for family, stem in models():
-        rows = [study.row((family, stem, "long", 0), norm) for norm in ("Linf", "L2", "L1")]
+        rows = [study.row((family, stem, "long", 0), norm, "standard") for norm in ("Linf", "L2", "L1")]
         if all(rows):
-            cells = (f"{100 * share(row, 'robust_to_all'):.1f}" for row in rows if row)
+            cells = (f"{100 * share(row):.1f}" for row in rows if row)
             yield f"| {title(family, stem)} | {' | '.join(cells)} |"
 
 
