@@ -24,6 +24,10 @@ lint: $(VENV)/.test
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
+# PyTorch, which compiles nothing, is the quickest at what depends on no backend.
+marked_tensorflow := -m 'not once'
+marked_jax := -m 'not once'
+
 # JAX leaves out what is numpy or TensorFlow alone (data, but for the augmentation inside the step) and what only puts
 # together the parts that run here (evaluation, export but for its formats, recipes, tools): XLA takes minutes to compile that on a CPU.
 tests_jax := tests/attacks tests/backend tests/layers tests/models tests/training tests/recipes tests/weights tests/data/augmentation/test_on_device.py tests/data/test_pipeline.py \
@@ -35,12 +39,12 @@ environment_jax := JAX_DISABLE_MOST_OPTIMIZATIONS=1
 
 test-tensorflow test-torch test-jax: test-%: $(VENV)/.test
 	@echo "== tests on the $* backend"
-	KERAS_BACKEND=$* $(environment_$*) $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) --dist worksteal $(tests_$*)
+	KERAS_BACKEND=$* $(environment_$*) $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) --dist worksteal $(marked_$*) $(tests_$*)
 
 # The examples in docstrings.
 doctest: $(VENV)/.test
 	@echo "== examples in docstrings"
-	KERAS_BACKEND=tensorflow $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) -p tests.doctests --doctest-modules keras_robust
+	KERAS_BACKEND=torch $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) -p tests.doctests --doctest-modules keras_robust
 
 # The site, into build/site. Pages that would load something from elsewhere are an error, as are dead links.
 docs: $(VENV)/.docs

@@ -279,9 +279,9 @@ def row(result: Any) -> dict[str, Any]:
 
 def device() -> str:
     """What it ran on: the card's name, as the driver tells it, or the number of cores."""
-    import keras
+    import keras_robust as kr
 
-    if keras.distribution.list_devices()[0].startswith("gpu"):
+    if kr.training.distribution.start("single", verbose=False).hardware == "GPU":
         query = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
     return f"{os.cpu_count()} CPU cores"

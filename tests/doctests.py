@@ -16,7 +16,7 @@ import pytest
 import keras_robust as kr
 
 # Files of the other backends, and those that run when they are imported.
-ELSEWHERE = ("backend/jax/*", "backend/torch/*", "__main__.py", "export/__main__.py")
+ELSEWHERE = ("backend/jax/*", "backend/tensorflow/*", "__main__.py", "export/__main__.py")
 
 
 def pytest_ignore_collect(collection_path):

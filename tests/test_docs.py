@@ -10,14 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 
 import keras_robust as kr
 from keras_robust import cli
 from keras_robust.cli import load_test, train
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)?[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -2,13 +2,12 @@ import os
 import subprocess
 import sys
 
-import keras
 import pytest
 
 from keras_robust import files, machine
 from keras_robust.files import write_text, written_aside
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 def interrupted(path):

@@ -36,7 +36,7 @@ def start(distribution: str = "auto", verbose: bool = True) -> Any:
 
     Example:
         >>> distribution = kr.training.distribution.start("auto")  # on a machine with eight GPUs: mirrored, 8 GPUs
-        distribution: single, 1 CPU
+        distribution: single, 1 CPU...
         >>> with distribution.scope():
         ...     trainer = kr.AdversarialModel(model, attack)
         ...     trainer.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -4,13 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 
 from keras_robust.cli import COMMANDS, main
 from keras_robust.cli.command import CommandParser, run
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [path for folder in ("recipes", "tools") for path in sorted((ROOT / folder).glob("*.py"))]
 OF_THE_COMMANDS = [path for path in SCRIPTS if "keras_robust.cli" in path.read_text()]

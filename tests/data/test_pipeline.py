@@ -13,7 +13,7 @@ from tests.data import files
 BACKEND = keras.backend.backend()
 ENGINES = ("grain", "tf.data") if BACKEND == "tensorflow" else ("grain",)
 on_both_engines = pytest.mark.parametrize("engine", ENGINES)
-only_once = pytest.mark.skipif(BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="the engines are compared where both run")
 # Small groups, so that a batch has several.
 HEAVY = replace(data.POLICIES["heavy"], group_size=4)
 
@@ -51,7 +51,7 @@ def test_batches_are_floats_in_the_unit_interval_with_soft_labels(folder, engine
     assert labels.min() >= 0.02 - 1e-6  # 0.1 of smoothing over five classes
 
 
-@only_once
+@on_tensorflow
 @pytest.mark.parametrize("shard", [(1, 1), (2, 4)])
 def test_both_engines_give_the_same_bits(folder, tmp_path, shard):
     """Of files that are no JPEG, which tf.data crops while it decodes them."""
@@ -63,7 +63,7 @@ def test_both_engines_give_the_same_bits(folder, tmp_path, shard):
     same(one, other)
 
 
-@only_once
+@on_tensorflow
 def test_both_engines_give_the_same_jpegs_but_for_the_borders_of_crops(folder):
     policy = replace(HEAVY, operations=(), erase_probability=0.0, mixup_alpha=0.0, cutmix_alpha=0.0)
     one, other = (batches(data.source(folder, "train"), 3, engine=engine, policy=policy) for engine in ENGINES)
@@ -73,7 +73,7 @@ def test_both_engines_give_the_same_jpegs_but_for_the_borders_of_crops(folder):
         assert np.abs(x - u).mean() < 0.25 / 255
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_a_batch_does_not_depend_on_where_the_stream_started(folder, engine):
     source = data.source(folder, "train")
@@ -84,7 +84,7 @@ def test_a_batch_does_not_depend_on_where_the_stream_started(folder, engine):
     assert not np.array_equal(other[0][0], whole[0][0])
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 @pytest.mark.parametrize("shards", [2, 4])
 def test_shards_are_parts_of_the_same_batch(folder, shards, engine):
@@ -95,7 +95,7 @@ def test_shards_are_parts_of_the_same_batch(folder, shards, engine):
     same([tuple(np.concatenate(each) for each in zip(*step)) for step in zip(*parts)], whole)
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_every_image_once_in_an_epoch(folder, engine):
     """With the whole image as the crop and nothing else, images can be recognised."""
@@ -114,7 +114,7 @@ def test_every_image_once_in_an_epoch(folder, engine):
     assert orders[0] != orders[1]
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_a_tar_gives_the_same_batches_as_its_folder(folder, tmp_path, engine):
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
@@ -123,7 +123,7 @@ def test_a_tar_gives_the_same_batches_as_its_folder(folder, tmp_path, engine):
     same(batches(tar, 2, engine=engine), batches(plain, 2, engine=engine))
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_training_and_evaluation_see_the_same_pixels_of_every_kind_of_file(tmp_path, engine):
     """Square files of the output's size, cropped whole: nothing is resized, so the decoders are compared."""
@@ -154,7 +154,7 @@ def test_training_and_evaluation_see_the_same_pixels_of_every_kind_of_file(tmp_p
         np.testing.assert_array_equal(np.round(image * 255), source.image(label), err_msg=source.class_names[label])
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_corrupt_files_are_named(folder, tmp_path, engine):
     source = damaged(folder, tmp_path)
@@ -162,7 +162,7 @@ def test_corrupt_files_are_named(folder, tmp_path, engine):
         batches(source, 3, engine=engine)
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_corrupt_files_are_skipped_on_request(folder, tmp_path, engine):
     source = damaged(folder, tmp_path)
@@ -191,7 +191,7 @@ def damaged(folder, tmp_path):
     return data.source(tmp_path, "train")
 
 
-@only_once
+@on_tensorflow
 @on_both_engines
 def test_a_source_of_arrays_needs_no_files(tmp_path, engine):
     images, labels = files.photographs(10)

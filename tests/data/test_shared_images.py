@@ -3,7 +3,6 @@
 import shutil
 import tarfile
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from keras_robust import data
 from keras_robust.data.shared_images import shared_images
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

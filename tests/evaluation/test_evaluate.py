@@ -13,12 +13,11 @@ import keras_robust as kr
 from keras_robust.evaluation import Report, evaluate, merge
 from keras_robust.evaluation.attack_suites import named
 from keras_robust.evaluation.settings import ModelSettings
-from tests.evaluation.problem import Flat, linear_model
+from tests.evaluation.problem import Flat, evaluation, linear_model
 
 ROOT = Path(kr.__file__).parents[1]
 LINF, L2 = kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)
 FILES = ("report.json", "per_image.npz", "gallery.npz", "report.md", "report.html")
-on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_half_precision_is_evaluated_in_float32():
     np.testing.assert_array_equal(report.results[0].is_robust, Flat(23).robust(LINF, 8)[report.images.index])
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_attacks_run_on_what_is_left(model):
     weak = kr.attacks.FGSM(LINF, step_size=1e-4, returns="misclassified")
     result = run(model, attack=[weak, *attacks(), weak]).results[0]
@@ -82,7 +81,7 @@ def test_attacks_run_on_what_is_left(model):
     assert (result.evaluations["fgsm-ce-2"] > 0).sum() == result.correct["apgd-ce"].sum()
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_version_of_autoattack_with_its_warnings(model):
     report = run(model, attack="short")
     assert list(report.results[0].stages) == ["clean", "apgd-ce", "apgd-t"]
@@ -92,13 +91,13 @@ def test_version_of_autoattack_with_its_warnings(model):
     assert [warning.split(":")[0] for warning in report.warnings] == expected
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_batch_size_does_not_matter(model):
     one, two = (run(model, batch_size=size).results[0] for size in (7, 100))
     np.testing.assert_array_equal(one.misclassified_at, two.misclassified_at)
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_preprocessing_reaches_the_model(model):
     class Framed(Flat):
         """A white border of 4 px: a model that sees it finds every image brighter."""
@@ -124,7 +123,7 @@ def test_preprocessing_reaches_the_model(model):
         predictions(crop_pct=0.5, interpolation="nearest")
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_grey_images_for_a_model_of_one_channel():
     class Grey(Flat):
         def image(self, index):
@@ -143,7 +142,7 @@ def test_grey_images_for_a_model_of_one_channel():
         evaluate(grey, Grey(9), [LINF], [16], fgsm, verbose=False)
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_rising_with_eps_is_a_warning(model):
     result = run(model, threats=[LINF, kr.ThreatModel("Linf", 0.02)])
     others = {"No better than one answer for all", "Few images"}
@@ -158,7 +157,7 @@ class Interrupted(Exception):
     pass
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
     options = {"n": 12, "threats": [LINF, L2], "resolutions": [8, 12]}
     run(model, out=tmp_path / "whole", **options)
@@ -180,7 +179,7 @@ def test_stopped_it_goes_on_to_the_same_report(model, tmp_path, monkeypatch):
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_shards_merge_to_the_same_report(model, tmp_path):
     run(model, out=tmp_path / "whole")
     for i, folder in ((1, "b"), (2, "a")):
@@ -200,7 +199,7 @@ def test_shards_merge_to_the_same_report(model, tmp_path):
         merge([tmp_path / "nothing"], tmp_path / "wrong")
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_state_of_other_weights_is_refused(model, tmp_path):
     run(model, out=tmp_path)
     other = linear_model()
@@ -212,61 +211,43 @@ def test_state_of_other_weights_is_refused(model, tmp_path):
         run(model, 22, out=tmp_path)
 
 
-SCRIPT = """
-import sys, keras_robust as kr
-from tests.evaluation.problem import Flat, linear_model
-threats = [kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)]
-attack = [kr.attacks.APGD(threats[0], n_iter=3, random_start=True, returns="misclassified")]
-kr.evaluation.evaluate(linear_model(), Flat(40), threats, [8], attack, out=sys.argv[1], batch_size=2)
-"""
-
-
-def script(folder, before="", **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", **environment}
-    command = [sys.executable, "-c", before + SCRIPT, str(folder)]
+def started(folder, devices=1):
+    """The evaluation of `problem.py` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "tests.evaluation.problem", str(folder), str(devices)]
     return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-2000:]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the evaluation of `problem.py` leaves in its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluation(folder)
+    return contents(folder)
 
 
-@on_tensorflow
+@pytest.mark.once
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_report(tmp_path):
-    whole, killed = script(tmp_path / "whole"), script(tmp_path / "killed")
-    batches = tmp_path / "killed" / "state"
+def test_killed_it_goes_on_to_the_same_report(tmp_path, whole):
+    killed = started(tmp_path)
     deadline = time.monotonic() + 240
-    while len(list(batches.glob("8px-*"))) < 3 and time.monotonic() < deadline:
+    while len(list((tmp_path / "state").glob("8px-*"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     killed.stderr.close()
-    assert not (tmp_path / "killed" / "report.json").exists()
-    finish(script(tmp_path / "killed"))
-    finish(whole)
-    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+    assert not (tmp_path / "report.json").exists()
+    evaluation(tmp_path)
+    assert contents(tmp_path) == whole
 
 
-@on_tensorflow
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_give_the_report_of_one(backend, tmp_path):
-    two = {
-        "jax": "",
-        "tensorflow": "import tensorflow as tf; tf.config.set_logical_device_configuration("
-        "tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2)\n",
-    }[backend]
-    two += "import keras; assert len(keras.distribution.list_devices()) == 2\n"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if backend == "jax" else {}
-    runs = [
-        script(tmp_path / "two", two, KERAS_BACKEND=backend, **flags),
-        script(tmp_path / "one", KERAS_BACKEND=backend),
-    ]
-    for each in runs:
-        finish(each)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras has one device under PyTorch")
+def test_two_devices_give_the_report_of_one(tmp_path, whole):
+    process = started(tmp_path, devices=2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    assert contents(tmp_path) == whole
 
 
 class Opaque:
@@ -283,7 +264,7 @@ class Opaque:
         return keras.ops.convert_to_tensor(np.asarray(keras.ops.convert_to_numpy(x)).mean((1, 2)) @ kernel + bias)
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_black_box_meets_square_and_what_fools_its_surrogate(model, monkeypatch):
     monkeypatch.setitem(kr.attacks.versions.ATTACKS, "square", (kr.attacks.Square, {"n_queries": 20}))
     report = run(Opaque(model), 6, attack="short", batch_size=6)
@@ -303,7 +284,7 @@ def report_index(n):
     return select(Flat(n), 2).index
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_names_of_attacks():
     margin = kr.attacks.PGD(LINF, loss=lambda logits, y: logits[:, 0])
     attacks = named([kr.attacks.APGD(LINF, loss="dlr"), margin, kr.attacks.APGD(LINF, loss="dlr")], L2)
@@ -311,7 +292,7 @@ def test_names_of_attacks():
     assert {attack.threat for attack in attacks.values()} == {L2}
 
 
-@on_tensorflow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -335,7 +316,7 @@ def test_bad_arguments(model, changes, message):
         run(model, **changes)
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_what_the_model_cannot_take_is_found_before_the_attack(model):
     narrow = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 9), *model.layers[1:2]])
     with pytest.raises(ValueError, match="model cannot take images of 8 x 8 pixels"):
@@ -346,7 +327,7 @@ def test_what_the_model_cannot_take_is_found_before_the_attack(model):
         run(keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]))
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_report_is_read_back(model, tmp_path):
     report = run(model, threats=[LINF, L2], out=tmp_path)
     again = Report.load(tmp_path)

@@ -1,7 +1,6 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 
@@ -9,7 +8,7 @@ from keras_robust.evaluation import Report, write
 from keras_robust.statistics import Proportion
 from tests.evaluation.samples import N, report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def test_union_is_the_worst_case_per_image():

@@ -1,20 +1,29 @@
 """The recipe of segmentation, in miniature: three ways, their evaluations and the table, and what is not done twice."""
 
-import keras
 import pytest
 
 import keras_robust as kr
+from keras_robust.models.convnext import ConvNeXt
+from keras_robust.segmentation import registry
+from keras_robust.segmentation.upernet import UPerNet
 from tests import scripts
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.once]
 
 
-def test_smoke(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def recipe(monkeypatch):
+    """The recipe with a small net in the place of its own."""
     recipe = scripts.load("recipes/camvid.py")
-    kr.weights.save(kr.models.create("convnext_atto_convstem", num_classes=3), tmp_path / "robust.safetensors")
+    assert recipe.NAME in registry.SEGMENTERS
+    kr.models.register("small_backbone", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))
+    monkeypatch.setitem(registry.SEGMENTERS, "small", UPerNet("small_backbone", channels=8, auxiliary_channels=6))
+    monkeypatch.setattr(recipe, "NAME", "small")
+    return recipe
+
+
+def test_smoke(recipe, tmp_path, monkeypatch):
+    kr.weights.save(kr.models.create("small_backbone", num_classes=3), tmp_path / "robust.safetensors")
     given = ["--smoke", "--out", str(tmp_path / "out"), "--backbone", str(tmp_path / "robust.safetensors")]
     assert recipe.main(given) == 0
     table = (tmp_path / "out/table.md").read_text()

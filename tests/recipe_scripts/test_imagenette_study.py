@@ -3,14 +3,13 @@
 import json
 from dataclasses import replace
 
-import keras
 import pytest
 
 from keras_robust.models import registry
 from keras_robust.models.vit import ViT
 from tests import scripts
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

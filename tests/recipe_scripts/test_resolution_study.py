@@ -1,6 +1,5 @@
 import json
 
-import keras
 import pytest
 
 import keras_robust as kr
@@ -9,7 +8,7 @@ from keras_robust.models.convnext import ConvNeXt
 from tests import scripts
 from tests.evaluation.problem import linear_model
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import tarfile
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from keras_robust.models.convnext import IsotropicConvNeXt
 from tests import published_nets, scripts
 from tests.weights.servers import Answer, drive
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 ID, OWN = "Singh2023Revisiting_ConvNeXt-T-ConvStem", "convnext_tiny_convstem_300ep"
 SHARED = published_nets.FOLDER / "imagenet-samples"
 

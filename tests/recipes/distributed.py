@@ -1,12 +1,12 @@
-"""The program that test_distribution.py starts in several processes: a short training, its outcome in a file.
+"""What test_distribution.py runs on one device, on several and in several processes: a short training and a run.
 
-python -m tests.recipes.distributed OUT KIND DEVICES WHAT: on DEVICES virtual devices per process; the environment
-names the other processes. WHAT is "fit", or "recipe": then OUT is the folder of a run.
+python -m tests.recipes.distributed FOLDER IMAGES.npz KIND DEVICES: on DEVICES virtual devices per process; the
+environment names the other processes. Process i writes FOLDER/fit-i.npz; all write the run FOLDER/run.
 """
 
 import json
-import os
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,15 +24,7 @@ from keras_robust.recipes import (
     Recipe,
     TrainingConfig,
 )
-
-OUT, KIND, DEVICES, WHAT = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-if keras.backend.backend() == "jax":  # JAX looks when it first counts its devices
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
-else:
-    import tensorflow as tf
-
-    virtual = [tf.config.LogicalDeviceConfiguration()] * DEVICES
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
+from tests.devices import virtual_devices
 
 BATCH = 8
 # The last batches do not divide evenly; between processes on JAX they must.
@@ -75,6 +67,8 @@ def dataset(distribution, *arrays):
     batches = parts(distribution, *arrays)
     if keras.backend.backend() != "tensorflow":
         return distribution.batches(Batches(batches))
+    import tensorflow as tf
+
     spec = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in batches[0])
     data = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
     return distribution.batches(data.apply(tf.data.experimental.assert_cardinality(len(batches))))
@@ -104,22 +98,22 @@ def message(attempt):
     return "nothing"
 
 
-def recipe(distribution):
+def recipe(distribution, folder, source):
     """A whole run: augmentation with mixup, averages, validation under attack, checkpoints."""
     registry.register("smallest", registry.IsotropicConvNeXt(1, 16))
     run = Recipe(
         "smallest",
         model=ModelConfig("smallest"),
-        data=DataConfig("photo_crops", policy="heavy", resolution=32, batch_size=8),
+        data=DataConfig(str(source), policy="heavy", resolution=16, batch_size=8, workers=0),
         training=TrainingConfig(epochs=2, steps_per_epoch=3, learning_rate=1e-2, ema_decay=0.5, precision="float32"),
         attack=AttackConfig("apgd", n_iter=1),
         evaluation=EvaluationConfig(n_examples=16, n_iter=1),
         checkpoints=CheckpointConfig(every_steps=2, keep_last=9),
     )
-    kr.recipes.train(run, OUT, distribution=distribution, verbose=False)
+    kr.recipes.train(run, folder, distribution=distribution, verbose=False)
 
 
-def fit(distribution):
+def fit(distribution, path):
     rng = np.random.default_rng(0)
     train_count, validation_count = COUNTS[keras.backend.backend()]
     x, weight = rng.random((24, 6, 6, 3), "float32"), rng.uniform(0.1, 2.0, 24).astype("float32")
@@ -136,7 +130,7 @@ def fit(distribution):
         dark = x[:BATCH].copy()
         dark[-1, 0, 0, 0] = -1.0
         bad = message(lambda: trainer.evaluate(dataset(distribution, dark, y[:BATCH]), verbose=0))
-        said = refusals() if KIND == "mirrored" else {}
+        said = refusals() if distribution.kind == "mirrored" else {}
     outcome = {
         "history": history,
         "bad": bad,
@@ -145,9 +139,17 @@ def fit(distribution):
         "line": kr.training.distribution.describe(distribution),
     }
     variables = {v.path: keras.ops.convert_to_numpy(v) for v in trainer.variables if "/" in v.path}
-    np.savez(OUT, outcome=json.dumps(outcome), **{str(i): value for i, value in enumerate(variables.values())})
+    np.savez(path, outcome=json.dumps(outcome), **{str(i): value for i, value in enumerate(variables.values())})
 
 
-started = kr.training.distribution.start(KIND)
-{"fit": fit, "recipe": recipe}[WHAT](started)
-started.stop()
+def both(distribution, folder, source):
+    fit(distribution, folder / f"fit-{distribution.process}.npz")
+    recipe(distribution, folder / "run", source)
+
+
+if __name__ == "__main__":
+    out, images, kind, devices = sys.argv[1:]
+    virtual_devices(int(devices))
+    started = kr.training.distribution.start(kind)
+    both(started, Path(out), images)
+    started.stop()

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from keras_robust.recipes import CheckpointError, checkpoints
 from keras_robust.recipes.checkpoints import CheckpointFolder, peek, read, write
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files do not depend on the backend")
+pytestmark = pytest.mark.once
 ARRAYS = {
     "model/00000/a/kernel": np.arange(6, dtype="float32").reshape(2, 3),
     "model/00001/b": np.array(3, "int64"),

@@ -10,38 +10,51 @@ import pytest
 from keras_robust.backend import cluster as clusters
 from keras_robust.recipes import checkpoints
 from keras_robust.training import distribution
+from tests.recipes import distributed, tiny
 from tests.recipes.processes import cluster, run_together
 
 BACKEND = keras.backend.backend()
 KIND = {"tensorflow": "mirrored", "jax": "data_parallel", "torch": "single"}[BACKEND]
+# TensorFlow traces a step for each device.
+DEVICES = {"tensorflow": 2, "jax": 4}
+on_several = pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of the same training and run: "one" device, "several", and two processes, "hosts".
+
+    The runs on several and in two processes go on from the checkpoint that the one device wrote in its first epoch.
+    """
+    root = tmp_path_factory.mktemp("trained")
+    source = tiny.images(root / "images.npz")
+    for name in ("one", "several", "hosts"):
+        (root / name / "run" / "checkpoints").mkdir(parents=True)
+    distributed.both(distribution.start("single"), root / "one", source)
+    for name in ("several", "hosts"):
+        for file in ("recipe.json", "checkpoints/step-000000002.safetensors"):
+            shutil.copy(root / "one/run" / file, root / name / "run" / file)
+    started = [("several", KIND, DEVICES[BACKEND], {}), *(("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2))]
+    run_together(
+        [
+            (["-m", "tests.recipes.distributed", *map(str, (root / name, source, kind, devices))], extra)
+            for name, kind, devices, extra in started
+        ]
+    )
+    return root
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
-def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
+@on_several
+def test_training_does_not_depend_on_the_number_of_devices(trained):
     """Weights, moving averages, batch statistics, losses and metrics, with random starts, stochastic depth, sample
     weights, soft labels, and a last batch that does not divide evenly."""
-    runs = {"one": ("single", 1, 1), "four": (KIND, 4, 1), "hosts": ("auto", 1, 2)}
-    commands = []
-    for name, (kind, devices, processes) in runs.items():
-        for i, extra in enumerate(cluster(BACKEND, processes)):
-            arguments = [
-                "-m",
-                "tests.recipes.distributed",
-                str(tmp_path / f"{name}{i}.npz"),
-                kind,
-                str(devices),
-                "fit",
-            ]
-            commands.append((arguments, extra))
-    run_together(commands)
-
-    results = {path.stem: np.load(path) for path in tmp_path.iterdir()}
+    results = {f"{path.parent.name}{path.stem[-1]}": np.load(path) for path in trained.glob("*/fit-*.npz")}
     outcomes = {name: json.loads(str(result["outcome"])) for name, result in results.items()}
-    assert sorted(results) == ["four0", "hosts0", "hosts1", "one0"]
+    assert sorted(results) == ["hosts0", "hosts1", "one0", "several0"]
     names = [name for name in results["one0"].files if name != "outcome"]
     assert len(names) > 12
-    for name in ("four0", "hosts0", "hosts1"):
+    for name in ("several0", "hosts0", "hosts1"):
         for each in names:
             # Float32 sums in another order; the weights have moved by 1e-2 a step.
             np.testing.assert_allclose(results[name][each], results["one0"][each], rtol=1e-5, atol=2e-6)
@@ -50,45 +63,35 @@ def test_training_does_not_depend_on_the_number_of_devices(tmp_path):
     for name, outcome in outcomes.items():
         assert "1 images are not" in outcome["bad"], name
         assert outcome["any"] == [name.startswith("hosts"), False]
-    assert outcomes["four0"]["line"] == f"distribution: {KIND}, 4 CPUs"
+    assert outcomes["several0"]["line"] == f"distribution: {KIND}, {DEVICES[BACKEND]} CPUs"
     assert "2 CPUs in 2 processes, of which this is number 1" in outcomes["hosts1"]["line"]
     if BACKEND == "tensorflow":
-        for name, said in outcomes["four0"]["refused"].items():
+        for name, said in outcomes["several0"]["refused"].items():
             assert name in said
-            assert "under MirroredStrategy with 4 replicas" in said
+            assert "under MirroredStrategy with 2 replicas" in said
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device under PyTorch")
-def test_runs_go_on_on_another_number_of_devices(tmp_path):
-    """A checkpoint of one device, on two devices and in two processes: the end is that of one device."""
-
-    def command(name, kind, devices, extra):
-        return ["-m", "tests.recipes.distributed", str(tmp_path / name), kind, str(devices), "recipe"], extra
-
-    run_together([command("one", "single", 1, {})])
-    for name in ("two", "hosts"):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
-        for file in ("recipe.json", "checkpoints/step-000000002.safetensors"):
-            shutil.copy(tmp_path / "one" / file, tmp_path / name / file)
-    run_together([command("two", KIND, 2, {}), *(command("hosts", "auto", 1, extra) for extra in cluster(BACKEND, 2))])
-
+@on_several
+def test_runs_go_on_on_another_number_of_devices(trained):
+    """A checkpoint of one device, on several devices and in two processes: the end is that of one device."""
     files = ("best.keras", "model.keras", "model_ema.keras", "checkpoints/step-000000006.safetensors")
     first, start = (
-        checkpoints.read(tmp_path / "one" / f"checkpoints/step-00000000{step}.safetensors") for step in (6, 2)
+        checkpoints.read(trained / "one/run" / f"checkpoints/step-00000000{step}.safetensors") for step in (6, 2)
     )
     moved = [np.abs(first[name] - start[name]).max() for name in first if "kernel" in name and "model" in name]
     assert moved
     assert min(moved) > 1e-3
-    history = json.loads((tmp_path / "one/history.json").read_text())
-    for name in ("two", "hosts"):
-        assert all((tmp_path / name / file).is_file() for file in files)
-        there = checkpoints.read(tmp_path / name / files[-1])
+    history = json.loads((trained / "one/run/history.json").read_text())
+    for name in ("several", "hosts"):
+        assert all((trained / name / "run" / file).is_file() for file in files)
+        there = checkpoints.read(trained / name / "run" / files[-1])
         assert sorted(there) == sorted(first)
         for variable in first:
             # Adam divides by the root of the second moment, which turns rounding of small gradients into more.
             np.testing.assert_allclose(there[variable], first[variable], rtol=1e-4, atol=2e-4, err_msg=variable)
-        for epoch, expected in zip(json.loads((tmp_path / name / "history.json").read_text()), history, strict=True):
+        gone_on = json.loads((trained / name / "run/history.json").read_text())
+        for epoch, expected in zip(gone_on, history, strict=True):
             assert epoch.keys() == expected.keys()
             assert epoch["val_robust_accuracy"] == expected["val_robust_accuracy"]
             # Of the epoch that was gone on with, the curves of training are those of its rest.

@@ -1,11 +1,10 @@
 """Recipes: checked, overridden from the command line, written and read back."""
 
-import keras
 import pytest
 
 from keras_robust.recipes import AttackConfig, DataConfig, ModelConfig, Recipe, StartConfig, TrainingConfig, overrides
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 def test_overrides():

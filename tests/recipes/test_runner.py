@@ -41,6 +41,8 @@ def whole(tmp_path_factory, source):
 @pytest.fixture(autouse=True)
 def _undisturbed(monkeypatch):
     monkeypatch.setattr(callbacks.StepWatcher, "on_train_batch_end", callbacks.StepWatcher.on_train_batch_end)
+    monkeypatch.setattr(TrainingRun, "_log_attack", TrainingRun._log_attack)
+    tiny.without_pictures()
     tiny.register()
 
 
@@ -87,7 +89,7 @@ def test_killed_process_goes_on_bit_for_bit(tmp_path, source, whole):
     _assert_same(tmp_path / "run", whole[0])
 
 
-@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.once)])
 def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole, step):
     """SIGTERM in the first epoch and at its last step, where no checkpoint is due: exit code 75, and nothing lost."""
     recipe = tiny.recipe(source, "checkpoints.every_steps=none")
@@ -102,7 +104,7 @@ def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole, step):
     _assert_same(tmp_path, whole[0])
 
 
-@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+@pytest.mark.once
 def test_damaged_and_foreign_checkpoints_are_passed_over(tmp_path, source, whole, capsys):
     recipe = tiny.recipe(source, "checkpoints.keep_last=9")
     train(recipe, tmp_path, verbose=False)
@@ -127,7 +129,7 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(tmp_path, source, whole
         train(tiny.recipe(source, "training.learning_rate=0.01"), tmp_path, verbose=False)
 
 
-@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+@pytest.mark.once
 def test_loss_that_is_not_finite(tmp_path, source):
     """Stops with an explanation, and no checkpoint holds the damage; or goes on from before it."""
     recipe = tiny.recipe(source, "training.learning_rate=1e30", "training.warmup_epochs=0")
@@ -140,7 +142,7 @@ def test_loss_that_is_not_finite(tmp_path, source):
     assert _last(tmp_path / "back")[0].info["rollbacks"] == 2
 
 
-@pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+@pytest.mark.once
 def test_global_state_is_put_back(tmp_path, source):
     keras.utils.set_random_seed(7)
     expected = random.random(), np.random.random()  # noqa: NPY002
@@ -178,6 +180,7 @@ def foreign(path, classes=3):
     return net
 
 
+@pytest.mark.once
 def test_a_model_of_other_origin(tmp_path, source, capsys):
     """Its head is kept where the classes are as many, it is tried before training, and it comes back from its run."""
     net = foreign(tmp_path / "net.keras")
@@ -194,6 +197,7 @@ def test_a_model_of_other_origin(tmp_path, source, capsys):
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(x)) for each in (again, best)))
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Zero gradients")
 def test_a_run_that_learns_nothing_says_what_to_do(tmp_path, source, capsys):
     """One answer for all, which no step changes."""

@@ -10,7 +10,7 @@ import pytest
 from keras_robust.recipes import Preempted, train
 from tests.recipes import tiny
 
-pytestmark = pytest.mark.skipif(tiny.BACKEND != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_robust.models import registry
-from keras_robust.models.vit import ViT
+from keras_robust.models.convnext import IsotropicConvNeXt
 from keras_robust.recipes import (
     AttackConfig,
     CheckpointConfig,
@@ -22,16 +22,17 @@ from keras_robust.recipes import (
     TrainingConfig,
     callbacks,
     overrides,
+    runner,
     train,
 )
 
-NAME = "vit_test_convstem"
+NAME = "tiny"
 BACKEND = keras.backend.backend()
 
 
 def register():
     if NAME not in registry.names():
-        registry.register(NAME, ViT(8, 2, depth=1, conv_stem=(4, 4, 4, 8)))
+        registry.register(NAME, IsotropicConvNeXt(1, 8))
 
 
 def images(path):
@@ -71,7 +72,13 @@ def at_step(step, action):
     callbacks.StepWatcher.on_train_batch_end = watched
 
 
+def without_pictures():
+    """Has runs draw no picture of the attack, which takes as long to compile as a step."""
+    runner.TrainingRun._log_attack = lambda self, step: None
+
+
 if __name__ == "__main__":
+    without_pictures()
     folder, source, step = sys.argv[1:]
     at_step(int(step), lambda: os.kill(os.getpid(), signal.SIGKILL))
     train(recipe(source), folder)

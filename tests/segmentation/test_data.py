@@ -12,7 +12,7 @@ import keras_robust as kr
 from keras_robust.segmentation.sources import LAYOUTS, decode_mask
 from tests.published_nets import FOLDER as SHARED
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="data do not depend on the backend")
+pytestmark = pytest.mark.once
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 20, 30, 3)).astype("uint8")
 MASKS = RNG.integers(0, 11, (3, 20, 30)).astype("uint8")

@@ -12,8 +12,6 @@ from tests.models.torch_reference import set_random_weights
 from . import reference
 from .conftest import CLASSES, DEPTHS
 
-ONCE = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
-
 
 def images(height, width, count=2):
     return np.random.default_rng(height + width).random((count, height, width, 3)).astype("float32")
@@ -41,7 +39,7 @@ def test_logits_are_those_of_plain_pytorch(saved, size):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
 
 
-@ONCE
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("size", "stem", "count"),
     # With 21 classes; the publication says 60.2 and 81.8 million for a ConvStem.
@@ -61,7 +59,7 @@ def test_parameters(size, stem, count):
     assert kr.models.parameters(model) == expected == (count or expected)
 
 
-@ONCE
+@pytest.mark.once
 def test_a_saved_model_is_the_same_at_any_size(segmenter, tmp_path):
     set_random_weights(segmenter)
     segmenter.save(tmp_path / "net.keras")
@@ -72,7 +70,7 @@ def test_a_saved_model_is_the_same_at_any_size(segmenter, tmp_path):
     assert kr.segmentation.with_auxiliary_head(again).outputs[1].shape == (None, None, None, CLASSES)
 
 
-@ONCE
+@pytest.mark.once
 def test_published_names_in_and_out(saved, tmp_path):
     model, path = saved
     state = load_file(path)
@@ -103,7 +101,7 @@ def test_published_names_in_and_out(saved, tmp_path):
         kr.weights.load(other, tmp_path / "less.safetensors", stated=True)
 
 
-@ONCE
+@pytest.mark.once
 @pytest.mark.parametrize("source", ["model", "keras", "safetensors"])
 def test_backbone_of_a_classifier(segmenter, source, tmp_path):
     classifier = kr.models.create("tiny_backbone", num_classes=7, layer_scale_init=0.5)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,10 +13,10 @@ from PIL import Image
 import keras_robust as kr
 from keras_robust.cli import evaluate as evaluation
 from tests import scripts
-from tests.evaluation.problem import Flat, linear_model
+from tests.evaluation.problem import Flat, image_folder, linear_model
 
 SCRIPT = scripts.ROOT / "tools" / "evaluate.py"
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,7 @@ def place(tmp_path_factory):
     kernel, bias = model.get_weights()
     model.set_weights([kernel, bias + [0.01, 0]])
     model.save(folder / "shifted.keras")
-    source = Flat(12)
-    for index, label in enumerate(source.labels):
-        path = folder / "images" / source.class_names[label] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.image(index)).save(path)
+    image_folder(folder / "images", 12)
     return folder
 
 
@@ -116,13 +111,7 @@ def test_corrupt_files(place, evaluate, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["results"][0]["n_examples"] == 2
 
 
-def test_saved_model_and_architecture(place, evaluate, tmp_path, capsys):
-    linear_model().export(tmp_path / "served", format="tf_saved_model", verbose=False)
-    model = ["--model", tmp_path / "served", "--pixels", "0..1", "--out", tmp_path / "out"]
-    assert evaluate(*options(place)[2:], *model, "--n-examples", 6) == 0
-    report = kr.evaluation.Report.load(tmp_path / "out")
-    index = [int(Path(name).stem) for name in report.images.name]
-    np.testing.assert_array_equal(report.results[0].is_robust, Flat(12).robust(report.threats[0], 8)[index])
+def test_architecture_without_weights(place, evaluate, tmp_path, capsys):
     assert evaluate(*options(place)[2:], "--model", "vit_tiny", "--out", tmp_path / "other") == 2
     assert "weights must be given for the architecture 'vit_tiny'" in capsys.readouterr().err
 

@@ -3,12 +3,11 @@
 import json
 import random
 
-import keras
 import pytest
 
 from tests import scripts
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

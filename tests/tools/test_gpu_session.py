@@ -7,12 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import pytest
 
 from tests import scripts
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
+pytestmark = pytest.mark.once
 VARIANT = {"cpu_seconds": [0.0], "build_seconds": 30.0, "details": {}}
 
 

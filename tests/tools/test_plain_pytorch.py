@@ -13,7 +13,7 @@ from keras_robust.models.vit import ViT
 from tests import scripts
 from tests.models.torch_reference import set_random_weights
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
+pytestmark = pytest.mark.once
 
 ROWS = {
     "convnext": ConvNeXt((1, 2, 1, 1), (8, 12, 16, 24)),

@@ -4,10 +4,9 @@ import importlib
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="does not depend on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from .small import create, values, write
 
 pytestmark = [
     pytest.mark.usefixtures("small_models"),
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reading files does not depend on the backend"),
+    pytest.mark.once,
 ]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -14,7 +14,7 @@ from .small import IMAGENET, assert_same, create, values, write
 
 pytestmark = [
     pytest.mark.usefixtures("small_models"),
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reading files does not depend on the backend"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on all, but PyTorch is hidden"),
 ]
 
 CLIPPED = (".pt", ".safetensors", ".keras", ".weights.h5")

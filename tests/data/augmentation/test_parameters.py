@@ -6,7 +6,6 @@ once and stays where it is.
 
 import math
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -17,7 +16,6 @@ from keras_robust.data import BASIC, HEAVY, Policy
 from keras_robust.data.augmentation import parameters
 
 N = 4000
-once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="numpy alone")
 
 
 def numpy_numbers(count):
@@ -60,7 +58,7 @@ def assert_same(one, other):
     assert stats.ks_2samp(one, other).pvalue > 0.01
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (128, 128)])
 def test_crops_have_the_distribution_of_a_plain_loop(size):
     rng = np.random.default_rng(1)
@@ -78,7 +76,7 @@ def test_crops_have_the_distribution_of_a_plain_loop(size):
     assert_same(actual[:, 3] / actual[:, 2], expected[:, 3] / expected[:, 2])
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("size", "box"), [((10, 200), (0, 93, 10, 13)), ((200, 10), (93, 0, 13, 10)), ((1, 1), (0, 0, 1, 1))]
 )
@@ -90,7 +88,7 @@ def test_where_no_crop_fits_the_largest_centred_one_is_taken(size, box):
     assert tuple(int(edge) for edge in actual) == box
 
 
-@once
+@pytest.mark.once
 def test_erasing_has_the_distribution_of_a_plain_loop():
     rng = np.random.default_rng(2)
     expected = np.array([erasing_like_timm(rng, 224, 0.25, (0.02, 1 / 3), (0.3, 3.3)) for _ in range(N)])
@@ -106,7 +104,7 @@ def test_erasing_has_the_distribution_of_a_plain_loop():
     assert_same(areas, expected_areas)
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])
 def test_shares_have_the_beta_distribution(alpha):
     """By its quantiles, to three decimals, and by a sample."""
@@ -119,7 +117,7 @@ def test_shares_have_the_beta_distribution(alpha):
     )
 
 
-@once
+@pytest.mark.once
 def test_mixing_is_half_mixup_half_cutmix():
     share, blend, box = parameters.mixture(numpy_numbers(parameters.MIX), 224.0, HEAVY, np)
     top, bottom, left, right = box
@@ -142,14 +140,14 @@ def test_mixing_is_half_mixup_half_cutmix():
     assert_same(share[cut], expected)
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize(("policy", "cut"), [(Policy(mixup_alpha=0.4), False), (Policy(cutmix_alpha=1.0), True)])
 def test_one_kind_of_mixing_alone(policy, cut):
     _, blend, _ = parameters.mixture(numpy_numbers(parameters.MIX), 32.0, policy, np)
     assert ((blend == 1.0) == cut).all()
 
 
-@once
+@pytest.mark.once
 def test_operations_and_magnitudes():
     which, magnitude, sign = parameters.operations(numpy_numbers(parameters.OPERATION), HEAVY)
     assert stats.binomtest(int((which >= 0).sum()), N, 0.5).pvalue > 0.01
@@ -184,7 +182,7 @@ def test_the_device_draws_the_same_boxes_and_shares():
     assert_same(ops.convert_to_numpy(blend), expected_blend)
 
 
-@once
+@pytest.mark.once
 def test_policies_are_the_papers_table():
     table = {
         "crop_scale": (0.08, 1.0),
@@ -210,7 +208,7 @@ def test_policies_are_the_papers_table():
     assert BASIC.operations == ()
 
 
-@once
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -230,6 +228,6 @@ def test_policies_are_checked(arguments, message):
         Policy(**arguments)
 
 
-@once
+@pytest.mark.once
 def test_policies_may_come_from_json():
     assert Policy(crop_scale=[0.2, 1.0], operations=["Invert"]) == Policy(crop_scale=(0.2, 1.0), operations=("Invert",))

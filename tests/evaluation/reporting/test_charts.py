@@ -1,7 +1,6 @@
 import re
 from xml.etree import ElementTree
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from keras_robust.evaluation.reporting.charts import Line, Panel
 from keras_robust.statistics import Proportion
 from tests.evaluation.samples import L2, LINF, report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def test_points_of_a_panel_lie_where_they_should():

@@ -2,14 +2,13 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import keras
 import pytest
 
 from keras_robust.evaluation import Report, write, write_comparison
 from keras_robust.evaluation.reporting.page import page
 from tests.evaluation.samples import L2, LINF, report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 class Page(HTMLParser):

@@ -1,10 +1,9 @@
-import keras
 import pytest
 
 from keras_robust.evaluation.reporting.sentences import headlines, notes
 from tests.evaluation.samples import report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def test_imagenet_without_the_list_is_said():

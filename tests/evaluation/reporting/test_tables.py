@@ -1,10 +1,9 @@
-import keras
 import pytest
 
 from keras_robust.evaluation import pairs_table, table
 from tests.evaluation.samples import report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def test_table_holds_every_cell():
