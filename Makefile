@@ -7,11 +7,11 @@ bin := $(VENV)/bin
 # One thread per test process: more only contend for the cores.
 one_thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
 
-.PHONY: help quickstart test lint doctest docs $(addprefix test-,tensorflow torch jax) clean
+.PHONY: help quickstart test lint doctest docs notebooks release $(addprefix test-,tensorflow torch jax) clean
 
 help:
 	@sed -n '1p' $(MAKEFILE_LIST) | cut -c3-
-	@echo "Also: make docs, make lint, make doctest, make test-tensorflow, make test-torch, make test-jax, make clean."
+	@echo "Also: make docs, make notebooks, make release, make lint, make doctest, make test-tensorflow, make test-torch, make test-jax, make clean."
 	@echo "Options of the quickstart: make quickstart ARGS='--eps 8/255 --out runs/mine'."
 
 quickstart: $(VENV)/.quickstart
@@ -52,6 +52,31 @@ docs: $(VENV)/.docs
 	@! grep -rnoE --include='*.html' '(<script[^>]*src|<link[^>]*href|<img[^>]*src)="?https?:[^" >]*' build/site
 	@echo "build/site/index.html"
 
+# The notebooks, from their scripts. REPOSITORY: where the checkout lives on GitHub, for "Open in Colab".
+REPOSITORY ?= OWNER/keras_robust
+notebooks: $(VENV)/.notebooks
+	@mkdir -p build/notebooks
+	@for script in docs/notebooks/*.py; do \
+		sed 's|OWNER/keras_robust|$(REPOSITORY)|' $$script | \
+			$(bin)/jupytext --quiet --from py:percent --to ipynb -o build/notebooks/$$(basename $$script .py).ipynb - || exit 1; \
+	done
+	@ls build/notebooks/*.ipynb
+
+# sdist and wheel into dist/, and the wheel tried in an environment of its own with each framework alone.
+EXTRAS ?= tensorflow jax torch
+release: $(VENV)/.release
+	rm -rf dist
+	$(bin)/pyproject-build --quiet
+	$(bin)/twine check --strict dist/*
+	$(MAKE) $(addprefix check-wheel-,$(EXTRAS))
+
+check-wheel-%:
+	@echo "== the wheel with [$*] alone"
+	rm -rf build/wheel-$*
+	$(PYTHON) -m venv build/wheel-$*
+	build/wheel-$*/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$*]"
+	cd build && KERAS_BACKEND=$* wheel-$*/bin/python ../tools/check_installed.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras_robust needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
@@ -65,8 +90,8 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(bin)/python -m pip install --quiet --progress-bar on -e '.[test]'
 	@touch $@ $(VENV)/.quickstart
 
-$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
-	$(bin)/python -m pip install --quiet --progress-bar on -e '.[docs]'
+$(VENV)/.docs $(VENV)/.notebooks $(VENV)/.release: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
+	$(bin)/python -m pip install --quiet --progress-bar on -e '.[$*]'
 	@touch $@
 
 clean:

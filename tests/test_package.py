@@ -72,6 +72,7 @@ MAY_IMPORT = {
         "weights",
         *FOUNDATION,
     },
+    "demo": {"attacks", "data", "models", "threat", "checks"},
     "recipes": {"recipes", "lazy", "training", "attacks", "data", "models", "weights", *FOUNDATION},
     "export": {"export", "attacks", "data", "models", "layers", "weights", *FOUNDATION},
     "evaluation": {"evaluation", "attacks", "data", "export", "models", *FOUNDATION},

@@ -13,6 +13,7 @@ COMMANDS = {
     "convert": ("convert", "weights from and to PyTorch"),
     "models": ("models", "the architectures: parameters, multiply-adds, published accuracies"),
     "serve": ("serve", "serve an exported model over HTTP"),
+    "demo": ("demo", "a page in which a photograph is attacked, two models side by side"),
     "load-test": ("load_test", "how fast a server is, and what it refuses"),
 }
 HELP = """usage: keras-robust COMMAND ...

@@ -29,6 +29,7 @@ from keras_robust.weights.loading import architecture_name
 MODEL, RECORD, CARD = "model.keras", "preset.json", "README.md"
 FILES = (MODEL, RECORD, CARD)
 MOST_RECORD_BYTES = 16 * 2**20
+DATASET = re.compile(r"([\w.-]+/)?[\w.-]+")
 HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(@[^/@]+)?")
 PACKAGES = ("keras-robust", "keras")
 
@@ -43,6 +44,7 @@ def save_preset(
     report: Any = None,
     licence: str | None = None,
     source: str | None = None,
+    datasets: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a model with all that is known about it into a folder: `from_preset` takes it, `upload_preset` uploads it.
@@ -59,6 +61,7 @@ def save_preset(
         report: its robustness: a `kr.evaluation.Report`, or the path of its report.json.
         licence: of the weights, by its SPDX name as "Apache-2.0".
         source: address of what they were made from, or of their description.
+        datasets: what it was trained on, by the Hub's names as "imagenet-1k" or "owner/name".
         overwrite: replace a preset at `folder`.
 
     Returns:
@@ -90,6 +93,8 @@ def save_preset(
         )
     if threat is not None and not isinstance(threat, ThreatModel):
         raise ValueError(f"threat must be a ThreatModel; received {threat!r}.")
+    if isinstance(datasets, str) or not all(isinstance(name, str) and DATASET.fullmatch(name) for name in datasets):
+        raise ValueError(f"datasets must be names on the Hub, as ('imagenet-1k',); received {datasets!r}.")
     kept = as_float32(model)
     kept = keras.models.clone_model(kept) if kept is model and class_names is not None else kept
     kept.set_weights(model.get_weights())
@@ -113,6 +118,7 @@ def save_preset(
             evaluation=robustness_rows(report),
             licence=licence,
             source=source,
+            datasets=tuple(datasets),
             versions={**installed_versions(PACKAGES), "backend": keras.backend.backend()},
         )
         (place / RECORD).write_text(record.to_json(), encoding="utf-8")

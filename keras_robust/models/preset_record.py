@@ -31,6 +31,7 @@ class PresetRecord:
         threat: of its training; None where it is not stated.
         evaluation: none without a report.
         licence, source: of the weights and where they are from; None where that is not stated.
+        datasets: of the training, by the Hub's names; none where that is not stated.
         versions: of Python and of the packages that wrote it.
     """
 
@@ -45,6 +46,7 @@ class PresetRecord:
     evaluation: tuple[RobustnessRow, ...]
     licence: str | None
     source: str | None
+    datasets: tuple[str, ...]
     versions: Mapping[str, str]
 
     def to_json(self) -> str:
@@ -71,6 +73,7 @@ class PresetRecord:
                     "threat": threat and ThreatModel(**threat),
                     "evaluation": robustness_rows(content["evaluation"]),
                     "size": int(content["size"]),
+                    "datasets": tuple(str(name) for name in content.get("datasets", ())),
                 }
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -89,6 +92,7 @@ def card(record: PresetRecord) -> str:
         "Trained against": "not stated" if threat is None else f"{threat.norm}, radius {threat.eps:.6g}",
         "Licence": record.licence or "not stated",
         "Source": record.source or "not stated",
+        "Trained on": ", ".join(record.datasets) or "not stated",
         "Made with": ", ".join(f"{name} {number}" for name, number in record.versions.items()),
         "SHA-256 of the model": record.sha256,
     }
@@ -116,6 +120,8 @@ def _metadata(record: PresetRecord) -> dict[str, Any]:
         name = record.licence.lower()
         known = name in HUB_LICENCES
         metadata |= {"license": name} if known else {"license": "other", "license_name": record.licence}
+    if record.datasets:
+        metadata["datasets"] = list(record.datasets)
     if record.evaluation:
         metadata["model-index"] = [{"name": record.name, "results": [_result(row) for row in record.evaluation]}]
     return metadata

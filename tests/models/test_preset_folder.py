@@ -42,6 +42,7 @@ def saved(model, tmp_path):
         report=[ROW],
         licence="Apache-2.0",
         source="https://example.com",
+        datasets=["imagenet-1k", "somebody/crops"],
     )
 
 
@@ -78,6 +79,7 @@ def test_the_card_has_the_hubs_metadata(saved):
     card = huggingface_hub.ModelCard.load(saved / "README.md")
     assert (card.data.license, card.data.library_name) == ("apache-2.0", "keras")
     assert card.data.pipeline_tag == "image-classification"
+    assert card.data.datasets == ["imagenet-1k", "somebody/crops"]
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results == {"Accuracy, clean": 0.75, "Accuracy, under attack, Linf 0.01569": 0.5}
     assert "| 32 | Linf 0.01569 | 200 | 75.0 | 50.0 | 43.0 to 57.0 |" in card.text
@@ -100,6 +102,8 @@ def test_mixed_precision_is_saved_as_it_is_evaluated(tmp_path):
         ({"preprocessing": HOW, "threat": "Linf"}, "threat must be a ThreatModel"),
         ({"preprocessing": HOW, "report": [{"norm": "L2"}]}, "report must be rows with norm"),
         ({"preprocessing": HOW, "model": np.sum}, "model must be a keras.Model"),
+        ({"preprocessing": HOW, "datasets": "imagenet-1k"}, "datasets must be names on the Hub"),
+        ({"preprocessing": HOW, "datasets": ["a\nb"]}, "datasets must be names on the Hub"),
     ],
 )
 def test_wrong_arguments_leave_nothing(model, tmp_path, arguments, message):

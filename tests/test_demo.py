@@ -1,0 +1,105 @@
+"""The demo: attacks of a photograph, and the page, driven by its own client where Gradio is installed."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust import demo
+from keras_robust.data.preprocessing import resize_and_crop
+
+rng = np.random.default_rng(0)
+PHOTO = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def net(seed, classes=4):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((None, None, 3))
+    outputs = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(inputs))
+    return keras.Model(inputs, outputs)
+
+
+@pytest.fixture
+def attack():
+    return demo.PhotoAttack({"clean": net(0), "robust": net(1)}, 16, 1.0, names=["ant", "bee", "cat", "dog"], n_iter=3)
+
+
+def test_both_models_are_attacked_within_the_radius(attack):
+    found = attack(PHOTO, "Linf", 8 / 255)
+    assert list(found) == ["clean", "robust"]
+    for one in found.values():
+        np.testing.assert_array_equal(one.image, resize_and_crop(PHOTO, 16, 1.0))
+        change = one.adversarial.astype(int) - one.image
+        assert 0 < np.abs(change).max() <= 8
+        assert 0 < one.norm <= 8 / 255 + 1e-6
+        # Amplified: the largest change becomes black or white, and signs stay.
+        assert {one.difference.min(), one.difference.max()} & {0, 255}
+        strong = np.abs(change) > 2
+        np.testing.assert_array_equal(one.difference[strong] > 127, change[strong] > 0)
+        assert sum(one.before.values()) == pytest.approx(1, abs=1e-5)
+        assert one.misclassified == (next(iter(one.before)) != next(iter(one.after)))
+
+
+def test_answers_are_the_models(attack):
+    x = resize_and_crop(PHOTO, 16, 1.0)[None].astype("float32") / 255
+    logits = keras.ops.convert_to_numpy(attack.models["clean"](x))[0]
+    before = attack(PHOTO, "L2", 0.5)["clean"].before
+    assert next(iter(before)) == attack.names[logits.argmax()]
+    shares = np.exp(logits) / np.exp(logits).sum()
+    assert before == pytest.approx(dict(zip(attack.names, shares)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((PHOTO, "Linf", 33 / 255), "eps must be above 0 and at most 0.1255 under Linf"),
+        ((PHOTO, "Linf", 0.0), "eps must be above 0"),
+        ((PHOTO, "L2", float("nan")), "eps must be above 0"),
+        ((PHOTO, "L7", 1.0), "norm must be one of Linf, L2, L1; received 'L7'"),
+        ((__file__, "L2", 1.0), "the photograph cannot be read as an image"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(attack, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        attack(*arguments)
+
+
+def test_models_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"models must have the same classes; received \{'a': 4, 'b': 5\}"):
+        demo.PhotoAttack({"a": net(0), "b": net(0, 5)}, 16)
+    with pytest.raises(ValueError, match="models must be one or two; received 0"):
+        demo.PhotoAttack({}, 16)
+    one, other = kr.adapt(net(0), "0..1", class_names="abcd"), kr.adapt(net(0), "0..1", class_names="abdc")
+    with pytest.raises(ValueError, match="the same classes in one order, a, b, c, d"):
+        demo.PhotoAttack({"one": one, "other": other}, 16)
+
+
+def test_the_page_by_its_client(attack, tmp_path):
+    pytest.importorskip("gradio")
+    from gradio_client import Client, handle_file
+
+    photos = demo.bundled_photos(tmp_path, 16)
+    blocks = demo.page(attack, photos)
+    _, address, _ = demo.launch(blocks, prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
+    try:
+        assert address.startswith("http://127.0.0.1:")
+        client = Client(address, verbose=False, download_files=str(tmp_path))
+        found = client.predict(handle_file(str(photos[0])), "Linf", 8, api_name="/attack")
+        assert len(found) == 2 * 6
+        said, before, after = found[:3]
+        assert (before["label"] == after["label"]) == (said == said.replace("Now taken for", ""))
+        expected = attack(photos[0], "Linf", 8 / 255)["clean"]
+        assert before["label"] == next(iter(expected.before))
+        with demo_image(found[4]) as adversarial:
+            np.testing.assert_array_equal(np.asarray(adversarial.convert("RGB")), expected.adversarial)
+        for wrong in ((None, "Linf", 8), (handle_file(str(photos[0])), "Linf", 80)):
+            with pytest.raises(Exception, match=r"Choose a photograph first|eps must be"):
+                client.predict(*wrong, api_name="/attack")
+    finally:
+        blocks.close()
+
+
+def demo_image(answer):
+    from PIL import Image
+
+    return Image.open(answer if isinstance(answer, str) else answer["path"])
