@@ -47,8 +47,9 @@ doctest: $(VENV)/.test
 	KERAS_BACKEND=torch $(one_thread) $(bin)/python -m pytest -q -n $(WORKERS) -p tests.doctests --doctest-modules keras_robust
 
 # The site, into build/site. Pages that would load something from elsewhere are an error, as are dead links.
+# Without --quiet, which would hide the warnings from --strict.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
 	@! grep -rnoE --include='*.html' '(<script[^>]*src|<link[^>]*href|<img[^>]*src)="?https?:[^" >]*' build/site
 	@echo "build/site/index.html"
 
