@@ -168,6 +168,23 @@ def check_pixels(model: Any) -> None:
         )
 
 
+def check_is_graph(model: keras.Model) -> None:
+    """Refuses a model of which Keras does not know from what input to what output it goes.
+
+    Raises:
+        ValueError: the model is a subclassed one, or was never called.
+    """
+    try:
+        known = getattr(model, "output_shape", None) is not None and model.input_shape is not None
+    except (AttributeError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(
+            f"model must be a functional or a built sequential one; received a {type(model).__name__}, whose inputs "
+            "and outputs Keras does not know. kr.adapt(model, pixels=...) makes one around it that shares its weights."
+        )
+
+
 def rebuilt(model: keras.Model, inputs: keras.KerasTensor, change: Callable[[keras.Layer], keras.Layer]) -> keras.Model:
     """A copy of a functional model on other inputs, its weights copied.
 

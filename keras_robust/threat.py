@@ -86,8 +86,11 @@ class ThreatModel:
             eps = float(numerator) / (float(denominator) if slash else 1.0)
         except (ValueError, ZeroDivisionError):
             colon = ""
-        if not colon:
-            raise ValueError(f"threat must be written NORM:EPS, as Linf:4/255 or L2:0.5; received {text!r}.")
+        # Only the word is no bound: a number too large for a float is a slip.
+        if not colon or (math.isinf(eps) and radius.strip().lower() != "inf"):
+            raise ValueError(
+                f"threat must be written NORM:EPS, as Linf:4/255, L2:0.5, or L2:inf for no bound; received {text!r}."
+            )
         return cls(norm, eps)
 
     @property

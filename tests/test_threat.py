@@ -154,6 +154,13 @@ def test_bad_threat_models_are_refused(norm, eps, message):
         ThreatModel(norm, eps)
 
 
+@pytest.mark.parametrize("text", ["L2:1e999", "Linf:1e999/1e999", "L1:1/1e-320", "L2:inf/2", "L2:-inf", "L2:nan", "L2:"])
+def test_only_the_word_is_no_bound(text):
+    with pytest.raises(ValueError, match=r"threat must be written NORM:EPS|eps must be a number >= 0"):
+        ThreatModel.parse(text)
+    assert not ThreatModel.parse("L2:inf").is_bounded
+
+
 def test_threat_model_reads_well():
     assert str(ThreatModel("Linf", 4 / 255)) == "Linf 4/255"
     assert str(ThreatModel("L2", 0.5)) == "L2 0.5"

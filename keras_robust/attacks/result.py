@@ -1,6 +1,6 @@
 """Result of a suite of attacks: what became of each image, and the accuracies that follow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -11,6 +11,23 @@ from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
 CLEAN = "clean"  # the stage before the first attack
+
+
+def first_misclassified_at(correct: np.ndarray, misclassified: Sequence[np.ndarray]) -> np.ndarray:
+    """Place of the stage that first misclassified each image, as in `AttackResult`, int16 (n,).
+
+    Later attacks that find a nearer point, as they may without a bound on the perturbation, change the distance alone:
+    the accuracy after each attack would else rise again.
+
+    Args:
+        correct: images classified correctly without an attack, booleans (n,).
+        misclassified: images that each attack, in the order run, made the model misclassify, booleans (n,).
+    """
+    places = np.full(len(correct), 1 + len(misclassified), np.int16)
+    for place in range(len(misclassified), 0, -1):
+        places[misclassified[place - 1]] = place
+    places[~correct] = 0
+    return places
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from keras_robust import backend, losses
 from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.batching import Examples, Outcomes, slot_count
-from keras_robust.attacks.result import CLEAN, AttackResult
+from keras_robust.attacks.result import CLEAN, AttackResult, first_misclassified_at
 from keras_robust.batch_checks import check_outputs
 from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.precision import as_float32
@@ -195,12 +195,13 @@ class AttackSuite:
         logits = self.logits(x)
         reasons = [*self.warnings(x[: self.batch_size], y[: self.batch_size])]
         prediction, n_attacks = predictions(logits), len(self.attacks)
-        x_adv, misclassified_at = x.copy(), np.where(resists(logits, y, goal), 1 + n_attacks, 0).astype(np.int16)
+        x_adv, misclassified = x.copy(), []
         evaluations, unconfirmed = {}, {}
-        for place, stage in enumerate(self.stages(x, y, logits, goal=goal), start=1):
+        for stage in self.stages(x, y, logits, goal=goal):
             x_adv[stage.misclassified] = stage.x_adv[stage.misclassified]
-            misclassified_at[stage.misclassified] = place
+            misclassified.append(stage.misclassified)
             evaluations[stage.name], unconfirmed[stage.name] = stage.evaluations, stage.unconfirmed
+        misclassified_at = first_misclassified_at(resists(logits, y, goal), misclassified)
         adversarial_prediction = prediction.copy()
         changed = (misclassified_at > 0) & (misclassified_at <= n_attacks)
         if changed.any():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_robust.attacks import AttackResult
-from keras_robust.attacks.result import CLEAN
+from keras_robust.attacks.result import CLEAN, first_misclassified_at
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images
 from keras_robust.evaluation.results import Picture, Report
 from keras_robust.evaluation.settings import EvaluationSettings
@@ -35,15 +35,12 @@ def _joined(
     """The result of one cell, from its batches."""
     names, cells = grid.attacks[place], [part.cells[place] for part in parts]
     prediction = np.concatenate([part.prediction for part in parts])
-    misclassified_at = np.full(grid.n_examples, 1 + len(names), np.int16)
-    for stage in range(len(names), 0, -1):
-        misclassified_at[np.concatenate([cell.misclassified[names[stage - 1]] for cell in cells])] = stage
-    misclassified_at[prediction != labels] = 0
+    misclassified = [np.concatenate([cell.misclassified[name] for cell in cells]) for name in names]
     return AttackResult(
         grid.threats[place],
         resolution,
         (CLEAN, *names),
-        misclassified_at,
+        first_misclassified_at(prediction == labels, misclassified),
         prediction,
         np.concatenate([cell.adversarial_prediction for cell in cells]),
         np.concatenate([cell.perturbation_norm for cell in cells]),

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,10 @@ def open_dataset(
         return dataset
     if not isinstance(dataset, (str, PathLike)):
         raise ValueError(f"dataset must be a Source, a path or a name; received {dataset!r:.200}.")
-    return source(dataset, split or HELD_OUT, data_dir=data_dir)
+    try:
+        return source(dataset, split or HELD_OUT, data_dir=data_dir)
+    except ValueError as error:  # in the words of this function's caller
+        raise ValueError(re.sub("^path_or_name ", "dataset ", str(error))) from error
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from keras_robust.export.reference import Reference, VerificationSettings
 from keras_robust.export.verification import Verification
 from keras_robust.export.verification import verify as check_artefact
 from keras_robust.layers import ImageInput, PositionEmbedding
+from keras_robust.model_graph import check_is_graph
 from keras_robust.models.outputs import check_class_names
 from keras_robust.precision import as_float32
 from keras_robust.threat import ThreatModel
@@ -259,6 +260,7 @@ def _check_model(model: Any) -> keras.Model:
     model = inner if isinstance(inner, keras.Model) else model
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a keras.Model; received {type(model).__name__}.")
+    check_is_graph(model)
     shape = model.input_shape
     if not isinstance(shape, tuple) or shape != (None, None, None, 3):
         raise ValueError(

@@ -14,7 +14,7 @@ from keras_robust.attacks.base import Attack, is_zero, loss_scale
 from keras_robust.backend import keras_private
 from keras_robust.batch_checks import check_logits_shape, check_size_of_logits
 from keras_robust.checks import check_count, check_number
-from keras_robust.model_graph import check_logits, check_pixels, outputs_on_noise
+from keras_robust.model_graph import check_is_graph, check_logits, check_pixels, outputs_on_noise
 from keras_robust.training.class_counts import ClassCounts
 from keras_robust.training.input_checks import (
     accepted,
@@ -108,9 +108,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 )
             if not value.threat.is_bounded:
                 raise ValueError(f"{name} must have a threat model with a radius; received {value!r}.")
-        several = isinstance(getattr(model, "output_shape", None), list)
+        check_is_graph(model)
+        several = isinstance(model.output_shape, list)
         attacked = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if several else model
-        num_classes = check_logits_shape(getattr(attacked, "output_shape", None), dense=True)
+        num_classes = check_logits_shape(attacked.output_shape, dense=True)
         if len(attacked.output_shape) == 4:
             check_size_of_logits(attacked.output_shape, attacked.input_shape)
         check_logits(attacked, outputs_on_noise(attacked))
@@ -142,18 +143,19 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         self.ema_decay = ema_decay
         self.diagnostics = bool(diagnostics)
         self.seed = check_count("seed", seed, least=0)
-        self.counter = self._state("counter", (), "int32")
-        self.averaged = [] if ema_decay is None else [weight for weight in model.weights if "float" in weight.dtype]
-        self.weight_averages = [self._state(f"average_{i}", w.shape, w.dtype) for i, w in enumerate(self.averaged)]
-        self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
-        self.bad_images = keras.metrics.Sum(name="bad_images")
-        self.bad_labels = keras.metrics.Sum(name="bad_labels")
-        # What a figure of robustness is doubted by, at the end of an evaluation.
-        self.predicted = ClassCounts(num_classes, name="predicted_classes")
-        self.labelled = ClassCounts(num_classes, name="labelled_classes")
-        self.without_gradient = keras.metrics.Mean(name="without_gradient")
-        self.attack_gain: Any = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
-        self.zero_gradients: Any = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
+        with backend.gradients_possible():  # variables made without could not be changed later
+            self.counter = self._state("counter", (), "int32")
+            self.averaged = [] if ema_decay is None else [weight for weight in model.weights if "float" in weight.dtype]
+            self.weight_averages = [self._state(f"average_{i}", w.shape, w.dtype) for i, w in enumerate(self.averaged)]
+            self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+            self.bad_images = keras.metrics.Sum(name="bad_images")
+            self.bad_labels = keras.metrics.Sum(name="bad_labels")
+            # What a figure of robustness is doubted by, at the end of an evaluation.
+            self.predicted = ClassCounts(num_classes, name="predicted_classes")
+            self.labelled = ClassCounts(num_classes, name="labelled_classes")
+            self.without_gradient = keras.metrics.Mean(name="without_gradient")
+            self.attack_gain: Any = keras.metrics.Mean(name="attack_gain") if self.diagnostics else None
+            self.zero_gradients: Any = keras.metrics.Mean(name="zero_gradients") if self.diagnostics else None
         self.built = True
 
     def _state(self, name: str, shape: Any, dtype: str) -> keras.Variable:
@@ -220,7 +222,8 @@ class AdversarialModel(backend.TrainStep, keras.Model):
                 schedule, PerUpdate
             ):
                 inner.learning_rate = PerUpdate(schedule, accumulated)
-        super().compile(optimizer, loss, steps_per_execution=steps_per_execution, **options)
+        with backend.gradients_possible():
+            super().compile(optimizer, loss, steps_per_execution=steps_per_execution, **options)
         if self.augmentation is not None:
             # Keras would build these on a batch as it comes, whose images may be of another size and type.
             logits = keras.KerasTensor((1, self.num_classes))

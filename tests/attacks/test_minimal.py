@@ -246,7 +246,10 @@ def test_attacks_of_a_suite_without_a_bound_share_the_nearest_point(make):
     )
     alone = FMN("L2", n_iter=12)(model, x, y).distances
     assert (result.distances <= alone + 1e-6).all()
-    assert (result.misclassified_at == np.where(result.distances < alone - 1e-6, 2, 1)).all()
+    # The first attack broke the image, whichever came nearer: accuracy after it is what it leaves.
+    assert (result.distances < alone - 1e-6).any()
+    found = np.isfinite(alone), np.isfinite(result.distances)
+    assert (result.misclassified_at == 3 - found[0].astype(int) - found[1]).all()
 
 
 @pytest.mark.parametrize(

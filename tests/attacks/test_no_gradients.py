@@ -91,19 +91,25 @@ def test_inference_mode_hides_no_gradients():
     model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(inputs))))
     x = np.random.default_rng(0).random((16, 6, 6, 3), dtype=np.float32)
     y = model.predict(x, verbose=0).argmax(1)
-    trainer = kr.AdversarialModel(model, kr.attacks.APGD(THREAT, n_iter=2))
-    trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
-    def found():
+    def compiled():
+        trainer = kr.AdversarialModel(model, kr.attacks.APGD(THREAT, n_iter=2))
+        trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return trainer
+
+    outside = compiled()
+
+    def found(trainer):
         attacked = {name: attack(model, x, y) for name, attack in GRADIENT_ATTACKS.items()}
         given = kr.attacks.FGSM(THREAT)(model, torch.tensor(x), torch.tensor(y))
         result = kr.attacks.AutoAttack(THREAT, "short")(model, x, y)
         logs = trainer.evaluate(x, y, verbose=0, return_dict=True)
         return {**attacked, "tensors": given.numpy(), "autoattack": result.x_adv, "trainer": logs["robust_accuracy"]}
 
-    expected = found()
+    expected = found(outside)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            for name, result in found().items():
+            for name, result in found(outside).items():
                 np.testing.assert_array_equal(result, expected[name], err_msg=name)
+            assert found(compiled())["trainer"] == expected["trainer"]
     assert expected["trainer"] < 1

@@ -20,6 +20,11 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("test_formats.py runs every backend", allow_module_level=True)
 
 
+class Subclassed(keras.Model):
+    def call(self, images):
+        return images
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -45,6 +50,7 @@ if keras.backend.backend() != "tensorflow":
             {"path": "x", "model": keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])},
             "must take images of any",
         ),
+        ({"path": "x", "model": Subclassed()}, "received a Subclassed, whose inputs .* kr.adapt"),
     ],
 )
 def test_wrong_arguments(toy, tmp_path, monkeypatch, arguments, message):

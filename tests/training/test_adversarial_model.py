@@ -287,6 +287,10 @@ def test_refused(batch, model, monkeypatch):
         kr.AdversarialModel(model, kr.ThreatModel("Linf", 0.1))
     with pytest.raises(ValueError, match=r"model must be a built keras\.Model"):
         kr.AdversarialModel(lambda x: x, _attack())
+    net = type("Net", (keras.Model,), {"call": lambda self, images: keras.ops.mean(images, (1, 2))})()
+    net(x)
+    with pytest.raises(ValueError, match=r"received a Net, whose inputs and outputs .* kr\.adapt\(model, pixels="):
+        kr.AdversarialModel(net, _attack())
     with pytest.raises(ValueError, match="model must return logits"):
         kr.AdversarialModel(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]), _attack())
     with pytest.raises(ValueError, match="eps_warmup_steps must be an integer >= 0"):
