@@ -22,7 +22,7 @@ from keras_robust.checks import check_choice, check_count
 from keras_robust.data import Source
 from keras_robust.data.preprocessing import INTERPOLATIONS
 from keras_robust.export import model_card
-from keras_robust.export.formats import FORMATS, Format, check_format
+from keras_robust.export.formats import FORMATS, OTHER_FILE, Format, check_format
 from keras_robust.export.metadata import ExportMetadata, InputMetadata, PresetMetadata, robustness_rows
 from keras_robust.export.reference import Reference, VerificationSettings
 from keras_robust.export.verification import Verification
@@ -246,7 +246,7 @@ def _check_path(path: str | PathLike, row: Format, format: str, overwrite: bool)
     path = Path(path)
     if row.suffix and path.suffix != row.suffix:
         raise ValueError(f"path must end in {row.suffix} for format {format!r}; received {str(path)!r}.")
-    if not row.suffix and any(path.name.endswith(other.suffix) for other in FORMATS.values() if other.suffix):
+    if not row.suffix and OTHER_FILE.fullmatch(path.suffix):
         raise ValueError(f"path must be that of a folder for format {format!r}; received {str(path)!r}.")
     if path.exists() and not overwrite:
         raise ValueError(f"path must be new, or overwrite=True; there is already {str(path)!r}.")

@@ -460,6 +460,10 @@ class AdversarialModel(backend.TrainStep, keras.Model):
     def _accepted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images in [0, 1], the labels for Keras and those for the attack; what was out of range is counted."""
         x, y, labels, bad_images, bad_labels = accepted(x, y, self.num_classes, self.dense)
+        if None not in (shape := tuple(x.shape[1:])):
+            for attack in (*self.attacks, self.validation_attack):
+                if attack is not None:
+                    attack.threat.check_images(shape)
         self.bad_images.update_state(ops.cast(bad_images, "float32"))
         self.bad_labels.update_state(ops.cast(bad_labels, "float32"))
         return x, y, labels

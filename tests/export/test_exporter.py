@@ -31,6 +31,7 @@ class Subclassed(keras.Model):
         ({"path": "x", "format": "pb"}, "format must be one of 'tf_saved_model'"),
         ({"path": "x.bin", "format": "onnx"}, "path must end in .onnx"),
         ({"path": "x.onnx"}, "path must be that of a folder"),
+        ({"path": "x.txt"}, "path must be that of a folder"),
         ({"path": "x", "dtype": "float16"}, "dtype of format 'tf_saved_model' must be one of 'float32'"),
         (
             {"path": "x.tflite", "format": "litert", "dtype": "int8"},

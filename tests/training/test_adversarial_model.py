@@ -295,6 +295,15 @@ def test_refused(batch, model, monkeypatch):
         kr.AdversarialModel(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]), _attack())
     with pytest.raises(ValueError, match="eps_warmup_steps must be an integer >= 0"):
         kr.AdversarialModel(model, _attack(), eps_warmup_steps=-1)
+    # A radius for pixels up to 255, in training and in validation.
+    far, near = (kr.attacks.FGSM(kr.ThreatModel("L2", eps)) for eps in (128.0, 0.5))
+    for trainer, step in (
+        (kr.AdversarialModel(model, far, near), "train_on_batch"),
+        (kr.AdversarialModel(model, near, far), "test_on_batch"),
+    ):
+        trainer.compile("sgd", CROSS_ENTROPY(from_logits=True))
+        with pytest.raises(ValueError, match=r"eps must be below .* under L2 for images of shape .* received 128"):
+            getattr(trainer, step)(x, y)
     trainer = kr.AdversarialModel(model, _attack())
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="steps_per_execution must be 1 on the PyTorch backend"):
