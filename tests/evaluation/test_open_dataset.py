@@ -48,5 +48,5 @@ def test_what_is_not_there(tmp_path):
 
 def test_what_is_not_there_is_refused_by_the_argument(tmp_path):
     for path in ("", tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match="^dataset must be 'photo_crops'.*not there"):
+        with pytest.raises(ValueError, match=r"^dataset must be 'photo_crops'.*not there"):
             open_dataset(path)
