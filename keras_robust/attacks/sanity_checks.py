@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_robust import backend, losses
 from keras_robust.attacks.base import is_zero, zero_gradients
+from keras_robust.backend import keras_private
 from keras_robust.statistics import Proportion
 from keras_robust.types import Tensor
 
@@ -34,6 +35,7 @@ def of_model(
         expect_random: the evaluation is one for random outputs.
     """
     yield from of_outputs(logits, x, expect_random)
+    yield from of_layers(model)
     if _differentiates(logits, x[:1]):
         yield (
             "Optimisation inside the model: its answer takes gradients of its own, as defences at test time do. "
@@ -51,6 +53,17 @@ def of_model(
         yield (
             f"Non-finite gradients: the gradient of the cross-entropy is NaN or infinite for {not_finite:.0%} of the "
             "images; such entries count as zero in the attacks."
+        )
+
+
+def of_layers(model: Any) -> Iterator[Any]:
+    """Warnings about layers of a Keras model that say that they pass no gradient where they change features."""
+    layers = keras_private.flat_layers(model) if isinstance(model, keras.Model) else []
+    for name in sorted({type(layer).__name__ for layer in layers if getattr(layer, "withholds_gradients", False)}):
+        yield (
+            f"Gradients withheld: {name} layers pass none where they set features. AutoAttack overstates such models "
+            "(of the published MeanSparse Swin-L it leaves 62.12 %, a stronger attack of others 58.92 %): read the robust "
+            "accuracy as an upper bound."
         )
 
 

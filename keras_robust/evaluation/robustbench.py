@@ -82,4 +82,5 @@ def comparison(report: Report, name: str) -> str:
             f"{what} {ours:.2f} %, published {published:.2f}: {ours - published:+.2f} points "
             f"({low - published:+.2f} to {high - published:+.2f})"
         )
-    return f"{name}, {result.threat}, {result.n_examples} images: {'; '.join(parts)}"
+    caution = f". {row.caution}" if row.caution else ""
+    return f"{name}, {result.threat}, {result.n_examples} images: {'; '.join(parts)}{caution}"

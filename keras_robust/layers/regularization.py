@@ -107,6 +107,8 @@ class MeanSparse(keras.layers.Layer):
     >>> y = MeanSparse()(keras.random.normal((2, 8, 8, 96)))
     """
 
+    withholds_gradients = True  # evaluations warn of layers that say so
+
     def build(self, input_shape: Any) -> None:
         common = {"initializer": "zeros", "trainable": False}
         self.moving_mean = self.add_weight(name="moving_mean", shape=input_shape[-1:], **common)

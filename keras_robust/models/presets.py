@@ -57,7 +57,7 @@ class Preset:
         attack_steps: iterations of the attack in training; 0 for a net that was trained clean, None if not known.
         clean, linf, l2, l1: published accuracies in percent; None where none was published.
         external: the lowest robust accuracy at Linf that others than the authors reported, in percent, where the board
-            has one below AutoAttack's.
+            has one below AutoAttack's; see `caution`.
         threat: norm and radius of `linf`, and of the attack in training, for pixels in [0, 1].
         n_examples: how many validation images the accuracies are of.
         normalization: `(mean, std)` of the model's first layer, or None for raw pixels.
@@ -86,6 +86,21 @@ class Preset:
     file: str | None
     sha256: str | None
     source: str
+
+    @property
+    def lowest(self) -> float:
+        """The lowest robust accuracy at Linf that anybody reported, in percent."""
+        return self.linf if self.external is None else min(self.linf, self.external)
+
+    @property
+    def caution(self) -> str | None:
+        """Why `linf` is to be doubted, a sentence; None where nobody reported less."""
+        if self.lowest == self.linf:
+            return None
+        return (
+            f"AutoAttack overstates {self.architecture}: {self.linf:.2f} % by AutoAttack at {self.threat[0]} "
+            f"{round(255 * self.threat[1])}/255, {self.lowest:.2f} % by a stronger attack of others."
+        )
 
     @property
     def training_threat(self) -> tuple[str, float] | None:

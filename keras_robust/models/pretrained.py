@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def from_preset(
 
     Returns:
         The model: images `(batch, height, width, 3)`, pixels in [0, 1], to logits `(batch, classes)`. Its attribute
-        `preprocessing` is that of the published evaluation, which evaluation and export then use.
+        `preprocessing` is that of the published evaluation, which evaluation and export then use. A robust accuracy
+        that others have undercut (`Preset.caution`) is a warning.
 
     Raises:
         ValueError: there is no preset of that name, or no architecture for it yet; the file is another one, and which
@@ -123,6 +125,8 @@ def from_preset(
     except ValueError as error:
         raise ValueError(_misfit(str(name), row, path, error)) from error
     model.preprocessing = row.preprocessing
+    if row.caution:
+        warnings.warn(row.caution, stacklevel=2)
     return model
 
 

@@ -53,10 +53,15 @@ SORTS = ("linf", "clean", "l2", "l1", "parameters")
 
 @dataclass(frozen=True, repr=False)
 class ModelTable:
-    """Rows of strings under a header; "-" where there is no value."""
+    """Rows of strings under a header; "-" where there is no value.
+
+    Attributes:
+        notes: sentences that must be read with the figures, below them.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def _numeric(self) -> list[bool]:
@@ -73,16 +78,18 @@ class ModelTable:
             )
             for line in (self.header, *self.rows)
         ]
-        return "\n".join(lines)
+        return "\n".join((*lines, *self.notes))
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
-        return f"<table><tr>{head}</tr>{body}</table>"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<table><tr>{head}</tr>{body}</table>{notes}"
 
     def markdown(self) -> str:
         ruler = ("---:" if numeric else "---" for numeric in self._numeric)
-        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, ruler, *self.rows))
+        lines = ("| " + " | ".join(line) + " |" for line in (self.header, ruler, *self.rows))
+        return "\n".join((*lines, *(f"\n{note}" for note in self.notes)))
 
     def csv(self) -> str:
         file = io.StringIO()
@@ -95,7 +102,8 @@ def table(models: Sequence[str] | None = None, resolutions: Sequence[int] = (224
     """The models with parameters, multiply-adds and published accuracies; nothing is trained or run.
 
     The accuracies (clean, and under AutoAttack at Linf 4/255, L2 2 and L1 75, in %) are those of the preset of that
-    architecture with the highest one at Linf; `presets` has all, with their sources.
+    architecture with the highest one at Linf; `presets` has all, with their sources. Notes say which of them are known to
+    be too high.
 
     Args:
         models: names; all of `names()` if not given.
@@ -107,7 +115,10 @@ def table(models: Sequence[str] | None = None, resolutions: Sequence[int] = (224
     """
     header = ("model", "parameters", *(f"G at {resolution}" for resolution in resolutions))
     header += ("published M", "published G at 224", "clean", "Linf", "L2", "L1")
-    return ModelTable(header, tuple(_row(name, resolutions) for name in (names() if models is None else models)))
+    listed = names() if models is None else models
+    best = (_best(name) for name in listed)
+    notes = tuple(preset.caution for preset in best if preset is not None and preset.caution)
+    return ModelTable(header, tuple(_row(name, resolutions) for name in listed), notes)
 
 
 def _row(name: str, resolutions: Sequence[int]) -> tuple[str, ...]:
@@ -115,7 +126,9 @@ def _row(name: str, resolutions: Sequence[int]) -> tuple[str, ...]:
     with keras.StatelessScope(initialize_variables=False):
         model = create(name)
         giga = [_giga_multiply_adds(model, resolution) for resolution in resolutions]
-    stated = [*PUBLISHED.get(name, (None, None)), *_accuracies(name)]
+    best = _best(name)
+    accuracies = (None,) * 4 if best is None else (best.clean, best.linf, best.l2, best.l1)
+    stated = [*PUBLISHED.get(name, (None, None)), *accuracies]
     keras.utils.clear_session()
     cells = ["-" if value is None else str(value) for value in stated]
     return (name, f"{parameters(model):,}", *giga, *cells)
@@ -129,7 +142,8 @@ def published(most_parameters: float | None = None, sort: str = "linf") -> Model
     Args:
         most_parameters: only checkpoints of at most so many, in 10^6; those whose architecture this version does not
             have are left out then.
-        sort: by which figure: "linf", "clean", "l2", "l1" or "parameters" (the smallest first).
+        sort: by which figure: "linf" (the lowest that anybody reported), "clean", "l2", "l1" or "parameters" (the
+            smallest first). Notes say which figures of AutoAttack others have undercut.
 
     Example:
         >>> board = kr.models.published(most_parameters=30)
@@ -148,16 +162,19 @@ def published(most_parameters: float | None = None, sort: str = "linf") -> Model
 
     def place(name: str) -> tuple[float, ...]:
         row = found[name]
-        figure = counts[row.architecture] if sort == "parameters" else getattr(row, sort)
+        figures = {"parameters": counts[row.architecture], "linf": row.lowest}
+        figure = figures[sort] if sort in figures else getattr(row, sort)
         least = math.inf if figure is None else figure if sort == "parameters" else -figure
-        return row.threat[1], least, -row.linf
+        return row.threat[1], least, -row.lowest
 
     header = (
         *("preset", "RobustBench's id", "architecture", "M parameters", "px", "clean", "Linf", "at", "others' Linf"),
         *("L2", "L1", "images", "licence", "file"),
     )
-    rows = (_published_row(name, found[name], counts[found[name].architecture]) for name in sorted(found, key=place))
-    return ModelTable(header, tuple(rows))
+    ordered = sorted(found, key=place)
+    rows = (_published_row(name, found[name], counts[found[name].architecture]) for name in ordered)
+    notes = (f"{name}: {found[name].caution}" for name in ordered if found[name].caution)
+    return ModelTable(header, tuple(rows), tuple(notes))
 
 
 def _published_row(name: str, row: Preset, count: int | None) -> tuple[str, ...]:
@@ -179,10 +196,10 @@ def _count(name: str, row: Architecture | None) -> int | None:
         return parameters(create(name))
 
 
-def _accuracies(name: str) -> tuple[float | None, ...]:
-    checkpoints = [row for row in PRESETS.values() if row.architecture == name and row.threat == ("Linf", 4 / 255)]
-    best = max(checkpoints, key=lambda preset: preset.linf, default=None)
-    return (None,) * 4 if best is None else (best.clean, best.linf, best.l2, best.l1)
+def _best(architecture: str) -> Preset | None:
+    """The preset of an architecture that is best at Linf 4/255; None where there is none."""
+    found = [row for row in PRESETS.values() if row.architecture == architecture and row.threat == ("Linf", 4 / 255)]
+    return max(found, key=lambda preset: preset.lowest, default=None)
 
 
 def _giga_multiply_adds(model: keras.Model, resolution: int) -> str:

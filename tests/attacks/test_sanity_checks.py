@@ -9,6 +9,7 @@ from keras_robust import backend
 from keras_robust.attacks import sanity_checks, versions
 from keras_robust.attacks.autoattack import NOT_COVERED, AutoAttack
 from keras_robust.attacks.versions import ensemble
+from keras_robust.layers import MeanSparse
 from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
@@ -52,6 +53,14 @@ def test_randomised():
     assert warning.startswith("Randomised: 5 calls differ in the logits of 100% of the images")
     assert 'version="rand"' in warning
     assert _warnings(model, "rand") == []
+
+
+def test_layers_that_withhold_gradients():
+    inputs = keras.Input(SHAPE)
+    block = keras.Sequential([MeanSparse(), keras.layers.Flatten()])  # layers within layers count
+    (warning,) = _warnings(keras.Model(inputs, keras.layers.Dense(5)(block(inputs))))
+    assert warning.startswith("Gradients withheld: MeanSparse layers pass none")
+    assert "62.12 %, a stronger attack of others 58.92 %" in warning
 
 
 def test_optimisation_inside_the_model():

@@ -175,6 +175,20 @@ def test_from_preset_with_a_file(name, tiny, tmp_path):
     assert preprocessing_of(model, None, None) == (0.875, "bicubic")
 
 
+def test_figures_that_others_have_undercut_are_a_warning(tmp_path, monkeypatch):
+    undercut = {row.robustbench: row.lowest for row in kr.models.presets().values() if row.caution}
+    lower = {"Bai2024MixedNUTS": 58.50, "Amini2024MeanSparse_ConvNeXt-L": 58.22, "Amini2024MeanSparse_Swin-L": 58.92}
+    assert undercut == lower
+    monkeypatch.setitem(registry.ARCHITECTURES, "swin_large_meansparse", IsotropicConvNeXt(1, 4, (2, 3, 4, 5)))
+    preset = kr.models.preset("Amini2024MeanSparse_Swin-L")
+    kr.weights.save(
+        kr.models.create(preset.architecture, normalization=preset.normalization), tmp_path / "w.safetensors"
+    )
+    expected = r"62\.12 % by AutoAttack at Linf 4/255, 58\.92 % by a stronger attack of others"
+    with pytest.warns(UserWarning, match=expected):
+        kr.models.from_preset("Amini2024MeanSparse_Swin-L", weights=tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize(
     "file", ["convnext_tiny_convstem_300ep.pt", "imagenet/Linf/Singh2023Revisiting_ConvNeXt-T-ConvStem.pt"]
 )
