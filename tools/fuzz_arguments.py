@@ -199,12 +199,15 @@ def schedule(**options: Any) -> None:
 
 def threat(**options: Any) -> None:
     made = kr.ThreatModel(**options)
-    if not 0 < made.eps < 1e6:
+    unbounded = options["eps"] is None or options["eps"] == np.inf  # asked for
+    if not (0 <= made.eps < np.inf or unbounded):
         raise Nonsense(f"eps {made.eps}")
 
 
 def parsed(text: Any) -> None:
-    threat(norm=kr.ThreatModel.parse(text).norm, eps=kr.ThreatModel.parse(text).eps)
+    made = kr.ThreatModel.parse(text)
+    if not made.is_bounded:  # which only the word asks for, and it is not among these
+        raise Nonsense(f"eps {made.eps}")
 
 
 def source(**options: Any) -> None:

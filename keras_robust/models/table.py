@@ -102,8 +102,8 @@ def table(models: Sequence[str] | None = None, resolutions: Sequence[int] = (224
     """The models with parameters, multiply-adds and published accuracies; nothing is trained or run.
 
     The accuracies (clean, and under AutoAttack at Linf 4/255, L2 2 and L1 75, in %) are those of the preset of that
-    architecture with the highest one at Linf; `presets` has all, with their sources. Notes say which of them are known to
-    be too high.
+    architecture with the highest one at Linf; `presets` has all, with their sources. Notes say which of them are
+    known to be too high.
 
     Args:
         models: names; all of `names()` if not given.

@@ -55,7 +55,9 @@ def test_published_board_is_whole_and_sorted():
     lowest = [min(float(row[6]), math.inf if row[8] == "-" else float(row[8])) for row in rows]  # AutoAttack's, others'
     assert lowest == sorted(lowest, reverse=True)
     assert lowest != [float(row[6]) for row in rows]
-    note = "swin_large_amini2024: AutoAttack overstates swin_large_meansparse: 62.12 % by AutoAttack at Linf 4/255, 58.92 %"
+    note = (
+        "swin_large_amini2024: AutoAttack overstates swin_large_meansparse: 62.12 % by AutoAttack at Linf 4/255, 58.92"
+    )
     for text in (board.markdown(), repr(board), board._repr_html_()):
         assert note in text
         assert "mixednuts_bai2024: AutoAttack overstates" in text
