@@ -99,16 +99,23 @@ def check_pixel_labels(y: Any, shape: tuple[int, int, int], classes: int, name: 
     return ops.convert_to_tensor(received.astype("int32"))
 
 
-def class_count(model: Callable, x: Tensor) -> int:
+def class_count(model: Callable, x: Tensor, dense: bool = False) -> int:
     """The number of classes of a classifier, from its output shape or, for any callable, from the logits of one image.
+
+    With `dense` it may be one of pixels.
 
     Raises:
         ValueError: its output is no batch of logits, or probabilities; it takes pixels in another range.
     """
-    return check_logits_shape(_logits_shape(model, x))
+    return check_logits_shape(logits_shape(model, x), dense)
 
 
-def _logits_shape(model: Callable, x: Tensor) -> tuple[Any, ...]:
+def logits_shape(model: Callable, x: Tensor) -> tuple[Any, ...]:
+    """The shape of what a model returns, where it does not tell it, for the first of the images `x`.
+
+    Raises:
+        ValueError: its output is probabilities; it takes pixels in another range.
+    """
     if isinstance(model, keras.Layer) and not model.built:
         model(x[:1])
     shape = getattr(model, "output_shape", None)
@@ -183,7 +190,7 @@ def check_batch(model: Any, x: Any, y: Any, dense: bool = False) -> tuple[Tensor
     taken = getattr(model, "input_shape", None)
     if isinstance(taken, tuple) and len(taken) == 4 and taken[3] not in (None, x.shape[3]):
         raise ValueError(f"x must have {taken[3]} channels, which the model takes; received shape {tuple(x.shape)}.")
-    shape = _logits_shape(model, x)
+    shape = logits_shape(model, x)
     classes = check_logits_shape(shape, dense)
     if len(shape) == 4:
         return x, check_pixel_labels(y, tuple(x.shape[:3]), classes)

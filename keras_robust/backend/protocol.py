@@ -41,8 +41,8 @@ class Autodiff(Protocol):
     def gradients_possible(self) -> Any:
         """A context that undoes what surrounds it and would refuse all gradients, as `torch.inference_mode` does."""
 
-    def on_host(self, function: Callable[[Array], Array], x: Tensor, width: int) -> Tensor:
-        """`function`, from numpy (n, ...) to float32 (n, width), inside of what is compiled; no gradient."""
+    def on_host(self, function: Callable[[Array], Array], x: Tensor, shape: tuple) -> Tensor:
+        """`function`, from numpy (n, ...) to float32 (n, *shape), inside of what is compiled; no gradient."""
 
 
 class AdversarialTrainer(Protocol):

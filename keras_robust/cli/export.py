@@ -80,7 +80,7 @@ def parser() -> CommandParser:
     how.add_argument(
         "--data", help="images to verify on, as of keras-robust evaluate (default: crops of bundled photographs)"
     )
-    how.add_argument("--n-examples", type=int, default=100, help="images to verify on (default: 100)")
+    how.add_argument("--n-examples", type=int, help="images to verify on (default: 100; 8 where pixels are classified)")
     how.add_argument("--no-verify", action="store_true", help="write without any check")
     how.add_argument("--overwrite", action="store_true", help="replace what is at the path")
     parser.add_backend()

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_robust import models
-from keras_robust.batch_checks import class_count
+from keras_robust.batch_checks import check_logits_shape, check_size_of_logits, logits_shape
 from keras_robust.checks import check_choice, check_count
 from keras_robust.data import Source
 from keras_robust.data.preprocessing import INTERPOLATIONS
@@ -25,6 +25,7 @@ from keras_robust.export import model_card
 from keras_robust.export.formats import FORMATS, OTHER_FILE, Format, check_format
 from keras_robust.export.metadata import ExportMetadata, InputMetadata, PresetMetadata, robustness_rows
 from keras_robust.export.reference import Reference, VerificationSettings
+from keras_robust.export.tasks import SEGMENTATION, TASKS, task_of
 from keras_robust.export.verification import Verification
 from keras_robust.export.verification import verify as check_artefact
 from keras_robust.layers import ImageInput, PositionEmbedding
@@ -95,9 +96,12 @@ def export(
     some, and the original's adversarial images. The results are in `verification.json`, in the SavedModel's folder or
     next to the file. All is written aside and renamed at the end: a failure leaves what was there.
 
+    A segmentation model, to logits (batch, height, width, classes), is exported alike; instead of probabilities, names
+    and top-5 it answers `classes` and `confidences`, the probability of each pixel's class.
+
     Args:
-        model: a `keras.Model` from float images (batch, height, width, 3) in [0, 1] to logits; of an
-            `AdversarialModel` its inner model is taken.
+        model: a `keras.Model` from float images (batch, height, width, 3) in [0, 1] to logits, of images or of each
+            pixel; of an `AdversarialModel` its inner model is taken.
         path: of the artefact.
         format, dtype: see above.
         class_names: one string for each class; if not given, those that the model knows, or else "0", "1", ...
@@ -108,7 +112,7 @@ def export(
         crop_pct, interpolation: of the evaluation preprocessing; if not given, these and the resolution are those that
             the model knows (of a preset or an artefact), or else 0.875 and "bicubic".
         dataset: a `kr.data` source of images and labels to verify on; if not given, crops of the bundled photographs,
-            where the original's own answers count as correct.
+            where the original's own answers count as correct, as always of a segmentation model.
         verify: False leaves all checks out; a `kr.export.VerificationSettings` sets the number of images, steps of
             the attack, and what time it takes.
         overwrite: replace an artefact at `path`.
@@ -131,17 +135,24 @@ def export(
     row = check_format(format, dtype)
     path = _check_path(path, row, format, overwrite)
     model = _check_model(model)
+    task = _task(model)
+    if task == SEGMENTATION and dataset is not None:
+        raise ValueError(
+            "dataset must not be given for a model that classifies each pixel: it is verified on its own answers; "
+            f"received {dataset!r:.200}."
+        )
     metadata = ExportMetadata(
         model=model.name,
         format=format,
         dtype=dtype,
-        signatures=dict(row.signatures),
+        signatures=row.described_signatures(task),
         class_names=_class_names(class_names, model),
         input=_input_metadata(model, preset, resolution, crop_pct, interpolation),
         preset=_preset_metadata(preset),
         threat=_training_threat(preset, threat),
         evaluation=robustness_rows(report),
         versions={**installed_versions(PACKAGES), "backend": keras.backend.backend()},
+        task=task,
     )
     if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")
@@ -151,7 +162,9 @@ def export(
     job = ExportJob(metadata, metadata.threat or DEFAULT_THREAT, settings)
     reference = None
     if settings is not None:
-        reference = Reference.of(model, metadata.input, metadata.class_names, job.threat, settings, dataset)
+        reference = Reference.of(
+            model, metadata.input, metadata.class_names, job.threat, settings, TASKS[task], dataset
+        )
     return _write(model, path, job, reference, verbose)
 
 
@@ -269,9 +282,17 @@ def _check_model(model: Any) -> keras.Model:
     return as_float32(model)
 
 
-def _num_classes(model: keras.Model) -> int:
+def _logits_shape(model: keras.Model) -> tuple:
     native = _native(model)
-    return class_count(model, np.zeros((1, native, native, 3), np.float32))
+    return logits_shape(model, np.zeros((1, native, native, 3), np.float32))
+
+
+def _task(model: keras.Model) -> str:
+    shape = _logits_shape(model)
+    check_logits_shape(shape, dense=True)
+    if len(shape) == 4:
+        check_size_of_logits(shape, model.input_shape)
+    return task_of(shape)
 
 
 def _preset_metadata(preset: str | None) -> PresetMetadata | None:
@@ -330,7 +351,7 @@ def _sizes(model: keras.Model) -> tuple[int, int]:
 
 
 def _class_names(names: Sequence[str] | None, model: keras.Model) -> tuple[str, ...]:
-    count = _num_classes(model)
+    count = _logits_shape(model)[-1]
     names = models.class_names(model) if names is None else names
     return tuple(str(number) for number in range(count)) if names is None else check_class_names(names, count)
 

@@ -3,7 +3,7 @@
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,8 @@ import keras
 from keras_robust.checks import check_choice
 from keras_robust.export.metadata import ExportMetadata
 from keras_robust.export.runtimes import Artefact, KerasArtefact, LiteRTArtefact, ONNXArtefact, SavedModelArtefact
+from keras_robust.export.tasks import TASKS
 
-OUTPUTS = (
-    "`probabilities` float32 (batch, classes), `classes` int32 (batch,), `top5_classes` int32 and `top5_probabilities` "
-    "float32 (batch, 5)"
-)
 OTHER_FILE = re.compile(r"\.[A-Za-z]{1,6}\d?")  # "model.txt", "net.h5"; a folder may be called "1.2" or "net.2024"
 UINT8 = "uint8 images (batch, height, width, 3)"
 FLOAT = "float32 images (batch, height, width, 3), pixels in [0, 1]"
@@ -32,7 +29,7 @@ class Format:
         writer: module of this package whose `write(model, path, metadata, dtype)` writes it.
         loader: class or function of this package, as "module:name", that makes a model to evaluate of a path.
         artefact: what runs it without Keras or this package; its suffix and runtime.
-        signatures: what can be called, and what it takes and gives: for the model card.
+        signatures: what can be called, and what it takes and gives, with places for what depends on the task.
         tolerances: dtype -> largest difference of logits from the original's, as a part of the largest logit. The other
             formats sum in another order than TensorFlow; float16 rounds each weight to 11 bits.
         same_runtime: whether TensorFlow runs it, so that it must be as fast as the original.
@@ -58,6 +55,11 @@ class Format:
         """Whether gradients can be had from it, so that it can be attacked as the original can."""
         return self.artefact.differentiable
 
+    def described_signatures(self, task: str) -> dict[str, str]:
+        """The signatures of models of a task of `TASKS`, for the model card."""
+        places = asdict(TASKS[task])
+        return {name: text.format(**places) for name, text in self.signatures.items()}
+
     def write(self, model: keras.Model, path: Path, metadata: ExportMetadata, dtype: str) -> None:
         importlib.import_module(f"keras_robust.export.{self.writer}").write(model, path, metadata, dtype)
 
@@ -74,8 +76,8 @@ FORMATS = {
         loader="saved_model_layer:SavedModelLayer",
         artefact=SavedModelArtefact,
         signatures={
-            "serving_default": f"`images`, {UINT8}, to {OUTPUTS}, `names` and `top5_names` strings",
-            "logits": f"`images`, {FLOAT}, to `logits` float32 (batch, classes); differentiable",
+            "serving_default": f"`images`, {UINT8}, to {{outputs}}{{names}}",
+            "logits": f"`images`, {FLOAT}, to `logits` float32 {{logits}}; differentiable",
             "jpeg": "`images`, strings (batch,), JPEG or PNG files of any size, to the outputs of `serving_default`; "
             "the evaluation preprocessing is inside",
             "preprocess": "`images`, strings (batch,), as `jpeg` takes them, to the `images` of `serving_default`",
@@ -87,7 +89,7 @@ FORMATS = {
         writer="onnx",
         loader="served_model:ServedModel",
         artefact=ONNXArtefact,
-        signatures={"main graph": f"`images`, {FLOAT}, to `logits`, {OUTPUTS}"},
+        signatures={"main graph": f"`images`, {FLOAT}, to `logits`, {{outputs}}"},
     ),
     "litert": Format(
         described="a .tflite file",
@@ -95,8 +97,8 @@ FORMATS = {
         loader="served_model:ServedModel",
         artefact=LiteRTArtefact,
         signatures={
-            "serving_default": f"`images`, {UINT8}, to {OUTPUTS}",
-            "logits": f"`images`, {FLOAT}, to `logits` float32 (batch, classes)",
+            "serving_default": f"`images`, {UINT8}, to {{outputs}}",
+            "logits": f"`images`, {FLOAT}, to `logits` float32 {{logits}}",
         },
         tolerances={"float32": 1e-4, "float16": 1e-2},
     ),
@@ -105,7 +107,7 @@ FORMATS = {
         writer="keras_file",
         loader="keras_file:load",
         artefact=KerasArtefact,
-        signatures={"keras.models.load_model": f"{FLOAT}, to logits float32 (batch, classes); needs keras_robust"},
+        signatures={"keras.models.load_model": f"{FLOAT}, to logits float32 {{logits}}; needs keras_robust"},
         needs_tensorflow=False,
     ),
 }

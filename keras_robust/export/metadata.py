@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from keras_robust.export.tasks import CLASSIFICATION
 from keras_robust.robustness import RobustnessRow, robustness_rows
 from keras_robust.threat import ThreatModel
 
@@ -53,6 +54,7 @@ class ExportMetadata:
         threat: of the training, None where it is not stated.
         evaluation: none without a report.
         versions: of Python, packages and the backend.
+        task: one of `TASKS`.
     """
 
     model: str
@@ -65,6 +67,7 @@ class ExportMetadata:
     threat: ThreatModel | None
     evaluation: tuple[RobustnessRow, ...]
     versions: Mapping[str, str]
+    task: str = CLASSIFICATION
 
     @property
     def num_classes(self) -> int:

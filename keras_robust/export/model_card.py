@@ -37,6 +37,7 @@ def model_card(metadata: ExportMetadata) -> str:
     resize = f"shorter side to {shorter} pixels ({sizes.interpolation}, antialiased; crop_pct {sizes.crop_pct:g}), "
     resize = "" if sizes.interpolation == "none" else resize
     facts = {
+        "Task": metadata.task,
         "Architecture": metadata.model,
         "Preset": preset.name if preset else "none",
         "Classes": f"{metadata.num_classes}, names in `{CLASS_NAMES}`",

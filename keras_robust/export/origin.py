@@ -50,12 +50,12 @@ def logarithms(outputs: np.ndarray) -> np.ndarray:
 
 
 def gives_probabilities(outputs: np.ndarray) -> bool:
-    """Whether what a net returned for random images, (n, classes), are probabilities.
+    """Whether what a net returned for random images, (n, classes) or (n, height, width, classes), are probabilities.
 
     Raises:
-        ValueError: it is not one score per class, or not finite.
+        ValueError: it is not one score per class, of images or of pixels, or not finite.
     """
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or not np.issubdtype(outputs.dtype, np.floating):
+    if outputs.ndim not in (2, 4) or outputs.shape[-1] < 2 or not np.issubdtype(outputs.dtype, np.floating):
         raise ValueError(f"it must return one score per class; it returned {outputs.dtype} of shape {outputs.shape}")
     if not np.isfinite(outputs).all():
         raise ValueError("what it returns is not finite")

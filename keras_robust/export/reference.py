@@ -15,6 +15,7 @@ from keras_robust.attacks import APGD
 from keras_robust.checks import check_count, check_number
 from keras_robust.data import Source
 from keras_robust.data.class_names import match_classes
+from keras_robust.export.tasks import Task
 from keras_robust.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -32,19 +33,20 @@ class VerificationSettings:
     """Settings of the verification of an exported model.
 
     Attributes:
-        n_examples: images. Of 100, one is a point of accuracy.
+        n_examples: images; if not given 100, or 8 for a model that classifies each of their pixels.
         n_iter: steps of the attack on the original, and on the artefact where it gives gradients.
         seconds: of timing, for one image at a time and for batches; up to three times as long where it is too slow.
         min_throughput: of the original's, in the formats that TensorFlow runs, as it does the original.
     """
 
-    n_examples: int = 100
+    n_examples: int | None = None
     n_iter: int = 20
     seconds: float = 4.0
     min_throughput: float = 0.95
 
     def __post_init__(self) -> None:
-        check_count("n_examples", self.n_examples)
+        if self.n_examples is not None:
+            check_count("n_examples", self.n_examples)
         check_count("n_iter", self.n_iter)
         check_number("seconds", self.seconds)
         check_number("min_throughput", self.min_throughput)
@@ -56,13 +58,13 @@ class Reference:
 
     Attributes:
         pixels: resolution -> uint8 (n, resolution, resolution, 3); the first resolution is that of the evaluation.
-        logits: resolution -> float32 (n, classes), of `pixels / 255`.
+        logits: resolution -> float32 (n, classes) or (n, height, width, classes), of `pixels / 255`.
         wide, wide_logits: a few images that are wider than high, and their logits.
         files: encoded images, a list of bytes.
         file_pixels, file_logits: the files preprocessed by `kr.data`, uint8, and their logits.
-        labels: int (n,): of the data set, or else the original's own answers.
+        labels: int (n,), or of pixels (n, height, width): of the data set, or else the original's own answers.
         x_adv: float32 (n, resolution, resolution, 3): adversarial images for the original, at the first resolution.
-        robust: booleans (n,): images that the original still classifies correctly as `x_adv`.
+        robust: booleans in the shape of `labels`: what the original still classifies correctly in `x_adv`.
     """
 
     pixels: dict[int, np.ndarray]
@@ -84,6 +86,7 @@ class Reference:
         class_names: Sequence[str],
         threat: ThreatModel,
         settings: "VerificationSettings",
+        task: Task,
         dataset: Any = None,
     ) -> "Reference":
         """Ask the original.
@@ -94,15 +97,18 @@ class Reference:
             class_names: of the model's outputs.
             threat: the threat model of the attack.
             settings: a `VerificationSettings`.
+            task: of the model.
             dataset: a `kr.data` source; crops of the bundled photographs if not given, with the original's own answers
                 as labels.
         """
-        source = (data.photo_crops("val") if dataset is None else dataset).sample(settings.n_examples)
+        source = (data.photo_crops("val") if dataset is None else dataset).sample(
+            settings.n_examples or task.n_examples
+        )
         preprocessing = sizes.crop_pct, sizes.interpolation
         pixels = {side: _arrays(source, side, *preprocessing) for side in resolutions(sizes.resolution)}
         logits = {side: predict(model, images.astype(np.float32) / 255) for side, images in pixels.items()}
         x = pixels[sizes.resolution].astype(np.float32) / 255
-        own = logits[sizes.resolution].argmax(1)
+        own = logits[sizes.resolution].argmax(-1)
         labels = own if dataset is None else outputs_of(source, class_names)[source.labels]
         x_adv = attacked(model, threat, x, labels, settings.n_iter)
         wide = pixels[max(pixels)][:4, : sizes.resolution]
@@ -118,7 +124,7 @@ class Reference:
             file_logits=predict(model, decoded.astype(np.float32) / 255),
             labels=labels,
             x_adv=x_adv,
-            robust=predict(model, x_adv).argmax(1) == labels,
+            robust=predict(model, x_adv).argmax(-1) == labels,
         )
 
     def save(self, folder: Any) -> None:

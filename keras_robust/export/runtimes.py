@@ -49,7 +49,7 @@ class Artefact:
         self.path = Path(path)
 
     def __call__(self, images: Any) -> Any:
-        """Logits (batch, classes) of float images (batch, height, width, 3) in [0, 1], both numpy."""
+        """Logits (batch, classes), or of pixels (batch, height, width, classes), of float images in [0, 1], numpy."""
         raise NotImplementedError
 
     def predict(self, images: Any) -> Any:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_robust.export import graph_preprocessing, model_card
 from keras_robust.export.metadata import ExportMetadata, InputMetadata
 from keras_robust.export.outputs import answers
+from keras_robust.export.tasks import SEGMENTATION
 from keras_robust.types import Tensor
 
 
@@ -33,6 +34,8 @@ def signatures(model: keras.Model, metadata: ExportMetadata) -> dict[str, tf.typ
 
     def outputs(pixels: Tensor) -> dict[str, Tensor]:
         result = answers(model(pixels, training=False))
+        if metadata.task == SEGMENTATION:  # no string for each pixel
+            return result
         return {
             **result,
             "names": tf.gather(names, result["classes"]),

@@ -26,8 +26,8 @@ class ServedModel(keras.layers.Layer):
         pixels: what one of other origin takes; None for exports of this package, which tell it.
 
     Raises:
-        ValueError: the file is damaged or no image classifier, its runtime is not installed, or nothing tells what
-            pixels it takes.
+        ValueError: the file is damaged or classifies neither images nor pixels, its runtime is not installed, or
+            nothing tells what pixels it takes.
     """
 
     differentiable = False
@@ -51,12 +51,13 @@ class ServedModel(keras.layers.Layer):
         except Exception as error:
             raise ValueError(f"it does not run on images of shape {probes.shape}: {error}") from error
         self._probabilities = gives_probabilities(outputs)
-        self._num_classes = outputs.shape[1]
+        self._num_classes, self._dense = outputs.shape[-1], outputs.ndim == 4
         if getattr(self, "class_names", None) is not None and len(self.class_names) != self._num_classes:
             raise ValueError(f"it returns {self._num_classes} scores and names {len(self.class_names)} classes")
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        return backend.on_host(self._answer, normalized(x, self._taken), self._num_classes)
+        sides = tuple(x.shape[1:3]) if self._dense else ()
+        return backend.on_host(self._answer, normalized(x, self._taken), (*sides, self._num_classes))
 
     def _answer(self, images: np.ndarray) -> np.ndarray:
         outputs = np.asarray(self._artefact(images), np.float32)

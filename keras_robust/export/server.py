@@ -23,7 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-OUTPUTS = ("probabilities", "classes", "names", "top5_classes", "top5_names", "top5_probabilities")
+# Of which a model has those of its task.
+OUTPUTS = ("probabilities", "classes", "confidences", "names", "top5_classes", "top5_names", "top5_probabilities")
 BODY = 'the body must be JSON: {"signature_name": ..., "instances": [...]}'
 
 
@@ -152,10 +153,10 @@ class Classifier:
         outcome = await waiting
         if isinstance(outcome, Refused):
             raise outcome
-        columns = {name: _plain(outcome[name]) for name in OUTPUTS}
+        columns = {name: _plain(outcome[name]) for name in OUTPUTS if name in outcome}
         if not by_row:
             return {"outputs": columns}
-        return {"predictions": [dict(zip(OUTPUTS, row)) for row in zip(*columns.values())]}
+        return {"predictions": [dict(zip(columns, row)) for row in zip(*columns.values())]}
 
     def _images(self, body: bytes) -> tuple[np.ndarray, bool]:
         """Images of a request, and whether they came, and go, row by row."""

@@ -44,7 +44,8 @@ class Verification:
     Attributes:
         checks: comparisons, each with its bound.
         measured: size in bytes, seconds to load, milliseconds for one image and images per second in batches of
-            `THROUGHPUT_BATCH`, and accuracies; those of the original are called "original_...".
+            `THROUGHPUT_BATCH` (of pixels, no more than were verified), and accuracies; those of the original are called
+            "original_...".
     """
 
     checks: list[Check] = field(default_factory=list)
@@ -134,11 +135,16 @@ def _compare(result: "Verification", fresh: FreshProcess, row: "Format", dtype: 
     shape = "x".join(map(str, reference.wide.shape[1:3]))
     result.at_most(f"logits, {shape} px: relative difference", _apart(wide, reference.wide_logits), tolerance)
     outputs = fresh.predict(pixels)
-    probabilities = outputs["probabilities"]
     # A logit that moves by d moves a probability by d / 2 at most.
     bound = 0.5 * tolerance * np.abs(expected).max()
-    result.at_most("probabilities of 8-bit images: difference", np.abs(probabilities - _softmax(expected)).max(), bound)
+    what = "probabilities of 8-bit images: difference"
+    result.at_most(what, np.abs(_probabilities(outputs) - _softmax(expected, outputs)).max(), bound)
+    if "confidences" in outputs:
+        chosen = np.take_along_axis(expected, outputs["classes"].astype(int)[..., None], -1)[..., 0]
+        wrong = chosen < expected.max(-1) - 4 * bound  # two logits, each off by twice the bound
+        result.at_most("pixels with a class that is not the most probable one", wrong.sum(), 0)
     if "top5_classes" in outputs:
+        probabilities = outputs["probabilities"]
         chosen = np.take_along_axis(probabilities, outputs["top5_classes"].astype(int), 1)
         ordered = -np.sort(-probabilities, 1)[:, : chosen.shape[1]]
         wrong = (chosen != ordered) | (outputs["top5_probabilities"] != ordered)
@@ -155,9 +161,9 @@ def _compare(result: "Verification", fresh: FreshProcess, row: "Format", dtype: 
         what = f"{len(apart)} JPEG and PNG files"
         result.at_most(f"pixels of {what}: largest difference of 255", apart.max(), PIXEL_TOLERANCE)
         result.at_most(f"pixels of {what}: part that differs", (apart > 0).mean(), PART_TOLERANCE)
-        apart = np.abs(outputs["probabilities"] - _softmax(reference.file_logits)).max()
+        apart = np.abs(_probabilities(outputs) - _softmax(reference.file_logits, outputs)).max()
         result.at_most(f"probabilities of {what}: difference", apart, FILE_TOLERANCE)
-    broken = fresh.logits(reference.x_adv).argmax(1) == reference.labels
+    broken = fresh.logits(reference.x_adv).argmax(-1) == reference.labels
     transfer = abs(float(broken.mean() - reference.robust.mean()))
     result.at_most("accuracy on the original's adversarial images: difference", transfer, ROBUST_TOLERANCE)
     result.measured["accuracy_on_adversarial_images_of_the_original"] = float(broken.mean())
@@ -171,10 +177,10 @@ def _attack(
     x = reference.pixels[side].astype(np.float32) / 255
     model = differentiable(path)
     x_adv = attacked(model, threat, x, reference.labels, settings.n_iter)
-    robust = predict(model, x_adv).argmax(1) == reference.labels
+    robust = predict(model, x_adv).argmax(-1) == reference.labels
     apart = abs(float(robust.mean() - reference.robust.mean()))
     result.at_most("robust accuracy under the artefact's own gradients: difference", apart, ROBUST_TOLERANCE)
-    clean = reference.logits[side].argmax(1) == reference.labels
+    clean = reference.logits[side].argmax(-1) == reference.labels
     result.measured |= {
         "clean_accuracy": float(clean.mean()),
         "original_robust_accuracy": float(reference.robust.mean()),
@@ -216,11 +222,13 @@ def _time(
     here, there = times(1)
     result.measured["original_milliseconds_per_image"] = 1000 * here
     result.measured["milliseconds_per_image"] = 1000 * there
-    here, there = times(THROUGHPUT_BATCH, bound)
-    result.measured["original_images_per_second"] = THROUGHPUT_BATCH / here
-    result.measured["images_per_second"] = THROUGHPUT_BATCH / there
+    # The logits of pixels are large: no more images than were looked at.
+    batch = THROUGHPUT_BATCH if next(iter(reference.logits.values())).ndim == 2 else min(THROUGHPUT_BATCH, len(x))
+    here, there = times(batch, bound)
+    result.measured["original_images_per_second"] = batch / here
+    result.measured["images_per_second"] = batch / there
     if bound is not None:
-        name = f"throughput in batches of {THROUGHPUT_BATCH}, as a part of the original's"
+        name = f"throughput in batches of {batch}, as a part of the original's"
         result.at_least(name, here / there, bound)
 
 
@@ -250,6 +258,13 @@ def _apart(logits: np.ndarray, expected: np.ndarray) -> float:
     return np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+def _probabilities(outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Of all classes, or of each pixel's class alone."""
+    return outputs["probabilities"] if "probabilities" in outputs else outputs["confidences"]
+
+
+def _softmax(logits: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The probabilities that the outputs should tell."""
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(-1, keepdims=True)
+    return probabilities if "probabilities" in outputs else probabilities.max(-1)

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import APGD, sanity_checks
-from keras_robust.attacks.suite import float32_copy, predictions
-from keras_robust.batch_checks import check_batch
+from keras_robust.attacks.suite import float32_copy, is_differentiable, predictions
+from keras_robust.batch_checks import check_batch, class_count
 from keras_robust.checks import check_count
 from keras_robust.evaluation.fingerprint import fingerprint, probes
 from keras_robust.evaluation.result_store import check_same, write_arrays
@@ -33,10 +33,10 @@ CLEAN = "clean"
 
 
 def evaluate(
-    model: keras.Model,
+    model: keras.Layer,
     x: np.ndarray,
     y: np.ndarray,
-    threats: Sequence[ThreatModel],
+    threats: Sequence[ThreatModel] = (),
     n_iter: int = ITERATIONS,
     batch_size: int = 8,
     seed: int = 0,
@@ -53,10 +53,11 @@ def evaluate(
     lowest mean IoU.
 
     Args:
-        model: to logits (batch, height, width, classes), as from `kr.segmentation.create`.
+        model: to logits (batch, height, width, classes), as from `kr.segmentation.create`; or an exported one, as
+            `kr.export.load_model` returns it: a SavedModel has gradients to attack it by, ONNX and LiteRT have none.
         x: images (n, height, width, 3): uint8, or floats in [0, 1].
         y: class indices (n, height, width), -1 for pixels that do not count.
-        threats: threat models under Linf.
+        threats: threat models under Linf; without any the figures are those of the images themselves.
         n_iter: gradient steps of each attack; 300 in the publication.
         batch_size: images attacked at a time.
         seed: of the attacks' random starts.
@@ -67,7 +68,8 @@ def evaluate(
         progress: stream for a line that says how far it is; None for none.
 
     Raises:
-        ValueError: an argument is not as described; `out` holds an evaluation of another model, other data or settings.
+        ValueError: an argument is not as described; threats for a model without gradients; `out` holds an evaluation of
+            another model, other data or settings.
 
     Example:
         >>> net = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, padding="same")])
@@ -80,11 +82,15 @@ def evaluate(
     check_count("n_iter", n_iter, least=3)
     batch_size = min(check_count("batch_size", batch_size), len(x))
     threats = list(threats)
-    if not threats:
-        raise ValueError("threats must be threat models under Linf, one at least; received none.")
+    if threats and not is_differentiable(model):
+        raise ValueError(
+            "threats must be none for a model without gradients: all attacks of SEA follow them. Attack the model that "
+            f"it was exported from, or its SavedModel; received {', '.join(map(str, threats))}."
+        )
     if len(y) != len(x):
         raise ValueError(f"y must hold a mask for each of the {len(x)} images; received {len(y)}.")
-    evaluation = _Evaluation(float32_copy(model), x, y, batch_size)
+    # What was exported is in float32 already.
+    evaluation = _Evaluation(float32_copy(model) if isinstance(model, keras.Model) else model, x, y, batch_size)
     weights = balancing_weights(evaluation.class_counts) if class_weights is None else tuple(class_weights)
     suites = {threat.spec: sea(threat, weights, n_iter, seed) for threat in threats}
     names = tuple(class_names) if class_names is not None else tuple(map(str, range(evaluation.num_classes)))
@@ -150,13 +156,13 @@ def evaluate(
 class _Evaluation:
     """A model and its data, in batches of one size."""
 
-    def __init__(self, model: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> None:
+    def __init__(self, model: keras.Layer, x: np.ndarray, y: np.ndarray, batch_size: int) -> None:
         self.model, self.x, self.y, self.batch_size = model, x, np.asarray(y), batch_size
         self.n_batches = -(-len(x) // batch_size)
         # All labels are looked at once; of the images each batch by the attack on it.
-        self.num_classes = model.output_shape[-1]
-        images, _, _ = self._batch(0)
-        check_batch(model, images, self.y[: len(images)], dense=True)
+        images, labels, _ = self._batch(0)
+        check_batch(model, images, labels, dense=True)
+        self.num_classes = class_count(model, images, dense=True)
         if self.y.min() < -1 or self.y.max() >= self.num_classes:
             raise ValueError(
                 f"y must be class indices in [0, {self.num_classes - 1}] or -1; "

@@ -69,13 +69,14 @@ def _traced(function: Any) -> Any:
 
 def _called_on_host(model: Any) -> Any:
     """A black box, which takes arrays and not what JAX traces."""
-    classes: list[int] = []
+    shapes: dict[tuple, tuple] = {}
 
     def call(x: Tensor) -> Tensor:
-        if not classes:
+        sides = tuple(x.shape[1:])
+        if sides not in shapes:
             with jax.ensure_compile_time_eval():
-                classes.append(np.shape(model(np.full((1, *x.shape[1:]), 0.5, "float32")))[-1])
-        return on_host(lambda images: np.asarray(model(images), "float32"), x, classes[0])
+                shapes[sides] = np.shape(model(np.full((1, *sides), 0.5, "float32")))[1:]
+        return on_host(lambda images: np.asarray(model(images), "float32"), x, shapes[sides])
 
     return call
 
@@ -96,6 +97,6 @@ def concrete(x: Tensor) -> Any:
     return not isinstance(x, jax.core.Tracer)
 
 
-def on_host(function: Any, x: Tensor, width: Any) -> Any:
-    result = jax.ShapeDtypeStruct((x.shape[0], width), "float32")
+def on_host(function: Any, x: Tensor, shape: tuple) -> Any:
+    result = jax.ShapeDtypeStruct((x.shape[0], *shape), "float32")
     return jax.pure_callback(lambda x: function(np.asarray(x)), result, x)

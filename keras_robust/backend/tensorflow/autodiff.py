@@ -92,8 +92,8 @@ def concrete(x: Tensor) -> bool:
     return not tf.is_tensor(x) or hasattr(x, "numpy")
 
 
-def on_host(function: Any, x: Tensor, width: Any) -> Any:
-    return tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), (x.shape[0], width))
+def on_host(function: Any, x: Tensor, shape: tuple) -> Any:
+    return tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), (x.shape[0], *shape))
 
 
 def saved_function_is_differentiable(function: Any, logits: Tensor) -> Any:

@@ -78,5 +78,5 @@ def concrete(x: Tensor) -> Any:
     return not torch.compiler.is_compiling()
 
 
-def on_host(function: Any, x: Tensor, width: Any) -> Any:
+def on_host(function: Any, x: Tensor, shape: tuple) -> Any:
     return torch.from_numpy(function(x.detach().cpu().numpy())).to(x.device)
