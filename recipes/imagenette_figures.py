@@ -12,7 +12,6 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,27 +25,6 @@ FAMILIES = {"convnext": "ConvNeXt", "vit": "ViT"}
 STEMS = {"patchstem": "PatchStem", "convstem": "ConvStem"}
 RUNGS = ("random", "pretrained", "heavy", "long")
 TRAINED = 4 / 255
-# Of Student's distribution, by degrees of freedom: 97.5 %.
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-
-
-@dataclass(frozen=True)
-class OverSeeds:
-    """A share, once per seed: its mean, and from the least to the most."""
-
-    values: tuple[float, ...]
-
-    @property
-    def value(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return min(self.values), max(self.values)
-
-    def __str__(self) -> str:
-        each = ", ".join(f"{100 * value:.1f}" for value in self.values)
-        return f"{100 * self.value:.1f}" + (f" ({each})" if len(self.values) > 1 else "")
 
 
 class Study:
@@ -99,6 +77,8 @@ def ladder(study: Study) -> Iterable[str]:
 
 
 def stems(study: Study) -> Iterable[str]:
+    from keras_robust.statistics import student_interval
+
     for family, name in FAMILIES.items():
         gains = {}
         for norm in ("clean", "Linf", "L2", "L1"):
@@ -112,8 +92,7 @@ def stems(study: Study) -> Iterable[str]:
             if len(differences) < 2:
                 continue
             gains[norm] = statistics.fmean(differences)
-            spread = T[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
-            interval = gains[norm] - spread, gains[norm] + spread
+            interval = student_interval(differences)
             compared = f"ConvStem over PatchStem, {len(differences)} seeds"
             yield f"- {name}, {norm}, {compared}: {points(gains[norm], *interval)}"
         if len(gains) == 4:
@@ -174,7 +153,7 @@ def curve(study: Study, family: str, stem: str, eps: float) -> list[Mapping[str,
 
 def figures(study: Study, folder: Path) -> None:
     from keras_robust.evaluation.reporting.charts import Line, Panel, write_chart
-    from keras_robust.statistics import Proportion
+    from keras_robust.statistics import OverSeeds, Proportion
 
     def proportion(row: Mapping[str, Any]) -> Proportion:
         return Proportion(row["robust"], row["n"])
@@ -216,6 +195,8 @@ def places(lines: Iterable[Any]) -> list[tuple[float, str]]:
 
 def table(study: Study) -> str:
     """Every model: accuracies in %, of several seeds the mean and each."""
+    from keras_robust.statistics import OverSeeds
+
     lines = [
         "| model | rung | clean | Linf 4/255 | L2 | L1 | training, min |",
         "|---|---|---|---|---|---|---|",

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
-from keras_robust.statistics import Paired, Proportion, optimality, wilson_interval
+from keras_robust.statistics import OverSeeds, Paired, Proportion, optimality, student_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 100), (100, 100), (1, 7), (137, 200)])
@@ -70,3 +70,22 @@ def test_optimality_needs_an_envelope():
         optimality(np.ones(3), np.ones(2))
     with pytest.raises(ValueError, match="no area to compare"):
         optimality(np.ones(3), np.full(3, np.inf))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_student_interval_is_that_of_scipy(n):
+    values = np.random.default_rng(n).normal(size=n).tolist()
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    np.testing.assert_allclose(student_interval(values), expected, rtol=1e-3)
+
+
+def test_student_interval_of_one_number():
+    with pytest.raises(ValueError, match="two to five numbers; received 1"):
+        student_interval([0.1])
+
+
+def test_shares_over_seeds():
+    shares = OverSeeds((0.25, 0.125, 0.375))
+    assert (shares.value, shares.interval) == (0.25, (0.125, 0.375))
+    assert str(shares) == "25.0 (25.0, 12.5, 37.5)"
+    assert str(OverSeeds((0.5,))) == "50.0"
