@@ -1,45 +1,152 @@
-"""Robust segmentation of street scenes (CamVid), and what a robust backbone is worth to it.
+"""What a robust backbone is worth to robust segmentation, on street scenes (CamVid).
 
-    python recipes/camvid.py --data camvid-320x240.tar --backbone runs/robust/best.keras --out runs/camvid
-    python recipes/camvid.py --smoke --out runs/smoke
+Croce, Singh and Hein (2024) find that adversarial training of segmentation models from robust classifiers (PIR-AT)
+gives more robust ones than from other weights, for the same training. This is how far it holds on CamVid, scaled down:
+UPerNet on the `convnext_atto_convstem`, trained `clean`; `adversarial`, from random weights; and `robust-backbone`,
+adversarially from a robust classifier, which is trained first, on Imagenette. Each is evaluated by SEA.
 
-One segmentation model, UPerNet on the `convnext_atto_convstem`, is trained for the same number of epochs in three
-ways: `clean`; `adversarial` from random weights; `robust-backbone`, adversarially from the weights of a robust
-classifier (PIR-AT: Croce, Singh and Hein, "Towards Reliable Evaluation and Fast Training of Robust Semantic
-Segmentation Models", 2024). The training attack is theirs: PGD of 5 steps of 0.01 under Linf 4/255, from the image
-itself. Each is evaluated by SEA on the test set at 2, 4 and 8/255; `table.md` says mean IoU and pixel accuracy with
-95 % intervals over the images, by seed.
+    python recipes/camvid.py --data FOLDER                             # everything
+    python recipes/camvid.py --data FOLDER --ways robust-backbone      # half of the work, on one core, say
+    python recipes/camvid.py --data FOLDER --backbone best.keras       # from another robust convnext_atto_convstem
+    python recipes/camvid.py --list                                    # what there is to do, how long, what is done
+    python recipes/camvid.py --scale smoke                             # minutes, on drawn scenes
 
-The robust classifier is a file of `convnext_atto_convstem` on raw pixels that `kr.weights.load` reads: the
-`best.keras` of `keras-robust train convnext_atto_convstem` or `make quickstart`. Without `--backbone` the third way is
-left out.
-
-A way that is done is not trained again, an evaluation goes on where it was stopped. CamVid comes as `train/*.jpg` with
-`trainannot/*.png` (class 11 unlabelled), in a folder or a tar; `--smoke` draws its own scenes.
+FOLDER holds camvid/camvid-320x240.tar and imagenette/ with its two archives (or folders of these names without .tar).
+It goes on where it was stopped, killed even: trainings after their last epoch, evaluations after their last batch.
+Settings, seeds and tests were fixed beforehand: recipes/results/camvid/plan.md. recipes/camvid_figures.py makes the
+table and the figure from the JSON.
 """
 
-import argparse
+import gc
 import json
+import shutil
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import numpy as np
+from keras_robust.cli.command import CommandParser, run
 
-import keras_robust as kr
-from keras_robust.files import written_aside
+if TYPE_CHECKING:
+    from keras_robust.recipes import Recipe
+    from keras_robust.segmentation import SegmentationRecipe, SegmentationReport
 
-NAME = "upernet_convnext_atto_convstem"
-# What decides a trained model, beside its way and seed.
-SETTINGS = ("data", "backbone", "size", "epochs", "batch_size", "learning_rate", "smoke")
-WAYS = ("clean", "adversarial", "robust-backbone")
-TRAINING = kr.ThreatModel("Linf", 4 / 255)
-THREATS = [kr.ThreatModel("Linf", eps / 255) for eps in (2, 4, 8)]
+RESULTS = Path(__file__).parent / "results" / "camvid"
+BACKBONE = "convnext_atto_convstem"
+CLASSIFIER = "classifier"
+CLEAN, ADVERSARIAL, ROBUST = "clean", "adversarial", "robust-backbone"
+WAYS = (CLEAN, ADVERSARIAL, ROBUST)
+RADII = (2, 4, 8)  # under Linf, of 255
+CLASSES = 11
+# Multiply-adds per second of one core: measured (plan.md), for the predicted times of --list.
+TRAINING_RATE, ATTACK_RATE, CLASSIFIER_RATE = 27e9, 28e9, 25e9
+CLASSIFIER_PASSES, ATTACKS = 8, 3  # APGD of 2 steps; those of SEA
 
 
-def scenes(count: int, seed: int) -> Any:
-    """Drawn scenes for `--smoke`: ground, sky and boxes of three more classes; pairs of image and mask."""
+@dataclass(frozen=True)
+class Scale:
+    """One size of the experiment.
+
+    Attributes:
+        size: height and width, in pixels.
+        epochs, warmup_epochs, batch_size: of the trainings of segmentation.
+        seeds: of these.
+        n_examples: test images that are attacked, evenly spaced.
+        n_iter: gradient steps of each attack of SEA.
+        checked, checked_n_iter: of the first seed, so many of these images also meet a longer SEA at 4/255.
+        classifier_resolution, classifier_epochs, classifier_batch_size: of the robust classifier.
+        steps_per_epoch: of the classifier; None for all of its data.
+    """
+
+    size: tuple[int, int]
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    n_examples: int
+    n_iter: int
+    checked: int
+    checked_n_iter: int
+    classifier_resolution: int
+    classifier_epochs: int
+    classifier_batch_size: int = 64
+    steps_per_epoch: int | None = None
+
+
+SCALES = {
+    "cpu": Scale((72, 96), 32, 6, 8, (0, 1, 2), 50, 50, 10, 300, 64, 12),
+    "smoke": Scale((32, 48), 2, 1, 4, (0,), 4, 3, 2, 6, 32, 1, 8, 2),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the experiment: `way` is one of `WAYS`, or "classifier"."""
+
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.way if self.way == CLASSIFIER else f"{self.way}-{self.seed}"
+
+
+def cells(scale: Scale, ways: list[str], backbone: Path | None) -> Iterator[Cell]:
+    """All models, each after the one that it starts from; the first seed first."""
+    if ROBUST in ways and backbone is None:
+        yield Cell(CLASSIFIER, 0)
+    for seed in scale.seeds:
+        for way in WAYS:
+            if way in ways:
+                yield Cell(way, seed)
+
+
+def classifier_recipe(scale: Scale, data: Path | None) -> "Recipe":
+    """The training of the robust classifier: the published one at this scale."""
+    from keras_robust.recipes import AttackConfig, DataConfig, EvaluationConfig, ModelConfig, Recipe, TrainingConfig
+
+    train, val = ("photo_crops", None)
+    if data is not None:
+        train, val = (located(data / "imagenette", f"imagenette-{part}") for part in ("train-128", "val-192"))
+    return Recipe(
+        CLASSIFIER,
+        ModelConfig(BACKBONE, layer_scale_init=0.1),
+        data=DataConfig(
+            train, val, policy="basic", resolution=scale.classifier_resolution, batch_size=scale.classifier_batch_size
+        ),
+        training=TrainingConfig(
+            scale.classifier_epochs, scale.steps_per_epoch, learning_rate=1e-3,
+            warmup_epochs=max(1, scale.classifier_epochs // 8), ema_decay=0.99, seed=0,
+        ),
+        attack=AttackConfig("apgd", norms=("Linf",), eps=(4 / 255,), n_iter=2),
+        evaluation=EvaluationConfig(200 if data else 8, n_iter=10, every=scale.classifier_epochs, batch_size=50),
+    )  # fmt: skip
+
+
+def segmentation_recipe(cell: Cell, scale: Scale) -> "SegmentationRecipe":
+    from keras_robust.segmentation import SegmentationRecipe
+
+    return SegmentationRecipe(
+        f"upernet_{BACKBONE}", CLASSES, scale.size, scale.epochs, scale.warmup_epochs, scale.batch_size,
+        learning_rate=1e-3, weight_decay=0.01, drop_path_rate=0.1, layer_scale_init=0.1,
+        n_iter=0 if cell.way == CLEAN else 5, seed=cell.seed,
+    )  # fmt: skip
+
+
+def located(folder: Path, name: str) -> str:
+    """The archive or folder of a data set."""
+    for path in (folder / f"{name}.tar", folder / name):
+        if path.exists():
+            return str(path)
+    raise ValueError(f"data must be a folder with {folder.name}/{name}.tar or {folder.name}/{name}/; there is none.")
+
+
+def scenes(count: int, seed: int) -> list[Any]:
+    """Drawn scenes for `--scale smoke`: ground, sky and boxes of three more classes; pairs of image and mask."""
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     pairs = []
     for _ in range(count):
@@ -48,107 +155,157 @@ def scenes(count: int, seed: int) -> Any:
         for label in (1, 5, 8):
             top, left = rng.integers(5, 45), rng.integers(0, 60)
             mask[top : top + 15, left : left + 18] = label
-        colours = np.random.default_rng(0).uniform(30, 225, (11, 3))
+        colours = np.random.default_rng(0).uniform(30, 225, (CLASSES, 3))
         image = colours[mask] + rng.normal(0, 8, (*mask.shape, 3))
         pairs.append((image.clip(0, 255).astype(np.uint8), np.where(rng.random(mask.shape) < 0.02, -1, mask)))
     return pairs
 
 
-def train(way: str, pairs: Any, arguments: argparse.Namespace, seed: int, path: Path) -> keras.Model:
-    """The model trained in one way, from its file where there is one of the same settings."""
-    settings = {name: str(getattr(arguments, name)) for name in SETTINGS}
-    told = path.with_suffix(".json")
-    if path.is_file():
-        if not told.is_file() or json.loads(told.read_text()) != settings:
-            raise SystemExit(f"{path} was trained with other settings ({told}); take another --out or remove it")
-        return keras.saving.load_model(path)
-    keras.utils.set_random_seed(seed)
-    net = kr.segmentation.create(NAME, num_classes=11, drop_path_rate=0.1, layer_scale_init=0.1)
-    if way == "robust-backbone":
-        kr.segmentation.load_backbone(net, arguments.backbone, stated=True)
-    attack = None
-    if way != "clean":
-        attack = kr.attacks.PGD(TRAINING, n_iter=5, step_size=0.01, returns="last")
-    batches = kr.segmentation.MaskBatches(pairs, arguments.size, arguments.batch_size, seed=seed)
-    loss = kr.segmentation.PixelCrossEntropy()
-    quick = kr.attacks.PGD(TRAINING, n_iter=1, returns="misclassified")  # nobody looks at validation
-    trainer = kr.AdversarialModel(
-        kr.segmentation.with_auxiliary_head(net), attack, validation_attack=quick, objective=loss, seed=seed
-    )
-    steps = len(batches)
-    rate = kr.training.WarmupPolynomial(
-        arguments.learning_rate, epochs=arguments.epochs, steps_per_epoch=steps, warmup_epochs=arguments.epochs // 5
-    )
-    trainer.compile(kr.training.adamw(trainer.model, rate, weight_decay=0.01, betas=(0.9, 0.999)), loss)
-    trainer.fit(batches, epochs=arguments.epochs, verbose=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told.write_text(json.dumps(settings, indent=1) + "\n")
-    with written_aside(path) as aside:
-        net.save(aside)
-    return net
+def images(data: Path | None, split: str) -> tuple[Any, tuple[str, ...] | None]:
+    """Pairs of image and mask of a split, and the names of the classes."""
+    from keras_robust import segmentation
+
+    if data is None:
+        return scenes(8 if split == "train" else 4, seed=split == "test"), None
+    source = segmentation.source(located(data / "camvid", "camvid-320x240"), split)
+    return [source[i] for i in range(len(source))], source.class_names  # at most 85 MB
 
 
-def table(found: dict[tuple[int, str], kr.segmentation.SegmentationReport]) -> str:
-    """A row for each way and seed: mean IoU and pixel accuracy, in %, with 95 % intervals over the images."""
-    columns = ["clean", *map(str, THREATS)]
-    lines = ["| way | seed | " + " | ".join(f"{column}: mIoU; pixels" for column in columns) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(columns))
-    for (seed, way), report in found.items():
-        cells = []
-        pairs = [(report.clean, report.clean), *((t.worst_for_iou, t.worst_for_accuracy) for t in report.threats)]
-        for for_iou, for_accuracy in pairs:
-            low, high = for_iou.interval("mean_iou")
-            left, right = for_accuracy.interval("pixel_accuracy")
-            cells.append(
-                f"{100 * for_iou.mean_iou():.1f} ({100 * low:.1f}-{100 * high:.1f}); "
-                f"{100 * for_accuracy.pixel_accuracy():.1f} ({100 * left:.1f}-{100 * right:.1f})"
-            )
-        lines.append(f"| {way} | {seed} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def train_classifier(scale: Scale, data: Path | None, runs: Path, results: Path) -> None:
+    """Train the robust classifier to its end, and write how it went."""
+    from keras_robust import recipes
+
+    path = results / f"{CLASSIFIER}.json"
+    if path.exists():
+        return
+    started = time.monotonic()
+    recipe = classifier_recipe(scale, data)
+    recipes.train(recipe, runs / CLASSIFIER)
+    history = json.loads((runs / CLASSIFIER / "history.json").read_text())
+    recipe = classifier_recipe(scale, None)  # whose data have no place on this machine
+    write(path, {"recipe": json.loads(recipe.to_json()), "seconds": time.monotonic() - started, "history": history})
 
 
-def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="CamVid, a folder or a tar archive")
-    parser.add_argument("--backbone", type=Path, help="weights of a robust convnext_atto_convstem")
-    parser.add_argument("--out", type=Path, required=True, help="folder for models, evaluations and the table")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which of the trainings")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the trainings")
-    parser.add_argument("--size", nargs=2, type=int, default=(96, 128), help="height and width, in pixels")
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--n-iter", type=int, default=300, help="gradient steps of each attack of SEA")
-    parser.add_argument("--n-examples", type=int, help="test images to evaluate, evenly spaced; all by default")
-    parser.add_argument("--smoke", action="store_true", help="the whole way in miniature, on drawn scenes")
-    arguments = parser.parse_args(given)
-    if arguments.smoke:
-        arguments.size, arguments.epochs, arguments.batch_size, arguments.n_iter = (32, 48), 2, 4, 3
-        pairs, test = scenes(8, seed=0), scenes(4, seed=1)
-        names = None
-    elif arguments.data is None:
-        parser.error("--data must be CamVid, a folder or a tar archive (or --smoke)")
-    else:
-        source = kr.segmentation.source(arguments.data, "train")
-        pairs, names = [source[i] for i in range(len(source))], source.class_names  # 85 MB
-        test = kr.segmentation.source(arguments.data, "test")
-    rows = np.linspace(0, len(test) - 1, min(arguments.n_examples or len(test), len(test))).round().astype(int)
-    resized = [kr.segmentation.sources.resized(*test[int(row)], tuple(arguments.size)) for row in rows]
+def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: Path, results: Path) -> None:
+    """Train and attack a segmentation model, and write what was found."""
+    import numpy as np
+
+    import keras_robust as kr
+
+    path, folder = results / f"{cell.name}.json", runs / cell.name
+    if path.exists():
+        return
+    recipe = segmentation_recipe(cell, scale)
+    pairs, _ = images(data, "train")
+    model = kr.segmentation.train(recipe, pairs, folder, backbone if cell.way == ROBUST else None)
+    test, names = images(data, "test")
+    rows = np.linspace(0, len(test) - 1, min(scale.n_examples, len(test))).round().astype(int)
+    resized = [kr.segmentation.sources.resized(*test[row], scale.size) for row in rows]
     x, y = np.stack([image for image, _ in resized]), np.stack([mask for _, mask in resized])
-    ways = [way for way in WAYS if way in arguments.ways and (way != "robust-backbone" or arguments.backbone)]
-    found = {}
-    for seed in arguments.seeds:
-        for way in ways:
-            folder = arguments.out / f"{way}-{seed}"
-            model = train(way, pairs, arguments, seed, folder / "model.keras")
-            report = kr.segmentation.evaluate(
-                model, x, y, THREATS, n_iter=arguments.n_iter, class_names=names, out=folder / "sea"
-            )
-            found[seed, way] = report
-            print(table(found), flush=True)
-    (arguments.out / "table.md").write_text(table(found), encoding="utf-8")
-    return 0
+    threats = [kr.ThreatModel("Linf", eps / 255) for eps in RADII]
+    options: dict[str, Any] = {"batch_size": min(20, len(x)), "class_names": names}
+    started = time.monotonic()
+    report = kr.segmentation.evaluate(model, x, y, threats, scale.n_iter, out=folder / "sea", **options)
+    seconds = time.monotonic() - started
+    found = {
+        **asdict(cell),
+        "recipe": asdict(recipe),
+        "training": json.loads((folder / "history.json").read_text()),
+        "sea": report.as_dict(),
+        "sea_seconds": seconds,
+        "images": by_image(report),
+    }
+    if cell.seed == scale.seeds[0]:
+        chosen = np.linspace(0, len(x) - 1, min(scale.checked, len(x))).round().astype(int)
+        options["batch_size"] = min(20, len(chosen))
+        longer = kr.segmentation.evaluate(
+            model, x[chosen], y[chosen], threats[1:2], scale.checked_n_iter, out=folder / "longer", **options
+        )
+        found["longer"] = {"rows": chosen.tolist(), "n_iter": scale.checked_n_iter, "images": by_image(longer)}
+        shutil.copy(folder / "sea" / "pictures.png", results / f"{cell.name}.png")
+    write(path, found)
+
+
+def by_image(report: "SegmentationReport") -> dict[str, list[int]]:
+    """How many pixels of each image count, and are right: clean, and in the worst case of each threat model."""
+    right = {each.threat.spec: each.worst_for_accuracy.right for each in report.threats}
+    columns = {"counted": report.clean.labelled, "clean": report.clean.right, **right}
+    return {name: counts.sum(1).tolist() for name, counts in columns.items()}
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    import keras
+
+    from keras_robust.files import write_text
+    from keras_robust.versions import installed_versions
+
+    versions = installed_versions(("keras_robust", "keras", keras.backend.backend()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({**found, "versions": versions}, indent=1) + "\n")
+
+
+def predicted(cell: Cell, scale: Scale) -> float:
+    """Seconds of a cell on one core, from its multiply-adds and the measured rates."""
+    import keras
+
+    from keras_robust import models, segmentation
+
+    with keras.StatelessScope(initialize_variables=False):
+        if cell.way == CLASSIFIER:
+            work = models.multiply_adds(models.create(BACKBONE, 10), scale.classifier_resolution)
+            count = (scale.steps_per_epoch or 147) * scale.classifier_batch_size
+            return work * CLASSIFIER_PASSES * count * scale.classifier_epochs / CLASSIFIER_RATE
+        model = segmentation.create(f"upernet_{BACKBONE}", CLASSES)
+        work = models.multiply_adds(model, scale.size)
+    seconds = work * segmentation_recipe(cell, scale).passes * scale.epochs * 367 / TRAINING_RATE
+    gradients = scale.n_examples * scale.n_iter * len(RADII)
+    if cell.seed == scale.seeds[0]:
+        gradients += scale.checked * scale.checked_n_iter
+    return seconds + 2 * work * ATTACKS * gradients / ATTACK_RATE
+
+
+def experiment(options: Any) -> None:
+    scale = SCALES[options.scale]
+    runs, results = options.out / options.scale, options.results / options.scale
+    todo = list(cells(scale, options.ways, options.backbone))
+    if options.list:
+        total = 0.0
+        for cell in todo:
+            done, seconds = (results / f"{cell.name}.json").exists(), predicted(cell, scale)
+            total += seconds
+            print(f"{'done' if done else '    '}  {cell.name:20}{seconds / 60:6.0f} min on one core")
+        print(f"      {'all':20}{total / 60:6.0f} min")
+        return
+    data = None if options.scale == "smoke" else options.data
+    if data is None and options.scale != "smoke":
+        raise ValueError("data must be the folder of CamVid and Imagenette; received none.")
+    import keras
+
+    for number, cell in enumerate(todo, start=1):
+        print(f"\n[{number}/{len(todo)}] {cell.name}", flush=True)
+        if cell.way == CLASSIFIER:
+            train_classifier(scale, data, runs, results)
+        else:
+            backbone = options.backbone or runs / CLASSIFIER / "model_ema.keras"
+            run_cell(cell, scale, backbone, data, runs, results)
+        keras.backend.clear_session()
+        gc.collect()
+
+
+def parser() -> CommandParser:
+    parser = CommandParser("camvid", __doc__)
+    parser.prog = "camvid.py"
+    parser.add_argument("--data", type=Path, help="folder of camvid/ and imagenette/")
+    parser.add_argument("--backbone", type=Path, help=f"weights of a robust {BACKBONE} on raw pixels, to start from")
+    parser.add_argument("--scale", choices=tuple(SCALES), default="cpu", help="(default: cpu)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which trainings (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("runs/camvid"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON (default: beside this file)")
+    parser.add_argument("--list", action="store_true", help="show all models, their predicted time and what is done")
+    parser.add_backend()
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    own = parser()
+    sys.exit(run(own, experiment, own.parse_args(), goes_on="; the same command goes on from here"))

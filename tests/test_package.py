@@ -64,6 +64,7 @@ MAY_IMPORT = {
         "segmentation",
         "lazy",
         "evaluation",
+        "recipes",
         "training",
         "attacks",
         "data",

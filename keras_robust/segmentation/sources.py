@@ -1,8 +1,8 @@
-"""Sources of images with masks: folders and tar archives in the layouts of CamVid and of Pascal VOC."""
+"""Sources of images with masks: folders and tar archives in the layouts of CamVid, of Pascal VOC and of ADE20K."""
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Layout:
         split_list: file with the names of a split, one a line; None where a folder has one split.
         ignored: the value of pixels that belong to no class.
         class_names: in the order of their values in the masks.
+        split_names: what folders call a split, where that is not its usual name.
     """
 
     images: str
@@ -33,6 +34,7 @@ class Layout:
     split_list: str | None
     ignored: int
     class_names: tuple[str, ...]
+    split_names: Mapping[str, str] = field(default_factory=dict)
 
 
 CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian cyclist"
@@ -48,6 +50,14 @@ LAYOUTS: dict[str, Layout] = {
         "ImageSets/Segmentation/{split}.txt",
         ignored=255,
         class_names=tuple(VOC_CLASSES.split()),
+    ),
+    "ade20k": Layout(
+        "images/{split}",
+        "annotations/{split}",
+        None,
+        ignored=255,  # nothing: 0, all that is none of the 150 classes, counts as one
+        class_names=("other", *map(str, range(1, 151))),
+        split_names={"train": "training", "val": "validation"},
     ),
 }
 
@@ -108,7 +118,8 @@ def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -
         path: of the folder, or of the `.tar` (`.gz`, `.xz`).
         split: "train", "val" or "test"; of VOC any list there is, as "trainval".
         layout: "camvid" (`train/NAME.jpg`, `trainannot/NAME.png`) or "voc" (`JPEGImages/NAME.jpg`,
-            `SegmentationClass/NAME.png`, `ImageSets/Segmentation/train.txt`). Masks are PNG files of class numbers,
+            `SegmentationClass/NAME.png`, `ImageSets/Segmentation/train.txt`) or "ade20k" (`images/training/NAME.jpg`,
+            `annotations/training/NAME.png`, as in ADEChallengeData2016). Masks are PNG files of class numbers,
             with or without a palette.
 
     Raises:
@@ -120,7 +131,8 @@ def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -
     """
     row: Layout = LAYOUTS[check_choice("layout", layout, LAYOUTS)]
     files, read = _files(Path(path))
-    images, masks = (folder.format(split=split) + "/" for folder in (row.images, row.masks))
+    folder_name = row.split_names.get(split, split)
+    images, masks = (folder.format(split=folder_name) + "/" for folder in (row.images, row.masks))
     names = {file[len(images) :] for file in files if file.startswith(images)}
     names = {name for name in names if "/" not in name and name.lower().endswith(IMAGE_SUFFIXES)}
     if row.split_list is not None:

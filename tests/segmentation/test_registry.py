@@ -91,9 +91,11 @@ def test_published_names_in_and_out(saved, tmp_path):
     both = model(x)[0]
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(logits) for logits in (both, other(x))))
     mm = {name.replace("batch_norm", "bn").replace("head.classifier", "head.conv_seg"): t for name, t in state.items()}
-    save_file(mm, tmp_path / "mm.safetensors")
+    # As PyTorch's training code saves them: under a key, beside what the run was, with the prefix of its wrapper.
+    tensors = {f"module.{name}": torch.from_numpy(np.array(tensor)) for name, tensor in mm.items()}
+    torch.save({"meta": {"epoch": 50}, "state_dict": tensors}, tmp_path / "mm.pth")
     set_random_weights(other)
-    kr.weights.load(kr.segmentation.with_auxiliary_head(other), tmp_path / "mm.safetensors", stated=True)
+    kr.weights.load(kr.segmentation.with_auxiliary_head(other), tmp_path / "mm.pth", stated=True)
     np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(logits) for logits in (both, other(x))))
     del state["decode_head.classifier.bias"]
     save_file(state, tmp_path / "less.safetensors")

@@ -1,11 +1,15 @@
 """Adversarial training on dense labels, with and without an auxiliary head."""
 
+import json
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_robust as kr
+from keras_robust.segmentation import training
 from keras_robust.segmentation.losses import CrossEntropy
 
 from . import reference_attack as reference
@@ -50,11 +54,11 @@ def test_trains_both_heads(segmenter, data, tmp_path):
     mean_iou = keras.metrics.MeanIoU(CLASSES, ignore_class=-1, sparse_y_pred=False, name="mean_iou")
     trainer.compile(keras.optimizers.AdamW(2e-2), loss, metrics=[mean_iou])
     before = {w.path: np.array(ops.convert_to_numpy(w)) for w in model.trainable_weights}
-    history = trainer.fit(x, y, batch_size=4, epochs=8, validation_data=(x, y), verbose=0).history
-    assert np.mean(history["loss"][-2:]) < 0.85 * history["loss"][0]
+    history = trainer.fit(x, y, batch_size=4, epochs=6, verbose=0).history
+    assert np.mean(history["loss"][-2:]) < 0.9 * history["loss"][0]
     still = [path for w in model.trainable_weights if np.array_equal(before[path := w.path], ops.convert_to_numpy(w))]
     assert not still
-    logs = trainer.evaluate(x, y, verbose=0, return_dict=True)
+    logs = trainer.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
     # What is logged, from the model's own answers.
     predictions = ops.convert_to_numpy(segmenter(x)).argmax(-1)
     ious = []
@@ -63,16 +67,48 @@ def test_trains_both_heads(segmenter, data, tmp_path):
         union = ((predictions == k) | (y == k)) & counts
         ious.append((((predictions == k) & (y == k)).sum() / union.sum()) if union.any() else np.nan)
     assert logs["mean_iou"] == pytest.approx(np.nanmean(ious), abs=2e-3)
-    attack = trainer.validation_attack
-    shares = [
-        [(p == b)[b >= 0].mean() for p, b in zip(ops.convert_to_numpy(segmenter(each)).argmax(-1), y)]
-        for each in (x, attack(segmenter, x, y))
-    ]
-    assert logs["robust_accuracy"] == pytest.approx(np.min(shares, 0).mean(), abs=1e-2)
+    if keras.backend.backend() == "tensorflow":  # one more compilation of the attack
+        shares = [
+            [(p == b)[b >= 0].mean() for p, b in zip(ops.convert_to_numpy(segmenter(each)).argmax(-1), y)]
+            for each in (x, trainer.validation_attack(segmenter, x, y))
+        ]
+        assert logs["robust_accuracy"] == pytest.approx(np.min(shares, 0).mean(), abs=1e-2)
     assert {"attack_gain", "zero_gradients"} <= set(logs)
     trainer.save(tmp_path / "trainer.keras")
     again = keras.saving.load_model(tmp_path / "trainer.keras")
     np.testing.assert_array_equal(*(ops.convert_to_numpy(net.model(x[:1])[0]) for net in (trainer, again)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="checkpoints are tested on every backend")
+def test_a_stopped_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+    x, y = data
+    pairs = [((255 * image).astype("uint8"), mask) for image, mask in zip(x[:4], y)]
+    recipe = kr.segmentation.SegmentationRecipe(
+        "tiny", CLASSES, (32, 32), 3, 1, 2, 1e-2, 0.01, drop_path_rate=0.2, layer_scale_init=0.5, n_iter=1
+    )
+    folders = [tmp_path / name for name in ("whole", "stopped")]
+    whole = kr.segmentation.train(recipe, pairs, folders[0], verbose=0)
+    save = training.CheckpointFolder.save
+
+    def stops(folder, arrays, step, info):
+        save(folder, arrays, step, info)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.CheckpointFolder, "save", stops)
+    with pytest.raises(KeyboardInterrupt):
+        kr.segmentation.train(recipe, pairs, folders[1], verbose=0)
+    parts = kr.segmentation.train(recipe, pairs, folders[1], verbose=0)
+    for ours, theirs in zip(parts.get_weights(), whole.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+    losses = [json.loads((folder / "history.json").read_text())["loss"] for folder in folders]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+    monkeypatch.setattr(kr.AdversarialModel, "fit", None)
+    again = kr.segmentation.train(recipe, pairs, folders[1])
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(net(x[:1])) for net in (parts, again)))
+    with pytest.raises(ValueError, match="holds another run: seed is 1 here and 0 there"):
+        kr.segmentation.train(replace(recipe, seed=1), pairs, folders[1])
 
 
 def test_without_radius_it_is_plain_training(data):
