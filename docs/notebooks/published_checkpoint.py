@@ -37,7 +37,7 @@ import keras_robust as kr
 # %%
 for name, preset in kr.models.presets().items():
     if preset.architecture.startswith("resnet"):
-        print(f"{name:28}{preset.robustbench or '':32}{preset.clean:8}{preset.linf:8}   {preset.licence}")
+        print(f"{name:36}{preset.robustbench or '':24}{preset.clean:8}{preset.linf:8}   {preset.licence}")
 
 # %% [markdown]
 # ## A stand-in for its file
@@ -79,7 +79,9 @@ class ResNet18(nn.Module):
 
 
 torch.manual_seed(0)
-theirs = ResNet18().eval()
+theirs = ResNet18()
+theirs(torch.rand(8, 3, 64, 64))  # in training mode, so that the statistics of batch norm are not those of a fresh net
+theirs.eval()
 state = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
 torch.save({"epoch": 100, "arch": "resnet18", "state_dict": state}, "resnet18_standin.pt")
 
