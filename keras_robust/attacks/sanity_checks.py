@@ -61,9 +61,9 @@ def of_layers(model: Any) -> Iterator[Any]:
     layers = keras_private.flat_layers(model) if isinstance(model, keras.Model) else []
     for name in sorted({type(layer).__name__ for layer in layers if getattr(layer, "withholds_gradients", False)}):
         yield (
-            f"Gradients withheld: {name} layers pass none where they set features. AutoAttack overstates such models "
-            "(of the published MeanSparse Swin-L it leaves 62.12 %, a stronger attack of others 58.92 %): read the "
-            "robust accuracy as an upper bound."
+            f"Gradients withheld: {name} layers pass none through part of what they compute. AutoAttack overstates "
+            "such models (of the published MeanSparse Swin-L it leaves 62.12 %, a stronger attack of others 58.92 %): "
+            "read the robust accuracy as an upper bound."
         )
 
 

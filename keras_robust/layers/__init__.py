@@ -4,6 +4,7 @@ from keras_robust.layers.activations import gelu
 from keras_robust.layers.attention import Attention
 from keras_robust.layers.convnext import ConvNeXtBlock, ConvNeXtDownsample
 from keras_robust.layers.convolution import PaddedConv2D
+from keras_robust.layers.mixture import NonlinearMixture
 from keras_robust.layers.mlp import Mlp
 from keras_robust.layers.normalization import GlobalResponseNorm, LayerNorm
 from keras_robust.layers.preact_resnet import PreActBlock
@@ -42,6 +43,7 @@ __all__ = [
     "LocalPatchInteraction",
     "MeanSparse",
     "Mlp",
+    "NonlinearMixture",
     "Normalize",
     "ReverseChannels",
     "PaddedConv2D",

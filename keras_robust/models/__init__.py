@@ -3,6 +3,7 @@
 from keras_robust.models.adapt import adapt, adapted, is_foreign
 from keras_robust.models.cost import multiply_adds, parameters
 from keras_robust.models.features import features
+from keras_robust.models.mixture import mixed_nuts
 from keras_robust.models.outputs import class_names, set_class_names
 from keras_robust.models.preset_folder import is_preset_folder, save_preset, upload_preset
 from keras_robust.models.presets import Preprocessing
@@ -24,6 +25,7 @@ __all__ = [
     "is_preset_folder",
     "from_preset",
     "mirrored",
+    "mixed_nuts",
     "multiply_adds",
     "names",
     "parameters",

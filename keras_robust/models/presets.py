@@ -10,6 +10,8 @@ The table of Singh et al. has a Swin-B of 90 epochs at 74.76 / 48.10 / 44.42 / 1
 was trained for 300 epochs and reaches 76.16 / 56.16; the public one of 90 epochs (Mo et al. 2022) reaches 74.66 / 38.30
 on the board, so that the 48.10 may be a misprint of 38.10. The two checkpoints have the board's figures here.
 
+MixedNUTS is on the board, and is built by `keras_robust.models.mixed_nuts`, but cannot be had by name: see there.
+
 Files that were fine-tuned to 8/255 by Singh et al. are linked from their page; it states no figures for them.
 """
 
