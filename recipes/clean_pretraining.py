@@ -6,11 +6,14 @@ PatchStem, replaces the stem alone by a random one, and trains clean again: `sta
 
     python recipes/clean_pretraining.py --data imagenet --start clean_convnext_tiny.safetensors
     python recipes/clean_pretraining.py --data imagenet --set model.name=vit_small_convstem --start deit_small.pth \\
-        --out runs/clean_vit_small_convstem
+        --set model.normalization=0.485:0.456:0.406,0.229:0.224:0.225 --out runs/clean_vit_small_convstem
     python recipes/clean_pretraining.py --data imagenet --start clean_convnext_tiny.safetensors --out runs/stem \\
         --set start.train_only=stem --set training.epochs=5
     python recipes/clean_pretraining.py --data imagenet --set model.name=vit_small --set start.new= --out runs/vit_small
     python recipes/clean_pretraining.py --smoke
+
+Pixels are normalised as in the robust recipe of the same model (`keras-robust train NAME --show`), which starts from
+this run: ViT-S + ConvStem was published with ImageNet's mean and deviation, the other ConvStems on raw pixels.
 
 The third trains the new stem alone, all else frozen: an option before the second; then go on with --start runs/stem
 --set start.new=. Without --start everything is random. `best.keras` of the run, the better of raw and averaged weights,

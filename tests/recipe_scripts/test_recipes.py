@@ -31,6 +31,18 @@ def test_scripts_say_what_they_are(name):
         assert Recipe.from_json(recipe.to_json()) == recipe
 
 
+def test_clean_runs_normalise_as_the_robust_ones_that_start_from_them():
+    """Of another normalisation the weights of a clean run are refused, after days."""
+    module = _load("clean_pretraining")
+    for arguments in re.findall(r"python recipes/clean_pretraining\.py ((?:[^\\\n]|\\\n)*)", module.__doc__):
+        clean = overrides.override(module.recipe(), re.findall(r"--set (\S+)", arguments))
+        assert clean.model.normalization == imagenet.recipe(clean.model.name).model.normalization, arguments
+    ladder = _load("ablation")
+    for name, (model, rung) in ladder.RUNGS.items():
+        published = imagenet.recipe(model + ladder.LADDER[rung][0]).model
+        assert ladder.recipe(name).model == published
+
+
 def test_published_systems_are_all_there():
     """With epochs, steps and normalisation of the table of published checkpoints, and what it leaves to the recipe."""
     found = {preset: imagenet.recipe(name) for name, preset in SYSTEMS.items()}
