@@ -148,6 +148,11 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{printable(path)} must be JSON; {error}") from error
 
 
+def cache_folder() -> Path:
+    """The folder for downloads and compiled programs: `keras_robust` in KERAS_HOME, or else in `~/.keras`."""
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_robust"
+
+
 def printable(path: str | os.PathLike) -> str:
     """A file's name as text that can be written anywhere: bytes that are not UTF-8 as escapes.
 

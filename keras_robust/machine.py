@@ -16,6 +16,15 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def share_of_cores(processes: int) -> int:
+    """Cores for each of several processes that run on this machine at once, at least one.
+
+    A launcher may have given each its own: then this one sees fewer than the machine has, and these are its share.
+    """
+    cores = available_cores()
+    return cores if cores < (os.cpu_count() or 1) else max(cores // processes, 1)
+
+
 @cache
 def identity() -> str:
     """Eight letters for this machine or container: a process number means a process within it."""
@@ -24,6 +33,17 @@ def identity() -> str:
     except OSError:  # no Linux
         numbers_of = ""
     return f"{zlib.crc32((platform.node() + numbers_of).encode()):08x}"
+
+
+@cache
+def processor() -> str:
+    """Eight letters for what this machine's processor can do: a program compiled for it may fail on another one."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            abilities = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:  # no Linux
+        abilities = platform.processor()
+    return f"{zlib.crc32((platform.machine() + abilities).encode()):08x}"
 
 
 def runs(process: int) -> bool:

@@ -67,3 +67,11 @@ def test_reading_at_a_place_without_the_system_call(tmp_path, monkeypatch):
 def test_cores_without_the_system_call(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.available_cores() == os.cpu_count()
+
+
+def test_cores_are_shared_unless_the_launcher_did(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(machine, "available_cores", lambda: 8)
+    assert [machine.share_of_cores(processes) for processes in (1, 4, 16)] == [8, 2, 1]
+    monkeypatch.setattr(machine, "available_cores", lambda: 2)
+    assert machine.share_of_cores(4) == 2

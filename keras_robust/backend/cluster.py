@@ -1,4 +1,4 @@
-"""Cluster of processes that train together, from the variables that TensorFlow, Keras and SLURM launchers set."""
+"""Cluster of processes that train together, from the variables that torchrun, SLURM, TensorFlow and Keras know."""
 
 import json
 import os
@@ -10,10 +10,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cluster:
-    """The addresses ("host:port") of all processes in order, and the place of this one among them."""
+    """The addresses ("host:port") of all processes in order, and the place of this one among them.
+
+    Attributes:
+        addresses: of each process; where they meet at that of the first, the others may be the same.
+        index: of this process.
+        local: its place among those of its host, and how many these are, as far as the launcher says it.
+    """
 
     addresses: tuple[str, ...]
     index: int
+    local: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < len(self.addresses):
@@ -68,11 +75,30 @@ def from_keras() -> Any:
         ) from error
 
 
-def from_slurm() -> Any:
+def from_torchrun() -> Any:
+    """The cluster in the variables of torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK, ...), or None.
+
+    Raises:
+        ValueError: one of the variables is missing or malformed.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    try:
+        index, count, local, neighbours = (int(os.environ[name]) for name in (*names[:2], *names[4:]))
+        address = f"{os.environ['MASTER_ADDR']}:{int(os.environ['MASTER_PORT'])}"
+        return Cluster((address,) * count, index, (local, neighbours))
+    except (KeyError, ValueError) as error:
+        received = ", ".join(f"{name}={os.environ.get(name)!r}" for name in names)
+        raise ValueError(f"cannot read what torchrun says of its processes from {received}: {error}.") from error
+
+
+def from_slurm(share_gpus: bool = True) -> Any:
     """The cluster of a SLURM job step (`srun`) of several tasks, or None.
 
-    Where several tasks of a node see the same GPUs, each takes its share of them (CUDA_VISIBLE_DEVICES), so this must
-    run before a GPU is first used.
+    Args:
+        share_gpus: whether each of several tasks that see the same GPUs takes its share of them
+            (CUDA_VISIBLE_DEVICES): this must then run before a GPU is first used.
 
     Raises:
         ValueError: a variable that srun sets is missing or malformed.
@@ -89,11 +115,13 @@ def from_slurm() -> Any:
     except (KeyError, ValueError) as error:
         received = {name: value for name, value in os.environ.items() if name.startswith("SLURM_STEP")}
         raise ValueError(f"cannot read the SLURM step from {received}: {error}. Start with srun.") from error
-    _share_gpus(local, tasks[hosts.index(_host_of(index, hosts, tasks))])
+    neighbours = tasks[hosts.index(_host_of(index, hosts, tasks))]
+    if share_gpus:
+        _share_gpus(local, neighbours)
     # Jobs that share a node must not meet at one port.
     first = 20000 + 16 * (job % 1000)
     addresses = [f"{host}:{first + i}" for host, count in zip(hosts, tasks) for i in range(count)]
-    return Cluster(tuple(addresses), index)
+    return Cluster(tuple(addresses), index, (local, neighbours))
 
 
 def _host_of(index: Any, hosts: Any, tasks: Any) -> Any:

@@ -27,6 +27,8 @@ class Distribution:
         devices: how many devices share each global batch.
         process, processes: the index of this process and how many there are.
         hardware: what the devices are, for people.
+        neighbours: how many of the processes run on this machine, this one included, as far as the launcher says it.
+        hint: what would make use of more devices, for people, or nothing.
     """
 
     kind: str = "single"
@@ -34,6 +36,8 @@ class Distribution:
     process: int = 0
     processes: int = 1
     hardware: str = "CPU"
+    neighbours: int = 1
+    hint: str = ""
 
     @property
     def shard(self) -> Any:

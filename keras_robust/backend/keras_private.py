@@ -5,6 +5,7 @@ a method is overridden (`backend/<framework>/trainer.py`), the override stands t
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,11 +16,12 @@ from keras_robust.types import Tensor
 MEMBERS = (
     ("layer", "_flatten_layers", "all layers inside of one another"),
     ("layer", "_seed_generators", "random layers that draw anew in every gradient of a frozen model"),
+    ("batch normalization", "_moments", "statistics of the global batch, of several processes on PyTorch"),
     ("optimizer", "_learning_rate", "the schedule, which gradient accumulation has to count in updates"),
     ("compiled model", "_compile_loss", "losses built on logits where the augmentation is in the step"),
     ("compiled model", "_compile_metrics", "metrics built on logits where the augmentation is in the step"),
     ("compiled model", "_aggregate_additional_loss", "losses of layers beside a paired objective"),
-    ("compiled model", "_compute_loss", "overridden on TensorFlow: examples of all replicas count alike"),
+    ("compiled model", "_compute_loss", "overridden on TensorFlow and PyTorch: examples of all parts count alike"),
     ("compiled model", "_get_metrics_result_or_logs", "overridden on TensorFlow: logs of all replicas"),
     ("compiled model", "_maybe_symbolic_build", "overridden on TensorFlow: shapes on several hosts"),
     ("compiled model", "_symbolic_build", "overridden on JAX: batches are placed on the devices here"),
@@ -38,6 +40,24 @@ def flat_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Lay
 def seed_states(layer: keras.Layer) -> list[keras.Variable]:
     """The states of all seed generators inside of a layer or model."""
     return [generator.state for part in flat_layers(layer) for generator in part._seed_generators]
+
+
+def batch_norms(model: keras.Model) -> list[Any]:
+    """The layers of batch normalisation inside of a model."""
+    return [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@contextmanager
+def batch_moments(model: keras.Model, moments: Callable) -> Iterator[None]:
+    """Inside, batch normalisation takes mean and variance from `moments(x, axes)`; masks are not looked at."""
+    layers = batch_norms(model)
+    for layer in layers:
+        layer._moments = lambda x, mask, axis=layer.axis: moments(x, [i for i in range(x.ndim) if i != axis % x.ndim])
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._moments
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

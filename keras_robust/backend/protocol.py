@@ -49,8 +49,10 @@ class AdversarialTrainer(Protocol):
     """The model that the mixin `TrainStep` of a backend, in its module `trainer`, is mixed into: what it calls of it.
 
     `TrainStep` stands before `keras.Model` and has the backend's `train_step` and `test_step`. Beside it the module has
-    `example_index(count)`: the positions in the global batch of the `count` examples at hand, int32 (count,), for on
-    TensorFlow each device sees its own part of the batch; and `all_examples(x)`: `x` (count, ...) of the whole batch.
+    `example_index(count, before)`: the positions of the `count` examples at hand, int32 (count,), for on TensorFlow
+    and PyTorch each device sees its own part of the global batch; after `before` batches of the same update, 0 if not
+    given. And `all_examples(x)`: `x` (count, ...) of the whole batch. `TrainStep.synchronize()` brings what the steps
+    of a `fit` have done into the variables, where it is elsewhere meanwhile.
     """
 
     counter: Any  # variable, updates so far

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from keras_robust.compilation_cache import keep_compiled
+
 INTERRUPTED = 130
 
 
@@ -76,6 +78,8 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if getattr(options, "backend", None):
         os.environ["KERAS_BACKEND"] = options.backend
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        keep_compiled()
     try:
         return function(options) or 0
     except ModuleNotFoundError as error:

@@ -75,6 +75,9 @@ class CheckpointTimer:
 class StepWatcher(keras.callbacks.Callback):
     """Reports, checks, logs and checkpoints between the steps of one epoch.
 
+    A step is looked after when the next one begins, the last when the epoch ends: for a callback with
+    `on_train_batch_end` Keras would fetch the logs of every step, and the device then wait for the next batch.
+
     Args:
         start: step of the run before the first of this `fit`.
         end: last step of the epoch: whatever is due there waits until the epoch is in the run's history.
@@ -110,6 +113,7 @@ class StepWatcher(keras.callbacks.Callback):
         self._progress, self._clock, self._timer, self._stop = progress, clock, timer, stop
         self._guarded, self._on_log, self._save = guarded, on_log, save
         self._window = MeanWindow()
+        self._begun = -1  # the last batch that has begun
 
     def input_wait(self) -> float | None:
         return self._clock.share(self._progress.seconds_per_step())
@@ -119,22 +123,33 @@ class StepWatcher(keras.callbacks.Callback):
         if self._metrics:
             checkpoints.set_metrics(self.model, self._metrics)
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if batch > 0:
+            self.after_step(batch - 1)
+        self._begun = batch
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._begun >= 0:
+            self.after_step(self._begun)
+
+    def after_step(self, batch: int) -> None:
+        """What is to be done when batch number `batch` of this `fit` has been trained on."""
         step = self.step = self.start + batch + 1
+        due, log = self._progress.due(), step % LOG_EVERY == 0
+        # Several processes look at the same steps: to read their means is a message, and one could break off alone.
+        look = due if self._stop.distribution.processes == 1 else step % AGREE_EVERY == 0
+        seen = self.model.training_means() if batch == 0 or look or log else None
         if batch == 0:  # which compiles
             self._progress.restart(step)
             self._clock.reset()
-        seen = None
-        log = step % LOG_EVERY == 0
-        if log or self._progress.due():
-            seen = _floats(logs)
+        if seen is not None:
             self._progress.measure(step)
-            # Where processes look at other times, one would break off alone.
-            if self._guarded and (log or self._stop.distribution.processes == 1):
+            if self._guarded:
                 check_finite(seen, step)
-            self._progress.report(step, seen, self.input_wait())
-        if log:
-            self._on_log(step, self._window.values(seen or {}, self._first + batch + 1))
+            if due:
+                self._progress.report(step, seen, self.input_wait())
+        if seen is not None and log:
+            self._on_log(step, self._window.values(seen, self._first + batch + 1))
         stopped = self._stop.asked(step)
         if step == self._end:
             return
@@ -143,7 +158,7 @@ class StepWatcher(keras.callbacks.Callback):
             raise Preempted
         if self._timer.due(step):
             if seen is None:
-                check_finite(_floats(logs), step)
+                check_finite(self.model.training_means(), step)
             self._save(step)
 
 
@@ -191,7 +206,3 @@ class MeanWindow:
         }
         self._count, self._means = count, means
         return window
-
-
-def _floats(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    return {name: float(value) for name, value in (logs or {}).items()}

@@ -97,7 +97,8 @@ class DataConfig:
         skip_corrupt: count and skip images that cannot be decoded, rather than stop.
         engine: of `kr.data.TrainPipeline`. With "grain", on every backend, 8-bit images go to the device, and what is
             float is done to them inside the compiled step; "tf.data" needs TensorFlow.
-        workers: processes that read images; none for as many as there are cores, 0 to read them in this process.
+        workers: processes that read images; none for as many as there are cores, divided among the processes that
+            train on one machine; 0 to read them in this process.
     """
 
     source: str = "photo_crops"

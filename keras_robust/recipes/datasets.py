@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_robust import data
 from keras_robust.data.sampler import shard_slice
+from keras_robust.machine import share_of_cores
 
 
 class TrainFeed:
@@ -18,9 +19,10 @@ class TrainFeed:
     """
 
     def __init__(
-        self, recipe: Any, source: Any, resolution: Any, num_classes: Any, seed: int, shard: Any = (1, 1)
+        self, recipe: Any, source: Any, resolution: Any, num_classes: Any, seed: int, distribution: Any
     ) -> None:
         part = recipe.data
+        workers = share_of_cores(distribution.neighbours) if part.workers is None else part.workers
         self.pipeline = data.TrainPipeline(
             source,
             part.policy,
@@ -28,9 +30,9 @@ class TrainFeed:
             part.batch_size,
             num_classes,
             seed,
-            shard,
+            distribution.shard,
             part.skip_corrupt,
-            part.workers,
+            workers,
             part.engine,
             on_device=part.engine == "grain",
         )

@@ -12,6 +12,7 @@ import keras
 
 from keras_robust import data, models
 from keras_robust.backend.distribution import Distribution
+from keras_robust.compilation_cache import keep_compiled
 from keras_robust.data.input_clock import InputClock
 from keras_robust.data.shared_images import shared_images
 from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN
@@ -66,6 +67,8 @@ def train(
         >>> kr.recipes.train(recipe, "runs/mine")  # hours  # doctest: +SKIP
         {'loss': 1.9, 'accuracy': 0.31, 'val_accuracy': 0.42, 'val_robust_accuracy': 0.27}  # takes hours
     """
+    if keras.backend.backend() == "jax":
+        keep_compiled()
     return TrainingRun(recipe, out, callbacks, distribution or Distribution(), verbose).finish()
 
 
@@ -250,8 +253,8 @@ class TrainingRun:
         if feed is None or kept != key:
             self._close_feed()
             seed = seed_of(self.recipe, self.rollbacks)
-            source, shard = self.sources["train"], self.distribution.shard
-            feed = TrainFeed(self.recipe, source, resolution, self.num_classes, seed, shard)
+            source = self.sources["train"]
+            feed = TrainFeed(self.recipe, source, resolution, self.num_classes, seed, self.distribution)
             self._kept_feed = key, feed
         return feed
 
@@ -321,7 +324,7 @@ class TrainingRun:
         watching: list[keras.callbacks.Callback] = [watcher]
         if self._callback_list is not None:
             self._callback_list.on_epoch_begin(epoch)
-            watching.insert(0, BatchForwarder(self._callback_list, first))
+            watching.append(BatchForwarder(self._callback_list, first))
         logs = self.trainer.fit(
             self.distribution.batches(self.clock.timed(feed.batches(start, end - start))),
             epochs=epoch + 1,

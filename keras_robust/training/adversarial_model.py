@@ -311,8 +311,7 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         check_kinds(x, y)
         per_update = self._micro_batches()
         update = counter // per_update
-        index = backend.example_index(ops.shape(x)[0])
-        index = index + ops.cast(counter % per_update, "int32") * ops.shape(x)[0]
+        index = backend.example_index(ops.shape(x)[0], ops.cast(counter % per_update, "int32"))
         if self.augmentation is not None:
             x, y = self.augmentation(x, y, random.example_keys(self.seed, update, index))
         x, y, labels = self._accepted(x, y)
@@ -428,6 +427,11 @@ class AdversarialModel(backend.TrainStep, keras.Model):
         elif any(attack.returns == "last" for attack in self.attacks):
             hidden.add("attack_gain")
         return {name: value for name, value in logs.items() if name not in hidden}
+
+    def training_means(self) -> dict[str, float]:
+        """What `fit` has logged of this epoch so far. Between two steps; waits until the device has done them."""
+        self.synchronize()
+        return {name: float(value) for name, value in self._training_logs(self.get_metrics_result()).items()}
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

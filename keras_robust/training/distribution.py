@@ -25,7 +25,8 @@ def start(distribution: str = "auto", verbose: bool = True) -> Any:
             * JAX: "single"; "data_parallel", all devices (`keras.distribution.DataParallel`), also those of other
               processes, named by KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID, by a SLURM step or
               by the TPU VM (untested).
-            * PyTorch: "single".
+            * PyTorch: "single"; "data_parallel", a process for each device, which torchrun, a SLURM step or the same
+              variables of Keras name (`torch.distributed`: NCCL between GPUs, gloo between CPUs).
         verbose: whether to print what was chosen.
 
     Returns:
@@ -61,6 +62,4 @@ def describe(distribution: Any) -> Any:
     line = f"distribution: {distribution.kind}, {devices}"
     if distribution.processes > 1:
         line += f" in {distribution.processes} processes, of which this is number {distribution.process}"
-    if keras.backend.backend() == "torch":
-        line += " (Keras trains on one device under PyTorch; TensorFlow and JAX train on several)"
-    return line
+    return f"{line} ({distribution.hint})" if distribution.hint else line

@@ -121,8 +121,7 @@ class InputCheck(keras.callbacks.Callback):
         self.trainer = trainer
 
     def _check(self) -> None:
-        if keras.backend.backend() == "jax":
-            self.trainer.jax_state_sync()
+        self.trainer.synchronize()
         images, labels = (float(metric.result()) for metric in (self.trainer.bad_images, self.trainer.bad_labels))
         if images:
             raise ValueError(f"x must be finite pixels in [0, 1]; {images:.0f} images are not.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from keras_robust.files import check_unpacked_sizes, write_text
+from keras_robust.files import cache_folder, check_unpacked_sizes, write_text
 from keras_robust.progress import ProgressLine
 from keras_robust.weights.reading import TORCH_SUFFIXES
 
@@ -61,11 +61,6 @@ class _Refused(ValueError):
 
 def record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
-
-
-def cache_folder() -> Path:
-    """The folder that downloads are kept in: `keras_robust` in KERAS_HOME, or else in `~/.keras`."""
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_robust"
 
 
 def fetch(

@@ -20,6 +20,7 @@ def _owners():
     model.compile("sgd", "mse")
     owners = {
         "layer": model.layers[1],
+        "batch normalization": keras.layers.BatchNormalization(),
         "optimizer": model.optimizer,
         "compiled model": model,
         "functional model": model,
@@ -75,7 +76,7 @@ def test_no_other_file_uses_them():
             "def _get_metrics_result_or_logs",
             "def _maybe_symbolic_build",
         ],
-        "backend/torch/trainer.py": ["def _should_torch_compile"],
+        "backend/torch/trainer.py": ["_compute_loss", "def _compute_loss", "def _should_torch_compile"],
     }
 
 

@@ -1,10 +1,13 @@
 """What test_distribution.py runs on one device, on several and in several processes: a short training and a run.
 
 python -m tests.recipes.distributed FOLDER IMAGES.npz KIND DEVICES: on DEVICES virtual devices per process; the
-environment names the other processes. Process i writes FOLDER/fit-i.npz; all write the run FOLDER/run.
+environment names the other processes. Process i writes FOLDER/fit-i.npz; all write the run FOLDER/run. On PyTorch,
+where there is a process for each device, the run is told to end, goes on, and loses one of its processes.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,14 +24,18 @@ from keras_robust.recipes import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,
+    Preempted,
     Recipe,
     TrainingConfig,
+    callbacks,
 )
 from tests.devices import virtual_devices
+from tests.recipes import tiny
 
+TORCH = keras.backend.backend() == "torch"
 BATCH = 8
 # The last batches do not divide evenly; between processes on JAX they must.
-COUNTS = {"tensorflow": (23, 9), "jax": (22, 14)}
+COUNTS = {"tensorflow": (23, 9), "jax": (22, 14), "torch": (23, 12)}
 
 
 def network():
@@ -100,7 +107,8 @@ def message(attempt):
 
 def recipe(distribution, folder, source):
     """A whole run: augmentation with mixup, averages, validation under attack, checkpoints."""
-    registry.register("smallest", registry.IsotropicConvNeXt(1, 16))
+    if "smallest" not in registry.names():
+        registry.register("smallest", registry.IsotropicConvNeXt(1, 16))
     run = Recipe(
         "smallest",
         model=ModelConfig("smallest"),
@@ -118,11 +126,13 @@ def fit(distribution, path):
     train_count, validation_count = COUNTS[keras.backend.backend()]
     x, weight = rng.random((24, 6, 6, 3), "float32"), rng.uniform(0.1, 2.0, 24).astype("float32")
     y = (0.8 * np.eye(5)[np.arange(24) % 5] + 0.04).astype("float32")
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(1 + distribution.process if TORCH else 1)  # there the weights of process 0 count
     with distribution.scope():
         trainer = adversarial(network())
         trainer.compile(
-            keras.optimizers.AdamW(0.01), keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+            keras.optimizers.AdamW(0.01, gradient_accumulation_steps=2 if TORCH else None),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
         )
         train = dataset(distribution, x[:train_count], y[:train_count], weight[:train_count])
         validation = dataset(distribution, x[:validation_count], y[:validation_count])
@@ -142,9 +152,21 @@ def fit(distribution, path):
     np.savez(path, outcome=json.dumps(outcome), **{str(i): value for i, value in enumerate(variables.values())})
 
 
+def killed(distribution, folder, source):
+    """One process is told to end at step 3, which both do; when they go on it is killed at step 5."""
+    callbacks.AGREE_EVERY = 1
+    for step, number in ((3, signal.SIGTERM), (5, signal.SIGKILL)):
+        if distribution.process == 1:
+            tiny.at_step(step, lambda number=number: os.kill(os.getpid(), number))
+        try:
+            recipe(distribution, folder, source)
+        except Preempted:
+            assert step == 3
+
+
 def both(distribution, folder, source):
     fit(distribution, folder / f"fit-{distribution.process}.npz")
-    recipe(distribution, folder / "run", source)
+    (killed if TORCH and distribution.processes > 1 else recipe)(distribution, folder / "run", source)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def whole(tmp_path_factory, source):
 
 @pytest.fixture(autouse=True)
 def _undisturbed(monkeypatch):
-    monkeypatch.setattr(callbacks.StepWatcher, "on_train_batch_end", callbacks.StepWatcher.on_train_batch_end)
+    monkeypatch.setattr(callbacks.StepWatcher, "after_step", callbacks.StepWatcher.after_step)
     monkeypatch.setattr(TrainingRun, "_log_attack", TrainingRun._log_attack)
     tiny.without_pictures()
     tiny.register()

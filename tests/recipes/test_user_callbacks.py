@@ -53,7 +53,7 @@ def test_a_run_is_one_training(tmp_path, source):
 def test_an_interrupted_run_goes_on_in_its_epoch(tmp_path, source, monkeypatch):
     from keras_robust.recipes import callbacks
 
-    monkeypatch.setattr(callbacks.StepWatcher, "on_train_batch_end", callbacks.StepWatcher.on_train_batch_end)
+    monkeypatch.setattr(callbacks.StepWatcher, "after_step", callbacks.StepWatcher.after_step)
     tiny.at_step(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Preempted):
         train(tiny.recipe(source), tmp_path, callbacks=[Recorder()], verbose=False)

@@ -61,15 +61,15 @@ def recipe(source, *assignments):
 
 
 def at_step(step, action):
-    """Calls `action` when training has come to a step, after its checkpoint if there is one."""
-    original = callbacks.StepWatcher.on_train_batch_end
+    """Calls `action` when training has come to a step, before its checkpoint if there is one."""
+    original = callbacks.StepWatcher.after_step
 
-    def watched(self, batch, logs=None):
+    def watched(self, batch):
         if self.start + batch + 1 == step:
             action()
-        original(self, batch, logs)
+        original(self, batch)
 
-    callbacks.StepWatcher.on_train_batch_end = watched
+    callbacks.StepWatcher.after_step = watched
 
 
 def without_pictures():

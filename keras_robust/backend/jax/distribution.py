@@ -25,8 +25,15 @@ def start(kind: Any) -> Any:
     _join()
     # Each process reads its own part of every batch.
     parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
+    processes = _cluster()
     return DataParallel(
-        kind, jax.device_count(), jax.process_index(), jax.process_count(), _hardware(), parallel=parallel
+        kind,
+        jax.device_count(),
+        jax.process_index(),
+        jax.process_count(),
+        _hardware(),
+        1 if processes is None else processes.local[1],
+        parallel=parallel,
     )
 
 
@@ -56,7 +63,7 @@ def _join() -> None:
     """Joins the other processes, if there are any and it has not been done."""
     if jax.distributed.is_initialized():
         return
-    processes = cluster.from_keras() or cluster.from_slurm()
+    processes = _cluster()
     if processes is not None and len(processes.addresses) > 1:
         # JAX' own reading of a SLURM step gives each process one GPU even where it has a whole node.
         jax.distributed.initialize(
@@ -64,6 +71,10 @@ def _join() -> None:
         )
     elif processes is None and importlib.util.find_spec("libtpu"):
         jax.distributed.initialize()  # a TPU VM knows its neighbours; documented, never run
+
+
+def _cluster() -> Any:
+    return cluster.from_keras() or cluster.from_slurm()
 
 
 def _hardware() -> Any:

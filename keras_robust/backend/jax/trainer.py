@@ -11,9 +11,9 @@ from keras_robust.backend import keras_private
 from keras_robust.backend.jax.autodiff import frozen_call
 
 
-def example_index(count: Any) -> Any:
+def example_index(count: Any, before: Any = 0) -> Any:
     # Traced code sees the global batch, whatever the number of devices and processes.
-    return jax.numpy.arange(count, dtype="int32")
+    return jax.numpy.arange(count, dtype="int32") + before * count
 
 
 def all_examples(x: Any) -> Any:
@@ -38,6 +38,9 @@ class TrainStep(Base):
         trainable, non_trainable, optimizer, metrics = state
         non_trainable = self._with_averages(trainable, non_trainable)
         return self._training_logs(logs), (trainable, non_trainable, optimizer, metrics)
+
+    def synchronize(self) -> None:
+        self.jax_state_sync()
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> Any:
         distribution = keras.distribution.distribution()

@@ -62,7 +62,8 @@ def _multi_worker() -> Any:
         processes.index,
         len(processes.addresses),
         "GPU" if tf.config.list_logical_devices("GPU") else "CPU",
-        strategy,
+        processes.local[1],
+        strategy=strategy,
     )
 
 
@@ -80,17 +81,8 @@ class Strategy(Distribution):
             return dataset  # Keras divides it among the devices
         dataset = dataset if isinstance(dataset, tf.data.Dataset) else _from_sequence(dataset)
         parts = self.devices // self.processes
-
-        def part(batch: int, i: Any) -> Any:
-            count = tf.cast(tf.shape(keras.tree.flatten(batch)[0])[0], tf.int64)
-            first, last = i * count // parts, (i + 1) * count // parts
-            return keras.tree.map_structure(lambda tensor: tensor[first:last], batch)
-
-        def split(*batch: Any) -> Any:
-            return tf.data.Dataset.range(parts).map(lambda i: part(batch, i))  # type: ignore[arg-type]
-
         return self.strategy.distribute_datasets_from_function(
-            lambda context: dataset.flat_map(split) if parts > 1 else dataset
+            lambda context: dataset.flat_map(lambda *batch: _split(batch, parts)) if parts > 1 else dataset
         )
 
     def gather(self, number: Any) -> Any:
@@ -100,6 +92,27 @@ class Strategy(Distribution):
         place = [float(number) if i == self.process else 0.0 for i in range(self.processes)]
         places = self.strategy.experimental_distribute_values_from_function(lambda context: tf.constant(place))
         return [total / parts for total in self.strategy.reduce("SUM", places, axis=None).numpy().tolist()]
+
+
+def _split(batch: Any, parts: int) -> Any:
+    """The parts of a batch, for the devices of this process, as a `tf.data.Dataset`.
+
+    Where their size is known, so is it in the step: images that are mixed among themselves need not be gathered then.
+    """
+    counts = {tensor.shape[0] for tensor in keras.tree.flatten(batch)}
+    (size,) = counts if len(counts) == 1 else (None,)
+    if size is not None and size % parts == 0:
+        shape = (parts, size // parts)
+        return tf.data.Dataset.from_tensor_slices(
+            keras.tree.map_structure(lambda tensor: tf.reshape(tensor, (*shape, *tensor.shape[1:])), batch)
+        )
+
+    def part(i: Any) -> Any:
+        count = tf.cast(tf.shape(keras.tree.flatten(batch)[0])[0], tf.int64)
+        first, last = i * count // parts, (i + 1) * count // parts
+        return keras.tree.map_structure(lambda tensor: tensor[first:last], batch)
+
+    return tf.data.Dataset.range(parts).map(part)
 
 
 def _from_sequence(batches: Any) -> Any:

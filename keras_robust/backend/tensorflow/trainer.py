@@ -12,10 +12,11 @@ from keras_robust.backend import keras_private
 from keras_robust.types import Tensor
 
 
-def example_index(count: Any) -> Tensor:
+def example_index(count: Any, before: Any = 0) -> Tensor:
     if not _in_replica():
-        return tf.range(count, dtype=tf.int32)
-    # Replicas hold consecutive parts of the global batch, in a last batch not all of one size.
+        return tf.range(count, dtype=tf.int32) + before * count
+    # Gradients are not accumulated here, so that nothing comes before. Replicas hold consecutive parts of the global
+    # batch, in a last batch not all of one size.
     sizes = _examples_of_replicas(count)
     before = tf.range(tf.size(sizes)) < tf.distribute.get_replica_context().replica_id_in_sync_group
     return tf.range(count, dtype=tf.int32) + tf.reduce_sum(tf.where(before, sizes, 0))
@@ -81,6 +82,9 @@ class TrainStep(Base):
         self._update_averages()
         return self._reducible(self._training_logs(logs))
 
+    def synchronize(self) -> None:
+        """Nothing to do: steps work on the variables."""
+
     def test_step(self, data: tuple[Any, ...]) -> dict[str, Tensor]:
         self._measure(self._frozen, data)
         return self._reducible(super().test_step(data))
@@ -95,7 +99,7 @@ class TrainStep(Base):
             return super(TrainStep, self).__call__(x, training=training, **options)
 
         # A padded example would count in the statistics of batch normalisation.
-        return forward(x) if training and _batch_norms(self.model) else _nonempty(forward, x)
+        return forward(x) if training and keras_private.batch_norms(self.model) else _nonempty(forward, x)
 
     def _frozen(self, x: Tensor) -> Tensor:
         return _nonempty(lambda x: self.call(x, training=False), x)
@@ -186,15 +190,11 @@ def _nonempty(function: Callable, x: Any) -> Any:
     return function(tf.ensure_shape(tf.pad(x, padding), [None, *x.shape[1:]]))[:count]
 
 
-def _batch_norms(model: keras.Model) -> list[Any]:
-    return [layer for layer in keras_private.flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-
-
 @contextlib.contextmanager
 def _global_batch_statistics(model: keras.Model, strategy: Any) -> Iterator[Any]:
     """Batch normalisation over the global batch, as on one device, rather than over each replica's part."""
     several = strategy.num_replicas_in_sync > 1
-    layers = [layer for layer in _batch_norms(model) if not layer.synchronized] if several else []
+    layers = [layer for layer in keras_private.batch_norms(model) if not layer.synchronized] if several else []
     for layer in layers:
         layer.synchronized = True
     try:
