@@ -77,12 +77,29 @@ def test_leaves_everything_behind(whole):
         np.testing.assert_array_equal(a, b)
 
 
+def alone(module, *arguments):
+    """A program that finds no framework but that of the backend, nor KerasCV, run to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": tiny.BACKEND}
+    command = [sys.executable, "-m", "tests.one_framework", module, *arguments]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(tiny.BACKEND != "torch", reason="one backend without TensorFlow is enough")
+def test_from_files_to_the_report_without_tensorflow(tmp_path):
+    """Heavy augmentation, workers, validation, models, the command that evaluates, its page with charts."""
+    done = alone("tests.recipes.alone", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "pip install" not in done.stdout + done.stderr
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<svg" in page
+    assert (tmp_path / "report" / "report.md").is_file()
+
+
 @pytest.mark.slow
 def test_killed_process_goes_on_bit_for_bit(tmp_path, source, whole):
     """SIGKILL in the middle of the second epoch, within a window of accumulation; with one framework alone."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": tiny.BACKEND}
-    command = [sys.executable, "-m", "tests.one_framework", "tests.recipes.tiny", tmp_path / "run", source, "7"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = alone("tests.recipes.tiny", tmp_path / "run", source, "7")
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert _last(tmp_path / "run")[0].step == 6
     train(tiny.recipe(source), tmp_path / "run", verbose=False)

@@ -79,7 +79,9 @@ class Watch:
 def _accepted(secret: int, count: int) -> dict[int, socket.socket]:
     """Connections from all other processes, by their index."""
     connections: dict[int, socket.socket] = {}
-    with socket.create_server(("", 0), backlog=count) as server:
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    with socket.create_server(("", 0), family=family, backlog=count, dualstack_ipv6=both) as server:
         server.settimeout(CONNECT_SECONDS)
         exchanged(server.getsockname()[1])
         while len(connections) < count - 1:
