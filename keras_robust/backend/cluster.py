@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -158,6 +159,7 @@ def _repeated(text: Any) -> Any:
     return counts
 
 
+@cache  # for the share is not to be shared again, however often the cluster is asked for
 def _share_gpus(local: Any, tasks: Any) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     share = len(visible) // tasks

@@ -221,7 +221,10 @@ def test_slurm_steps_are_read(monkeypatch):
     assert clusters.from_slurm() is None
     for name, value in {**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}.items():
         monkeypatch.setenv(name, value)
+    clusters._share_gpus.cache_clear()
     found = clusters.from_slurm()
+    assert clusters.from_slurm() == found
+    assert found.local == (1, 2)
     hosts = ["gpu08:20016", "gpu09:20016", "gpu10:20016", "login-2:20016", "login-2:20017"]
     assert (list(found.addresses), found.index) == (hosts, 4)
     assert clusters.os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"

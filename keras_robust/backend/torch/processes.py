@@ -139,7 +139,7 @@ def whole_batch(model: keras.Model, optimizer: Any) -> Iterator[None]:
 
     optimizer.apply = apply_sum
     try:
-        with keras_private.batch_moments(model, _moments):
+        with keras_private.batch_moments(model, _moments_of_all):
             yield
     finally:
         del optimizer.apply
@@ -178,7 +178,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
+def _moments_of_all(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
     """Mean and variance over the global batch, as Keras computes them over one: E[x^2] - E[x]^2."""
     share = _sizes[distributed.get_rank()] / sum(_sizes)
     both = torch.stack([x.mean(axes), x.square().mean(axes)])
