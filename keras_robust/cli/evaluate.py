@@ -1,4 +1,4 @@
-"""Evaluation from the command line: `keras-robust evaluate`, with `merge` and `compare`."""
+"""Evaluation from the command line: `keras-robust evaluate`, with `merge`, `compare` and `table`."""
 
 import argparse
 import sys
@@ -40,6 +40,10 @@ many machines (a SLURM array, say), with one folder that all can write to, or on
 
 several models side by side, with a paired test where they saw the same images:
   keras-robust evaluate compare runs/a/report.json runs/b/report.json --out runs/a-and-b
+
+in forms that others read:
+  keras-robust evaluate table runs/a runs/b --form latex > table.tex
+  keras-robust evaluate table runs/a --form csv > per_image.csv
 
 The same command continues what was stopped, at any moment. It writes report.html (to look at), report.md, report.json
 and per_image.npz. Weights of a preset are downloaded once where they are not given, images never.
@@ -114,10 +118,15 @@ def parser_of(command: str, description: str) -> CommandParser:
     if command == "merge":
         parser.add_argument("folders", nargs="+", type=Path, help="what the shards were given as --out")
         parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    else:
-        parser.add_argument("reports", nargs="+", type=Path, help="report.json files, or their folders")
-        parser.add_argument("--names", nargs="+", help="of the models (default: those in the reports)")
+        return parser
+    parser.add_argument("reports", nargs="+", type=Path, help="report.json files, or their folders")
+    parser.add_argument("--names", nargs="+", help="of the models (default: those in the reports)")
+    if command == "compare":
         parser.add_argument("--out", type=Path, help="folder for report.html and report.md")
+    else:
+        parser.add_argument(
+            "--form", default="text", help="text, markdown, latex, csv (a row per image) or robustbench (default: text)"
+        )
     return parser
 
 
@@ -169,6 +178,22 @@ def merge(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     import keras_robust as kr
 
+    reports = load(options)
+    if options.out is not None:
+        kr.evaluation.write_comparison(reports, options.out)
+    finish(reports, options.out)
+
+
+def show(options: argparse.Namespace) -> None:
+    import keras_robust as kr
+
+    print(kr.evaluation.render(load(options), options.form))
+
+
+def load(options: argparse.Namespace) -> dict[str, "Report"]:
+    """The reports that were named, by different names."""
+    import keras_robust as kr
+
     found = [kr.evaluation.Report.load(path) for path in options.reports]
     names = options.names or [report.name for report in found]
     if len(names) != len(found):
@@ -177,10 +202,7 @@ def compare(options: argparse.Namespace) -> None:
         names = [f"{name} ({path.parent.name or path})" for name, path in zip(names, options.reports)]
     if len(set(names)) < len(names):
         raise ValueError(f"names must differ; received {', '.join(names)}.")
-    reports = dict(zip(names, found))
-    if options.out is not None:
-        kr.evaluation.write_comparison(reports, options.out)
-    finish(reports, options.out)
+    return dict(zip(names, found))
 
 
 def finish(reports: Mapping[str, "Report"], out: Path | None) -> None:
@@ -226,6 +248,10 @@ def shard(text: str) -> tuple[int, int]:
 COMMANDS = {
     "merge": (merge, "Make the report of an evaluation whose shards are done."),
     "compare": (compare, "Show reports side by side, the others tested against the first image by image."),
+    "table": (
+        show,
+        "Print reports in a form that others read: for papers, spreadsheets, RobustBench.",
+    ),
 }
 
 

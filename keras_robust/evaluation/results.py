@@ -19,6 +19,7 @@ from keras_robust.npz import read_arrays
 from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
+ALL = "all threat models"
 PER_IMAGE = ("misclassified_at", "prediction", "adversarial_prediction", "perturbation_norm")
 SCHEMA = "keras_robust.evaluation"
 SCHEMA_VERSION = 4
@@ -206,6 +207,56 @@ class Report:
         path = folder / "report.json"
         write_text(path, json.dumps(self._summary(), indent=2, ensure_ascii=False) + "\n")
         return path
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Columns of a table with a row for each image in each cell; those of a text are strings, `eps` may be inf.
+
+        `label` and the predictions are places in `images.outputs`; `misclassified_by` is the stage that the model first
+        failed at, "" where it never did.
+        """
+        columns: dict[str, list[np.ndarray]] = {}
+        n = self.n_examples
+        for result in self.results:
+            row = {
+                "model": np.full(n, self.name),
+                "resolution": np.full(n, result.resolution),
+                "norm": np.full(n, result.threat.norm),
+                "eps": np.full(n, result.threat.eps),
+                "index": self.images.index,
+                "image": self.images.name,
+                "label": self.images.label,
+                "prediction": result.prediction,
+                "adversarial_prediction": result.adversarial_prediction,
+                "misclassified_by": result.misclassified_by,
+                "perturbation_norm": result.perturbation_norm,
+                "propagations": result.propagations,
+            }
+            for name, values in row.items():
+                columns.setdefault(name, []).append(values)
+        return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+    def to_frame(self) -> Any:
+        """The table of `per_image` as a pandas DataFrame.
+
+        Raises:
+            ImportError: pandas is not installed.
+
+        Example:
+            >>> net = keras.Sequential(
+            ...     [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+            ... )
+            >>> attacks = [kr.attacks.FGSM(kr.ThreatModel("L2", 0.5), returns="misclassified")]
+            >>> report = kr.evaluation.evaluate(
+            ...     net, kr.data.photo_crops("val"), [kr.ThreatModel("L2", 0.5)], [16], attacks, 8, verbose=False
+            ... )
+            >>> frame = report.to_frame()  # doctest: +SKIP
+            >>> frame.groupby(["resolution", "norm", "eps"])["misclassified_by"].value_counts()  # doctest: +SKIP
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(f"a DataFrame needs {error.name}: pip install pandas") from error
+        return pandas.DataFrame(self.per_image())
 
     def saw_same_images(self, other: "Report") -> bool:
         """Whether two models met the same images under the same labels in the same order, so that a paired test may

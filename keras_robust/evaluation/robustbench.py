@@ -8,11 +8,26 @@ from typing import Any
 
 from keras_robust import models
 from keras_robust.attacks import AttackResult
+from keras_robust.checks import check_choice
 from keras_robust.evaluation.results import Report
 from keras_robust.threat import ThreatModel
 
 IMAGE_LIST = Path(__file__).with_name("robustbench_imagenet.txt")
 N_IMAGES = 5000
+# What an entry says of a publication, and in which kind of value; what is not known is left empty.
+ABOUT: dict[str, Any] = {
+    "link": "",
+    "name": "",
+    "authors": "",
+    "additional_data": False,
+    "number_forward_passes": 1,
+    "dataset": "imagenet",
+    "venue": "",
+    "architecture": "",
+    "reported": "",
+    "external": "",
+    "footnote": "",
+}
 
 
 def cell(report: Report, name: str) -> AttackResult:
@@ -31,41 +46,63 @@ def cell(report: Report, name: str) -> AttackResult:
         ) from None
 
 
-def entry(report: Report, name: str) -> dict[str, Any]:
-    """An evaluation in the form of RobustBench's entries (`model_info/imagenet/Linf/ID.json`).
+def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, Any]:
+    """An evaluation in the form of RobustBench's entries (`model_info/DATASET/NORM/ID.json`).
 
     "unreliable" is true, and a footnote says why, where it is not RobustBench's evaluation (AutoAttack's standard
-    version on its 5,000 images, prepared as there) or where the report warns of its figures. Names and authors of the
-    publication are left empty.
+    version on its 5,000 images of ImageNet, prepared as there) or where the report warns of its figures. Accuracies are
+    texts in percent. "external", a lower accuracy that others found, and "footnote" are there only with something to
+    say.
 
     Args:
-        report: of the preset at its own threat model and resolution.
-        name: of a preset, or its id on RobustBench.
+        report: of a preset at its own threat model and resolution; of any other model the first threat model with a
+            radius at the first resolution counts.
+        name: of a preset, or its id on RobustBench; if not given, the report's is looked for among them.
+        about: what is not known here or known better: any of link, name, authors, additional_data,
+            number_forward_passes, dataset, venue, architecture, reported, external, footnote.
+
+    Raises:
+        ValueError: there is no such preset or field, or the report is of other cells.
+
+    Example:
+        >>> report = kr.evaluation.Report.load("runs/mine")  # doctest: +SKIP
+        >>> kr.evaluation.robustbench.entry(report, authors="A. Author", venue="Somewhere 2026")  # doctest: +SKIP
     """
-    row, result, images = models.preset(name), cell(report, name), report.settings.images
-    how = row.preprocessing
+    for field in about:
+        check_choice("about", field, tuple(ABOUT))
+    if name is None and report.name in models.preset_names():
+        name = report.name
+    images = report.settings.images
+    own = images.list == IMAGE_LIST.name and report.n_examples == N_IMAGES
     doubts = [
         *([] if report.settings.attack == "standard" else [f"attack {report.settings.attack}"]),
-        *([] if images.list == IMAGE_LIST.name and result.n_examples == N_IMAGES else [f"{result.n_examples} images"]),
-        *([] if (images.crop_pct, images.interpolation) == (how.crop_pct, how.interpolation) else ["preprocessing"]),
-        *report.warnings,
+        *([] if own else [f"{report.n_examples} images"]),
     ]
-    found: dict[str, Any] = {
-        "link": row.source,
-        "name": "",
-        "authors": "",
-        "additional_data": False,
-        "number_forward_passes": 1,
-        "dataset": "imagenet",
-        "venue": "",
-        "architecture": row.architecture,
-        "eps": f"{round(255 * row.threat[1])}/255",
+    if name is None:
+        result = report[report.threats[0], report.resolutions[0]]
+        if not result.threat.is_bounded:
+            raise ValueError(f"report must have a threat model with a radius; its first is {result.threat}.")
+        known: dict[str, Any] = {"dataset": "imagenet" if images.imagenet else ""}
+    else:
+        row, result = models.preset(name), cell(report, name)
+        how = row.preprocessing
+        usual = (images.crop_pct, images.interpolation) == (how.crop_pct, how.interpolation)
+        doubts += [] if usual else ["preprocessing"]
+        known = {"link": row.source, "architecture": row.architecture, "reported": f"{row.linf:.2f}"}
+        known |= {} if row.external is None else {"external": f"{row.external:.2f}"}
+    doubts += report.warnings
+    found = {**ABOUT, **known, **about}
+    ours = f"Evaluated by keras_robust: {'; '.join(doubts)}" if doubts else ""
+    threat = result.threat
+    whole = threat.norm == "Linf" and str(threat).endswith("/255")
+    accuracies = {
+        "eps": f"{round(255 * threat.eps)}/255" if whole else f"{threat.eps:g}",
         "clean_acc": f"{100 * result.clean_accuracy:.2f}",
-        "reported": f"{row.linf:.2f}",
+        "reported": found.pop("reported"),
         "autoattack_acc": f"{100 * result.robust_accuracy:.2f}",
-        "unreliable": bool(doubts),
     }
-    return {**found, "footnote": "Evaluated by keras_robust: " + "; ".join(doubts)} if doubts else found
+    rest = {"external": found.pop("external"), "footnote": "; ".join(filter(None, (found.pop("footnote"), ours)))}
+    return {**found, **accuracies, "unreliable": bool(doubts), **{key: text for key, text in rest.items() if text}}
 
 
 def comparison(report: Report, name: str) -> str:

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from keras_robust import models
 from keras_robust.evaluation import robustbench
-from tests.evaluation.samples import LINF, N, report
+from tests.evaluation.samples import L2, LINF, N, report
 
 NAME = "Singh2023Revisiting_ConvNeXt-T-ConvStem"
 AS_PUBLISHED = {"list": "robustbench_imagenet.txt"}
@@ -57,3 +58,20 @@ def test_difference_to_the_published_figures():
 def test_a_report_of_other_cells_is_refused():
     with pytest.raises(ValueError, match=r"report must have a cell of Linf 4/255 at 224 pixels, as .* was published"):
         robustbench.comparison(report(100), NAME)
+
+
+def test_entry_of_a_model_that_is_no_preset():
+    entry = robustbench.entry(evaluated(), authors="A. Author", reported="51.00", footnote="Tried twice")
+    assert (entry["authors"], entry["reported"], entry["link"], entry["eps"]) == ("A. Author", "51.00", "", "4/255")
+    assert entry["footnote"].startswith("Tried twice; Evaluated by keras_robust: attack short")
+    assert "external" not in entry
+    l2 = robustbench.entry(report(100, threats=(L2,)))
+    assert (l2["eps"], l2["clean_acc"], l2["dataset"]) == ("0.5", "75.00", "")
+    with pytest.raises(ValueError, match=r"about must be one of .*; received 'author'. Did you mean 'authors'"):
+        robustbench.entry(evaluated(), author="A")
+
+
+def test_what_others_found_is_said():
+    name = "Amini2024MeanSparse_Swin-L"
+    entry = robustbench.entry(report(100, resolutions=(models.preset(name).preprocessing.resolution,)), name)
+    assert (entry["reported"], entry["external"]) == ("62.12", "58.92")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.attacks.result import Curve
-from keras_robust.evaluation.results import Report
+from keras_robust.evaluation.results import ALL, Report
 from keras_robust.files import write_text, written_aside
 from keras_robust.statistics import Proportion
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ALL = "all threat models"
 NO_ATTACK = "no attack"
 # Colours of Okabe & Ito, told apart without red or green; in a page each is a variable of its style sheet.
 LINES = ("#0072b2", "#d55e00", "#009e73", "#b2558a", "#b87d00", "#3d3d3d")

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from keras_robust.attacks.autoattack import NOT_COVERED
-from keras_robust.evaluation.reporting.charts import ALL
-from keras_robust.evaluation.results import RADII_NOTE, Report
+from keras_robust.evaluation.results import ALL, RADII_NOTE, Report
 from keras_robust.statistics import Paired, Proportion
 
 INTERVALS = (

@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from keras_robust.evaluation.comparison import Difference, differences
 from keras_robust.evaluation.reporting import sentences
-from keras_robust.evaluation.reporting.charts import ALL
-from keras_robust.evaluation.results import Report
-from keras_robust.statistics import Paired
+from keras_robust.evaluation.results import ALL, Report
 from keras_robust.threat import ThreatModel
 
 
@@ -38,29 +37,20 @@ def _cell(report: Report, resolution: int, threat: ThreatModel | None) -> str:
     return f"{100 * clean:9.1f} %{100 * share.value:8.1f} % {f'({100 * low:.0f}-{100 * high:.0f})':8}"
 
 
-def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[tuple[int, str, Paired]], str | None]]:
+def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference], str | None]]:
     """Each model against the first, image by image.
 
     Returns:
-        For each other model: its name, that of the first, rows (resolution, "clean", threat model or all of them,
-        `Paired`), and why there are none where the two did not see the same images.
+        For each other model: its name, that of the first, the `Difference` of each figure, and why there are none where
+        the two did not see the same images.
     """
     (first_name, first), *others = reports.items()
-    found: list[tuple[str, str, list[tuple[int, str, Paired]], str | None]] = []
+    found: list[tuple[str, str, list[Difference], str | None]] = []
     for name, second in others:
         if not first.saw_same_images(second):
             found.append((name, first_name, [], "not the same images: no paired test"))
             continue
-        rows = []
-        for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):
-            threats = [threat for threat in first.threats if threat in second.threats]
-            both = {"clean": [each[each.threats[0], resolution].misclassified_at > 0 for each in (first, second)]}
-            both |= {
-                str(threat): [each[threat, resolution].is_robust for each in (first, second)] for threat in threats
-            }
-            if len(threats) > 1 and first.threats == second.threats:
-                both[ALL] = [each.robust_to_all(resolution) for each in (first, second)]
-            rows += [(resolution, label, Paired.of(*flags)) for label, flags in both.items()]
+        rows = differences(first, second)
         found.append((name, first_name, rows, None if rows else "no resolution in common"))
     return found
 
@@ -69,22 +59,9 @@ def pairs_rows(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
     """`pairs` as text, for the page: name, first, reason, and rows of cells."""
     found = []
     for name, first, rows, reason in pairs(reports):
-        cells = [
-            [f"{resolution} px", label, difference(p), str(p.only_second), str(p.only_first), p_value(p)]
-            for resolution, label, p in rows
-        ]
+        cells = [[f"{row.resolution} px", row.label, row.text, *row.only, row.p_value] for row in rows]
         found.append({"name": name, "first": first, "reason": reason, "rows": cells})
     return found
-
-
-def difference(paired: Paired) -> str:
-    """As "+3.0 points (1.2 to 4.8)"."""
-    low, high = paired.interval
-    return f"{100 * paired.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def p_value(paired: Paired) -> str:
-    return "< 0.001" if paired.p_value < 0.001 else f"{paired.p_value:.3f}"
 
 
 def pairs_table(reports: Mapping[str, Report]) -> str:
@@ -92,9 +69,9 @@ def pairs_table(reports: Mapping[str, Report]) -> str:
     lines = []
     for name, first, rows, reason in pairs(reports):
         lines += ["", f"{name} against {first}, image by image{f': {reason}' if reason else ''}"]
-        for resolution, label, paired in rows:
-            split = f"{paired.only_second} : {paired.only_first}"
-            lines.append(f"{resolution:>6}  {label:18}{difference(paired):32}{split:>10}   p {p_value(paired)}")
+        for row in rows:
+            line = f"{row.resolution:>6}  {row.label:22}{row.text:32}"
+            lines.append(line + f"{' : '.join(row.only):>10}   p {row.p_value}" if row.p_value else line.rstrip())
     return "\n".join(lines)
 
 
@@ -133,17 +110,15 @@ def markdown(reports: Mapping[str, Report]) -> str:
         parts += [f"## {name}"] if len(reports) > 1 else []
         parts.append(sentences.subtitle(report))
         parts += ["\n".join(f"- **Warning.** {warning}" for warning in report.warnings)] if report.warnings else []
-        parts += ["Accuracy by resolution and threat model:", _rows(*grid(report))]
-        parts += ["After each attack, in the order run:", _rows(*stages(report))]
+        parts += ["Accuracy by resolution and threat model:", markdown_rows(*grid(report))]
+        parts += ["After each attack, in the order run:", markdown_rows(*stages(report))]
         if report.images.skipped:
             parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.images.skipped)]
     for name, first, rows, reason in pairs(reports) if len(reports) > 1 else ():
         parts.append(f"## {name} against {first}")
-        body = [
-            [str(r), label, difference(p), str(p.only_second), str(p.only_first), p_value(p)] for r, label, p in rows
-        ]
-        header = ["pixels", "threat model", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
-        parts.append(reason or _rows(header, body))
+        body = [[str(row.resolution), row.label, row.text, *row.only, row.p_value] for row in rows]
+        header = ["pixels", "figure", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
+        parts.append(reason or markdown_rows(header, body))
     parts += ["## Reading it", "\n".join(f"- {note}" for note in sentences.notes(next(iter(reports.values()))))]
     parts.append("## Settings")
     for name, report in reports.items():
@@ -151,6 +126,6 @@ def markdown(reports: Mapping[str, Report]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

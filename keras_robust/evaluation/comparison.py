@@ -1,0 +1,90 @@
+"""Comparison of two reports image by image: the difference of every figure that both have."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_robust.evaluation.results import ALL, Report
+from keras_robust.statistics import Measured, Paired
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much a figure of the second of two models is above that of the first, on the same images.
+
+    Attributes:
+        resolution: in pixels.
+        label: of the figure.
+        paired: of images that are right or wrong `Paired`, by McNemar's exact test; of other figures `Measured`.
+        unit: that the figure is shown in, "points" of percent or another one.
+    """
+
+    resolution: int
+    label: str
+    paired: Paired | Measured
+    unit: str = "points"
+
+    @property
+    def text(self) -> str:
+        """As "+3.0 points (+1.2 to +4.8)"."""
+        scale = 100 if self.unit == "points" else 1
+        low, high = (scale * end for end in self.paired.interval)
+        return f"{scale * self.paired.difference:+.1f} {self.unit} ({low:+.1f} to {high:+.1f})"
+
+    @property
+    def p_value(self) -> str:
+        """As "0.012" or "< 0.001"; "" of what no test was made of."""
+        p = self.paired.p_value
+        return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+    @property
+    def only(self) -> tuple[str, str]:
+        """Images that the second and the first alone get right; "" of figures that are not counted so."""
+        if isinstance(self.paired, Measured):
+            return "", ""
+        return str(self.paired.only_second), str(self.paired.only_first)
+
+
+def differences(first: Report, second: Report) -> list[Difference]:
+    """All differences between two reports on the same images, at the resolutions that both have.
+
+    Of images that are right or wrong (without attack, under each threat model, under all of them) by McNemar's exact
+    test; of curves, the mean accuracy over all radii, by the bootstrap over images.
+    """
+    found: list[Difference] = []
+    for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):
+        for label, flags in _binary(first, second, resolution):
+            found.append(Difference(resolution, label, Paired.of(*flags)))
+        found += _curves(first, second, resolution)
+    return found
+
+
+def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Which images each of two models gets right, by what they meet."""
+    both = (first, second)
+    yield "clean", [each[each.threats[0], resolution].misclassified_at > 0 for each in both]
+    threats = [threat for threat in first.threats if threat in second.threats and threat.is_bounded]
+    for threat in threats:
+        yield str(threat), [each[threat, resolution].is_robust for each in both]
+    if len(threats) > 1 and first.threats == second.threats:
+        yield ALL, [each.robust_to_all(resolution) for each in both]
+
+
+def _curves(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
+    """The mean accuracies over all radii up to the largest that is needed for either model."""
+    for norm in filter(first.has_curve, first.norms):
+        if not second.has_curve(norm):
+            continue
+        curves = [each.curve(norm, resolution) for each in (first, second)]
+        end = max(curve.end for curve in curves)
+        if end:
+            # The area under a curve up to a radius is the mean of the distances cut off there.
+            ours, theirs = (np.minimum(curve.distances, end) / end for curve in curves)
+            yield Difference(resolution, f"{norm} curve to {end:.3g}", mean_difference(ours, theirs))
+
+
+def mean_difference(first: np.ndarray, second: np.ndarray) -> Measured:
+    """The difference of two means over the same images, (n,) each."""
+    more = second - first
+    return Measured.of(lambda rows: float(more[rows].mean()), len(more))
