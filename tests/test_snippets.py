@@ -1,18 +1,14 @@
-"""What people read as Python is run, in miniature: snippets of README and site, notebooks, the example for keras.io.
-
-On PyTorch, where nothing is traced or compiled: seconds where the other backends take minutes.
-"""
+"""What people read as Python is run, in miniature: snippets of README and site, notebooks, the example for keras.io."""
 
 import re
 from pathlib import Path
 
-import keras
 import pytest
 
 from tests import miniature
 
 pytestmark = [
-    pytest.mark.skipif(keras.backend.backend() != "torch", reason="each of its calls is tested on every backend"),
+    pytest.mark.once,
     pytest.mark.filterwarnings("ignore"),  # of small nets, and of what the pages warn about themselves
 ]
 ROOT = Path(__file__).parents[1]
