@@ -77,6 +77,13 @@ def values_in(stored: h5py.File) -> int:
 def _values_of(config: Any) -> int:
     """How many values the weights of a model have that a configuration describes; none is allocated."""
     with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        model = keras.saving.deserialize_keras_object(_uncompiled(config), safe_mode=True)
         weights = model.weights if isinstance(model, keras.Layer) else []
         return sum(int(np.prod(weight.shape, dtype=object)) for weight in weights)
+
+
+def _uncompiled(config: Any) -> Any:
+    """The configuration without optimizers, of models in models, too: they make variables, which that scope refuses."""
+    if isinstance(config, dict):
+        return {key: _uncompiled(value) for key, value in config.items() if key != "compile_config"}
+    return [_uncompiled(value) for value in config] if isinstance(config, list) else config

@@ -34,6 +34,19 @@ def test_adversarial_model_gives_the_model_that_it_trains(model, tmp_path):
     np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
+def test_compiled_models_are_loaded_without_their_optimizers(tmp_path):
+    """As `fit` leaves them, and inside of a trainer."""
+    net = linear_model()
+    net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.fit(X, np.zeros(2), verbose=0)
+    net.save(tmp_path / "net.keras")
+    trainer = kr.AdversarialModel(net, kr.attacks.FGSM(kr.ThreatModel("Linf", 0.1)))
+    trainer.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    trainer.save(tmp_path / "trainer.keras")
+    for name in ("net.keras", "trainer.keras"):
+        np.testing.assert_array_equal(logits(load_model(tmp_path / name)), logits(net))
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 def test_saved_model_by_its_logits(model, tmp_path):
     import tensorflow as tf
