@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-N_EXAMPLES = 200
+N_EXAMPLES = 100
 RESOLUTION = 32
 COLOURS = {"clean training": "#7d8a93", "adversarial training": "#00897b"}
 
