@@ -1,5 +1,7 @@
 """A module run as a program in which no framework but that of the Keras backend can be imported, nor KerasCV.
 
+It also lacks the system calls that only Linux has.
+
 python -m tests.one_framework MODULE ARGUMENTS...
 """
 
@@ -7,6 +9,7 @@ import os
 import runpy
 import sys
 
+ONLY_LINUX = ("sched_getaffinity", "pread")
 HIDDEN = {"tensorflow", "jax", "torch", "keras_cv", "tensorflow_datasets"} - {os.environ["KERAS_BACKEND"]}
 
 
@@ -21,6 +24,9 @@ class Without:
 
 
 if __name__ == "__main__":
+    for name in ONLY_LINUX:
+        if hasattr(os, name):
+            delattr(os, name)
     sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

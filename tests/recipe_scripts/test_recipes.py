@@ -35,7 +35,8 @@ def test_clean_runs_normalise_as_the_robust_ones_that_start_from_them():
     """Of another normalisation the weights of a clean run are refused, after days."""
     module = _load("clean_pretraining")
     for arguments in re.findall(r"python recipes/clean_pretraining\.py ((?:[^\\\n]|\\\n)*)", module.__doc__):
-        clean = overrides.override(module.recipe(), re.findall(r"--set (\S+)", arguments))
+        settings = ["start.weights=clean.pth", *re.findall(r"--set (\S+)", arguments)]
+        clean = overrides.override(module.recipe(), settings)
         assert clean.model.normalization == imagenet.recipe(clean.model.name).model.normalization, arguments
     ladder = _load("ablation")
     for name, (model, rung) in ladder.RUNGS.items():
