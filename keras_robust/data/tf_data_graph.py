@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What of `Sampler.examples` is done last, when images are floats.
 _LATER = ("erase", "noise")
+JPEG = b"\xff\xd8\xff"  # how such a file begins
 
 
 def graph(pipeline: "TrainPipeline", start_step: int, threads: int) -> Any:
@@ -111,7 +112,10 @@ def _loader(tf: Any, pipeline: Any, crop: Any) -> Any:
     @plain
     def jpeg(slot: Any) -> Any:
         content, label = read(slot["index"])
-        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(content))
+        # TensorFlow's reader prints a line for each file that begins otherwise.
+        begins = tf.strings.substr(content, 0, len(JPEG)) == JPEG
+        with tf.control_dependencies([tf.debugging.Assert(begins, ["left to Pillow"])]):
+            height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(content))
         exif = tf.strings.regex_full_match(content, rb"\C*Exif\x00\x00\C*")
         simple = (channels <= 3) & ~exif & (height * width <= MAX_PIXELS)
         with tf.control_dependencies([tf.debugging.Assert(simple, ["left to Pillow"])]):
