@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_robust import models
+from keras_robust.attacks.sanity_checks import withholding_layers
 from keras_robust.batch_checks import check_logits_shape, check_size_of_logits, logits_shape
 from keras_robust.checks import check_choice, check_count
 from keras_robust.data import Source
@@ -153,6 +154,7 @@ def export(
         evaluation=robustness_rows(report),
         versions={**installed_versions(PACKAGES), "backend": keras.backend.backend()},
         task=task,
+        withholding_layers=withholding_layers(model),
     )
     if row.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"format {format!r} is written by TensorFlow: pip install 'keras-robust[export]'")

@@ -55,6 +55,7 @@ class ExportMetadata:
         evaluation: none without a report.
         versions: of Python, packages and the backend.
         task: one of `TASKS`.
+        withholding_layers: see `keras_robust.attacks.sanity_checks.withholding_layers`.
     """
 
     model: str
@@ -68,6 +69,7 @@ class ExportMetadata:
     evaluation: tuple[RobustnessRow, ...]
     versions: Mapping[str, str]
     task: str = CLASSIFICATION
+    withholding_layers: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -76,7 +78,7 @@ class ExportMetadata:
     def to_json(self) -> dict[str, Any]:
         """The metadata as what `json` writes."""
         found = asdict(self)
-        lists = {"class_names": list(self.class_names), "evaluation": list(found["evaluation"])}
+        lists = {name: list(found[name]) for name in ("class_names", "evaluation", "withholding_layers")}
         return {"schema_version": SCHEMA_VERSION, "num_classes": self.num_classes, **found, **lists}
 
     @classmethod
@@ -92,12 +94,13 @@ class ExportMetadata:
                 "preset": preset and PresetMetadata(**preset),
                 "threat": threat and ThreatModel(**threat),
                 "evaluation": robustness_rows(content["evaluation"]),
+                "withholding_layers": tuple(content.get("withholding_layers", ())),
             }
         )
 
 
 def attach(model: Any, document: str | None) -> None:
-    """Gives a loaded model what its `metadata.json` says: `class_names`, and `preprocessing`, an `InputMetadata`.
+    """Gives a loaded model what its `metadata.json` says: `class_names`, `withholding_layers`, and `preprocessing`.
 
     Raises:
         ValueError: the document is none.
@@ -108,5 +111,6 @@ def attach(model: Any, document: str | None) -> None:
         content = json.loads(document)
         model.class_names = tuple(str(name) for name in content["class_names"])
         model.preprocessing = InputMetadata(**content["input"])
+        model.withholding_layers = tuple(str(name) for name in content.get("withholding_layers", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its metadata.json is damaged: {error}") from error

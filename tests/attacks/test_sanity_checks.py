@@ -60,6 +60,11 @@ def test_layers_that_withhold_gradients():
     block = keras.Sequential([MeanSparse(), keras.layers.Flatten()])  # layers within layers count
     (warning,) = _warnings(keras.Model(inputs, keras.layers.Dense(5)(block(inputs))))
     assert warning.startswith("Gradients withheld: MeanSparse layers pass none")
+    linear.withholding_layers = ("MeanSparse",)  # as what was exported knows it
+    try:
+        assert _warnings(linear) == [warning]
+    finally:
+        del linear.withholding_layers
     assert "62.12 %, a stronger attack of others 58.92 %" in warning
 
 

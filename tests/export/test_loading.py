@@ -66,6 +66,17 @@ def test_saved_model_by_its_logits(model, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+def test_layers_that_withhold_gradients_are_known_of_an_exported_model(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    features = kr.layers.MeanSparse()(inputs)
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(features))
+    kr.export.export(keras.Model(inputs, outputs), tmp_path / "sparse", resolution=32, verify=False)
+    suite = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.1)).suite(load_model(tmp_path / "sparse"), 3)
+    x = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
+    assert any(warning.startswith("Gradients withheld: MeanSparse") for warning in suite.warnings(x, np.array([0, 1])))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 @pytest.mark.parametrize("cut", ["stop_gradient", "round"])
 def test_saved_model_without_gradients_meets_square_alone(model, tmp_path, cut):
     import tensorflow as tf
