@@ -212,8 +212,6 @@ def finish(reports: Mapping[str, "Report"], out: Path | None) -> None:
     if len(reports) > 1:
         print(kr.evaluation.pairs_table(reports))
     for name, report in reports.items():
-        for warning in report.warnings:
-            print(f"warning: {name}: {warning}")
         if report.settings.images.note:
             print(f"note: {name}: {report.settings.images.note}")
         if report.images.skipped:

@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,20 @@ def quickstart(args: argparse.Namespace) -> None:
             print(f"  {name:14}{content}")
     print(f"Training curves: tensorboard --logdir {args.out / 'logs'}")
     print(f"What the attacks did, to look at in a browser: {page}")
+    trained = reports["adversarial training"][threat, RESOLUTION]
+    if (advice := advice_after(trained.clean_accuracy, y_val)) is not None:
+        print(advice)
+
+
+def advice_after(accuracy: float, labels: Any) -> str | None:
+    """What to do after a training whose model answers no better than by one class; None after others."""
+    share = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
+    if accuracy >= share + 0.5 / len(labels):
+        return None
+    return (
+        f"\nNothing was learned: one answer for all images has as much as the robust model, {share:.1%}, and its "
+        "robustness is worth nothing. Train for more epochs (--epochs) or on more photographs (--data)."
+    )
 
 
 OUTPUTS = {

@@ -82,6 +82,14 @@ def test_what_cannot_work_is_answered_on_one_line(options, change, message, fold
     assert re.search(message, last)
 
 
+def test_a_robust_model_that_learned_nothing_is_told_what_to_do():
+    labels = np.repeat([0, 1, 2], [10, 6, 4])
+    advice = quickstart.advice_after(0.5, labels)  # ten of twenty
+    assert "one answer for all images has as much as the robust model, 50.0%" in advice
+    assert "--epochs" in advice
+    assert quickstart.advice_after(0.55, labels) is None
+
+
 @pytest.mark.slow
 def test_whole_recipe_on_a_folder(folder, tmp_path, monkeypatch, capsys):
     registry.register("convnext_test", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))

@@ -13,6 +13,8 @@ from keras_robust.threat import ThreatModel
 def table(reports: Mapping[str, Report]) -> str:
     """A text table with one row per resolution and threat model, and clean and robust accuracy of each model.
 
+    Warnings of the reports follow it.
+
     Args:
         reports: one per model, by the name to print; cells that only some have are left empty in the others.
     """
@@ -25,6 +27,7 @@ def table(reports: Mapping[str, Report]) -> str:
             line = f"{resolution:>6}  {label:12}"
             line += "".join(_cell(report, resolution, threat) for report in reports.values())
             lines.append(line.rstrip())
+    lines += [f"warning: {name}: {warning}" for name, report in reports.items() for warning in report.warnings]
     return "\n".join(lines)
 
 

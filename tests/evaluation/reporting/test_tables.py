@@ -8,11 +8,12 @@ pytestmark = pytest.mark.once
 
 def test_table_holds_every_cell():
     lines = table({"clean training": report(20), "adversarial training": report(100)}).splitlines()
-    assert len(lines) == 2 + 2 * 4
+    assert len(lines) == 2 + 2 * 4 + 1
     assert lines[0].split("  ")[-1].strip() == "adversarial training"
     # Wilson's interval of 20 of 200 is 7 to 15 %, of 100 of 200 43 to 57 %, of 10 of 200 3 to 9 %.
     assert " ".join(lines[2].split()) == "32 Linf 4/255 75.0 % 10.0 % (7-15) 75.0 % 50.0 % (43-57)"
     assert " ".join(lines[5].split()) == "32 all 75.0 % 5.0 % (3-9) 75.0 % 45.0 % (38-52)"
+    assert lines[-1].startswith("warning: clean training: No better than one answer for all")  # of five classes
 
 
 def test_pairs_are_tested_image_by_image():
