@@ -7,7 +7,7 @@ import keras
 from keras_robust.layers import NonlinearMixture
 
 # The transformation that MixedNUTS found for ImageNet with the Swin-L of Liu et al. 2023.
-IMAGENET_SWIN_L: dict[str, float] = {
+IMAGENET_SWIN_L: dict[str, Any] = {
     "share": 0.9971266414518896,
     "scale": 0.023535468936502525,
     "power": 2.7142857142857144,
@@ -15,7 +15,7 @@ IMAGENET_SWIN_L: dict[str, float] = {
 }
 
 
-def mixed_nuts(standard: Any, robust: Any, name: str = "mixednuts", **transformation: float) -> Any:
+def mixed_nuts(standard: Any, robust: Any, name: str = "mixednuts", **transformation: Any) -> Any:
     """Put an accurate and a robust classifier together (Bai et al., "MixedNUTS", 2024, arXiv 2402.02263).
 
     RobustBench's "Bai2024MixedNUTS" is the mixture of a ConvNeXt V2-L (gdrive:1-2CwsRuMZXr99PeU2Z7-iFjl_86uIR-Y), the
