@@ -31,6 +31,7 @@ class Recorder(keras.callbacks.Callback):
         self.seen.append(f"epoch {epoch}")
 
     def on_train_batch_end(self, batch, logs=None):
+        assert self.model.training_means() == pytest.approx(logs)
         self.seen.append(batch)
 
     def on_epoch_end(self, epoch, logs=None):

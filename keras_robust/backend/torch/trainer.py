@@ -112,7 +112,8 @@ class TrainStep(Base):
                 )
         if compiled and keras_private.batch_norms(self.model):
             raise ValueError("jit_compile must be 'auto' or False in several processes, as model has batch norm.")
-        if any(isinstance(module, FOREIGN_BATCH_NORMS) for module in self.model.modules()):
+        modules = (module for layer in keras_private.flat_layers(self.model) for module in layer.modules())
+        if any(isinstance(module, FOREIGN_BATCH_NORMS) for module in modules):
             raise ValueError(
                 "model must normalise batches by keras.layers.BatchNormalization in several processes: that of "
                 "torch.nn takes the statistics of its own part of a batch."
