@@ -35,5 +35,5 @@ if __name__ == "__main__":
         tiny.recipe(photos, "training.epochs=1", "training.steps_per_epoch=2", "evaluation.n_examples=8"), out / "run"
     )
     what = ["--model", str(out / "run" / "best.keras"), "--data", str(photos / "val"), "--resolutions", "16"]
-    how = ["--threats", "Linf:64/255", "--attack", "short", "--out", str(out / "report")]
+    how = ["--threats", "Linf:64/255,128/255", "--attack", "short", "--out", str(out / "report")]
     sys.exit(evaluate.main([*what, *how]))
