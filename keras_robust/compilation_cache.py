@@ -18,7 +18,7 @@ def keep_compiled() -> None:
     or names another folder.
 
     Example:
-        >>> keep_compiled()
+        >>> keep_compiled()  # of all that is compiled from now on  # doctest: +SKIP
     """
     chosen = os.environ.get(SWITCH)
     if FOLDER in os.environ or (chosen is not None and chosen.lower() in OFF):

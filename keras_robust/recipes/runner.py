@@ -42,6 +42,8 @@ def train(
 ) -> dict[str, float]:
     """Trains a recipe, or goes on with it: the same call continues an interrupted run from its last checkpoint.
 
+    On JAX compiled programs are kept on disk for the next start, as `keras_robust.compilation_cache` says.
+
     Args:
         recipe: a `Recipe`.
         out: folder of the run: `recipe.json`, `checkpoints/`, `logs/` (TensorBoard), `history.json`; at the end

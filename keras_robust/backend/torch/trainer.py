@@ -104,7 +104,7 @@ class TrainStep(Base):
 
     def _check_distributed(self, loss: Any, compiled: bool) -> None:
         """Refuses what would not be that of the global batch in several processes."""
-        for each in keras.tree.flatten(loss):
+        for each in (*keras.tree.flatten(loss), self.objective):
             if getattr(each, "reduction", "mean") not in ("sum_over_batch_size", "mean"):
                 raise ValueError(
                     "loss must have the reduction 'sum_over_batch_size' in several processes; received "
