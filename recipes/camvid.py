@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,12 @@ BACKBONE = "convnext_atto_convstem"
 CLASSIFIER = "classifier"
 CLEAN, ADVERSARIAL, ROBUST = "clean", "adversarial", "robust-backbone"
 WAYS = (CLEAN, ADVERSARIAL, ROBUST)
-RADII = (2, 4, 8)  # under Linf, of 255
+CHECKED_RADIUS = 4  # under Linf, of 255
 CLASSES = 11
 # Multiply-adds per second of one core: measured (plan.md), for the predicted times of --list.
 TRAINING_RATE, ATTACK_RATE, CLASSIFIER_RATE = 27e9, 28e9, 25e9
 CLASSIFIER_PASSES, ATTACKS = 8, 3  # APGD of 2 steps; those of SEA
+COMPILING = 10.0  # seconds, of a training or an attack
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Scale:
         checked, checked_n_iter: of the first seed, so many of these images also meet a longer SEA at 4/255.
         classifier_resolution, classifier_epochs, classifier_batch_size: of the robust classifier.
         steps_per_epoch: of the classifier; None for all of its data.
+        radii: of SEA under Linf, of 255.
     """
 
     size: tuple[int, int]
@@ -73,12 +75,22 @@ class Scale:
     classifier_epochs: int
     classifier_batch_size: int = 64
     steps_per_epoch: int | None = None
+    radii: tuple[int, ...] = (2, 4, 8)
 
 
 SCALES = {
-    "cpu": Scale((72, 96), 32, 6, 8, (0, 1, 2), 50, 50, 10, 300, 64, 12),
-    "smoke": Scale((32, 48), 2, 1, 4, (0,), 4, 3, 2, 6, 32, 1, 8, 2),
-}
+    "cpu": Scale(
+        (72, 96), epochs=30, warmup_epochs=6, batch_size=8, seeds=(0, 1, 2),
+        n_examples=50, n_iter=50, checked=10, checked_n_iter=300,
+        classifier_resolution=64, classifier_epochs=12,
+    ),
+    "smoke": Scale(
+        (32, 48), epochs=2, warmup_epochs=1, batch_size=4, seeds=(0,),
+        n_examples=4, n_iter=3, checked=2, checked_n_iter=6,
+        classifier_resolution=32, classifier_epochs=1, classifier_batch_size=8, steps_per_epoch=2,
+        radii=(CHECKED_RADIUS,),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,12 +190,25 @@ def train_classifier(scale: Scale, data: Path | None, runs: Path, results: Path)
     path = results / f"{CLASSIFIER}.json"
     if path.exists():
         return
-    started = time.monotonic()
     recipe = classifier_recipe(scale, data)
-    recipes.train(recipe, runs / CLASSIFIER)
+    _, seconds = timed(runs / CLASSIFIER, lambda: recipes.train(recipe, runs / CLASSIFIER))
     history = json.loads((runs / CLASSIFIER / "history.json").read_text())
     recipe = classifier_recipe(scale, None)  # whose data have no place on this machine
-    write(path, {"recipe": json.loads(recipe.to_json()), "seconds": time.monotonic() - started, "history": history})
+    write(path, {"recipe": json.loads(recipe.to_json()), "seconds": seconds, "history": history})
+
+
+def timed(folder: Path, work: Callable[[], Any]) -> tuple[Any, float]:
+    """What a piece of work gives, and its seconds: but for sessions that were killed, all of them."""
+    from keras_robust.files import write_text
+
+    notes = folder / "seconds.json"
+    before, started = json.loads(notes.read_text()) if notes.exists() else 0.0, time.monotonic()
+    try:
+        found = work()
+    finally:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(notes, json.dumps(round(before + time.monotonic() - started, 1)))
+    return found, json.loads(notes.read_text())
 
 
 def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: Path, results: Path) -> None:
@@ -200,13 +225,14 @@ def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: 
     model = kr.segmentation.train(recipe, pairs, folder, backbone if cell.way == ROBUST else None)
     test, names = images(data, "test")
     rows = np.linspace(0, len(test) - 1, min(scale.n_examples, len(test))).round().astype(int)
-    resized = [kr.segmentation.sources.resized(*test[row], scale.size) for row in rows]
-    x, y = np.stack([image for image, _ in resized]), np.stack([mask for _, mask in resized])
-    threats = [kr.ThreatModel("Linf", eps / 255) for eps in RADII]
+    shown = [kr.segmentation.sources.resized_and_cropped(*test[row], scale.size) for row in rows]
+    x, y = np.stack([image for image, _ in shown]), np.stack([mask for _, mask in shown])
+    threats = [kr.ThreatModel("Linf", eps / 255) for eps in scale.radii]
     options: dict[str, Any] = {"batch_size": min(20, len(x)), "class_names": names}
-    started = time.monotonic()
-    report = kr.segmentation.evaluate(model, x, y, threats, scale.n_iter, out=folder / "sea", **options)
-    seconds = time.monotonic() - started
+    report, seconds = timed(
+        folder / "sea",
+        lambda: kr.segmentation.evaluate(model, x, y, threats, scale.n_iter, out=folder / "sea", **options),
+    )
     found = {
         **asdict(cell),
         "recipe": asdict(recipe),
@@ -218,8 +244,9 @@ def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: 
     if cell.seed == scale.seeds[0]:
         chosen = np.linspace(0, len(x) - 1, min(scale.checked, len(x))).round().astype(int)
         options["batch_size"] = min(20, len(chosen))
+        threat = kr.ThreatModel("Linf", CHECKED_RADIUS / 255)
         longer = kr.segmentation.evaluate(
-            model, x[chosen], y[chosen], threats[1:2], scale.checked_n_iter, out=folder / "longer", **options
+            model, x[chosen], y[chosen], [threat], scale.checked_n_iter, out=folder / "longer", **options
         )
         found["longer"] = {"rows": chosen.tolist(), "n_iter": scale.checked_n_iter, "images": by_image(longer)}
         shutil.copy(folder / "sea" / "pictures.png", results / f"{cell.name}.png")
@@ -254,14 +281,14 @@ def predicted(cell: Cell, scale: Scale) -> float:
         if cell.way == CLASSIFIER:
             work = models.multiply_adds(models.create(BACKBONE, 10), scale.classifier_resolution)
             count = (scale.steps_per_epoch or 147) * scale.classifier_batch_size
-            return work * CLASSIFIER_PASSES * count * scale.classifier_epochs / CLASSIFIER_RATE
+            return work * CLASSIFIER_PASSES * count * scale.classifier_epochs / CLASSIFIER_RATE + 2 * COMPILING
         model = segmentation.create(f"upernet_{BACKBONE}", CLASSES)
         work = models.multiply_adds(model, scale.size)
     seconds = work * segmentation_recipe(cell, scale).passes * scale.epochs * 367 / TRAINING_RATE
-    gradients = scale.n_examples * scale.n_iter * len(RADII)
+    gradients, compiled = scale.n_examples * scale.n_iter * len(scale.radii), 1 + ATTACKS * len(scale.radii)
     if cell.seed == scale.seeds[0]:
-        gradients += scale.checked * scale.checked_n_iter
-    return seconds + 2 * work * ATTACKS * gradients / ATTACK_RATE
+        gradients, compiled = gradients + scale.checked * scale.checked_n_iter, compiled + ATTACKS
+    return seconds + 2 * work * ATTACKS * gradients / ATTACK_RATE + compiled * COMPILING
 
 
 def experiment(options: Any) -> None:
@@ -273,8 +300,8 @@ def experiment(options: Any) -> None:
         for cell in todo:
             done, seconds = (results / f"{cell.name}.json").exists(), predicted(cell, scale)
             total += seconds
-            print(f"{'done' if done else '    '}  {cell.name:20}{seconds / 60:6.0f} min on one core")
-        print(f"      {'all':20}{total / 60:6.0f} min")
+            print(f"{'done' if done else '    '}  {cell.name:20}{seconds / 60:6.1f} min on one core")
+        print(f"      {'all':20}{total / 60:6.1f} min")
         return
     data = None if options.scale == "smoke" else options.data
     if data is None and options.scale != "smoke":

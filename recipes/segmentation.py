@@ -54,7 +54,7 @@ def train(options: Any) -> None:
     out = options.out or Path("runs") / f"{options.name}_smoke"
     model = kr.segmentation.train(recipe, training, out, options.backbone)
     rows = np.linspace(0, len(test) - 1, min(options.n_examples or len(test), len(test))).round().astype(int)
-    pairs = [kr.segmentation.sources.resized(*test[int(row)], recipe.size) for row in rows]
+    pairs = [kr.segmentation.sources.resized_and_cropped(*test[int(row)], recipe.size) for row in rows]
     report = kr.segmentation.evaluate(
         model,
         np.stack([image for image, _ in pairs]),

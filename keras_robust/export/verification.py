@@ -161,8 +161,10 @@ def _compare(result: "Verification", fresh: FreshProcess, row: "Format", dtype: 
         what = f"{len(apart)} JPEG and PNG files"
         result.at_most(f"pixels of {what}: largest difference of 255", apart.max(), PIXEL_TOLERANCE)
         result.at_most(f"pixels of {what}: part that differs", (apart > 0).mean(), PART_TOLERANCE)
-        apart = np.abs(_probabilities(outputs) - _softmax(reference.file_logits, outputs)).max()
-        result.at_most(f"probabilities of {what}: difference", apart, FILE_TOLERANCE)
+        apart = np.abs(_probabilities(outputs) - _softmax(reference.file_logits, outputs))
+        # Of single pixels a few may lie where a model jumps.
+        value = np.quantile(apart, 1 - PART_TOLERANCE) if "confidences" in outputs else apart.max()
+        result.at_most(f"probabilities of {what}: difference", value, FILE_TOLERANCE)
     broken = fresh.logits(reference.x_adv).argmax(-1) == reference.labels
     transfer = abs(float(broken.mean() - reference.robust.mean()))
     result.at_most("accuracy on the original's adversarial images: difference", transfer, ROBUST_TOLERANCE)

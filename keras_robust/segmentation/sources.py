@@ -181,6 +181,24 @@ def resized(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple
     return np.asarray(images.fromarray(image).resize(target, filters.BILINEAR)), mask
 
 
+def resized_and_cropped(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its mask, resized so that they just cover (height, width), and cropped to it at the centre.
+
+    So the published models are evaluated (Croce, Singh & Hein 2024, code).
+
+    Example:
+        >>> image, mask = resized_and_cropped(np.zeros((240, 360, 3), "uint8"), np.ones((240, 360), "int32"), (60, 60))
+        >>> image.shape, mask.shape
+        ((60, 60, 3), (60, 60))
+    """
+    factor = max(wanted / length for wanted, length in zip(size, mask.shape))
+    height, width = (max(wanted, int(factor * length)) for wanted, length in zip(size, mask.shape))
+    image, mask = resized(image, mask, (height, width))
+    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    rows, columns = slice(top, top + size[0]), slice(left, left + size[1])
+    return image[rows, columns], mask[rows, columns]
+
+
 def _files(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
     """The names of all files, with slashes, and what reads one."""
     if path.is_dir():

@@ -29,9 +29,9 @@ def test_a_cell(script, figures, tmp_path, monkeypatch):
     cell = script.Cell(script.ROBUST, 0)
     script.run_cell(cell, scale, tmp_path / "robust.safetensors", None, runs, results)
     found = json.loads((results / "robust-backbone-0.json").read_text())
-    assert list(found["sea"]["threats"]) == ["Linf:2/255", "Linf:4/255", "Linf:8/255"]
+    assert list(found["sea"]["threats"]) == ["Linf:4/255"]
     assert len(found["training"]["seconds"]) == scale.epochs
-    assert len(found["images"]["Linf:8/255"]) == scale.n_examples
+    assert len(found["images"]["Linf:4/255"]) == scale.n_examples
     assert (results / "robust-backbone-0.png").stat().st_size > 100
     figures.summary(Namespace(results=tmp_path / "results", scale="smoke"))
     text = (results / "summary.md").read_text()

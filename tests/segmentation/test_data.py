@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
-from keras_robust.segmentation.sources import LAYOUTS, decode_mask
+from keras_robust.segmentation.sources import LAYOUTS, decode_mask, resized, resized_and_cropped
 from tests.published_nets import FOLDER as SHARED
 
 pytestmark = pytest.mark.once
@@ -28,13 +28,14 @@ def png(array, palette=False):
 
 
 def files(layout):
-    row, ignored = LAYOUTS[layout], {"camvid": 11, "voc": 255}[layout]
+    row, ignored = LAYOUTS[layout], {"camvid": 11, "voc": 255, "ade20k": 255}[layout]
+    split = "training" if layout == "ade20k" else "train"
     found = {}
     for i, name in enumerate(("b", "a", "c")):
         mask = MASKS[i].copy()
         mask[0, :5] = ignored
-        found[f"{row.images.format(split='train')}/{name}.png"] = png(IMAGES[i])
-        found[f"{row.masks.format(split='train')}/{name}.png"] = png(mask, palette=layout == "voc")
+        found[f"{row.images.format(split=split)}/{name}.png"] = png(IMAGES[i])
+        found[f"{row.masks.format(split=split)}/{name}.png"] = png(mask, palette=layout == "voc")
     if row.split_list:
         found[row.split_list.format(split="train")] = b"a\nb\n"
     return found
@@ -93,6 +94,22 @@ def test_refused(tmp_path):
         kr.segmentation.source(folder)
     with pytest.raises(ValueError, match="Did you mean 'camvid'"):
         kr.segmentation.source(folder, layout="camvi")
+
+
+@pytest.mark.parametrize(("shape", "size"), [((30, 60), (10, 10)), ((45, 30), (10, 12)), ((24, 32), (12, 16))])
+def test_centre_of_what_covers_a_size(shape, size):
+    """Of a mask of three vertical or horizontal bands only the middle is left where the sides are cut off."""
+    mask = np.zeros(shape, "int32")
+    mask[shape[0] // 3 : -(shape[0] // 3), shape[1] // 3 : -(shape[1] // 3)] = 7
+    image = np.repeat(mask[..., None], 3, -1).astype("uint8") * 30
+    x, y = resized_and_cropped(image, mask, size)
+    assert x.shape == (*size, 3)
+    assert y.shape == size
+    for axis in (0, 1):  # symmetric, and so at the centre, but for a pixel
+        share = (y == 7).mean(1 - axis)
+        assert abs((share > 0).argmax() - (share[::-1] > 0).argmax()) <= 1
+    if shape[0] * size[1] == shape[1] * size[0]:
+        np.testing.assert_array_equal(y, resized(image, mask, size)[1])
 
 
 @pytest.fixture
