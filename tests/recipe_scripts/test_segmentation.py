@@ -2,14 +2,13 @@
 
 import re
 
-import keras
 import pytest
 
 import keras_robust as kr
 from keras_robust.segmentation import published_runs
 from tests import scripts
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_trains_both_heads(segmenter, data, tmp_path):
     np.testing.assert_array_equal(*(ops.convert_to_numpy(net.model(x[:1])[0]) for net in (trainer, again)))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="checkpoints are tested on every backend")
+@pytest.mark.once
 def test_a_stopped_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
     x, y = data
     pairs = [((255 * image).astype("uint8"), mask) for image, mask in zip(x[:4], y)]
