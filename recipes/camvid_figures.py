@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results" / "camvid"
 WAYS = {
-    "clean": "clean training",
-    "adversarial": "adversarial, from random weights",
-    "robust-backbone": "adversarial, from a robust backbone",
+    "clean": "clean",
+    "adversarial": "adversarial",
+    "robust-backbone": "adversarial, robust backbone",
 }
 CLEAN = "clean"
 FIGURES = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
@@ -36,6 +36,7 @@ class Experiment:
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
         if not found:
             raise ValueError(f"scale must be one that was run; {folder} holds no results.")
+        found.sort(key=lambda cell: (list(WAYS).index(cell["way"]), cell["seed"]))
         self.cells = {(cell["way"], cell["seed"]): cell for cell in found}
         self.threats = list(found[0]["sea"]["threats"])
         path = folder / "classifier.json"
@@ -43,7 +44,7 @@ class Experiment:
 
     def seeds(self, *ways: str) -> list[int]:
         """Those that all of these ways have."""
-        return sorted(seed for way, seed in self.cells if way == ways[0] and all((w, seed) in self.cells for w in ways))
+        return [seed for way, seed in self.cells if way == ways[0] and all((w, seed) in self.cells for w in ways)]
 
     def share(self, way: str, seed: int, threat: str, figure: str) -> float:
         sea = self.cells[way, seed]["sea"]
@@ -158,7 +159,7 @@ def summary(options: Any) -> None:
         ("A longer attack", longer(experiment)),
         ("Warnings", warnings(experiment)),
     ]
-    text = "\n\n".join(f"## {heading}\n\n" + ("\n".join(lines) or "None.") for heading, lines in parts)
+    text = "\n\n".join(f"## {heading}\n\n" + ("\n".join(lines).strip() or "None.") for heading, lines in parts)
     from keras_robust.files import write_text
 
     write_text(folder / "summary.md", f"# CamVid, {options.scale}\n\n{text}\n")

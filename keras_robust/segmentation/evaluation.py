@@ -7,7 +7,7 @@ import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def evaluate(
     class_weights: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
     out: str | PathLike | None = None,
-    progress: IO[str] | None = sys.stderr,
+    verbose: bool = True,
 ) -> SegmentationReport:
     """Mean IoU and pixel accuracy of a model, clean and under SEA, over a data set at one size.
 
@@ -65,7 +65,7 @@ def evaluate(
         class_names: for the report.
         out: folder for the report (`report.json`, `report.md`, `pictures.png`) and for what is found on the way: a
             stopped evaluation goes on where it was, at the same arguments.
-        progress: stream for a line that says how far it is; None for none.
+        verbose: whether a line says how far it is.
 
     Raises:
         ValueError: an argument is not as described; threats for a model without gradients; `out` holds an evaluation of
@@ -75,7 +75,7 @@ def evaluate(
         >>> net = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, padding="same")])
         >>> images, masks = np.full((2, 32, 32, 3), 128, "uint8"), np.ones((2, 32, 32), "int32")
         >>> threats = [kr.ThreatModel("Linf", 4 / 255)]
-        >>> report = evaluate(net, images, masks, threats, n_iter=3, batch_size=2, progress=None)
+        >>> report = evaluate(net, images, masks, threats, n_iter=3, batch_size=2, verbose=False)
         >>> report.threats[0].worst_mean_iou <= report.clean.mean_iou()
         True
     """
@@ -109,7 +109,7 @@ def evaluate(
         "class_weights": [float(weight) for weight in weights],
     }
     store = _Store(None if out is None else Path(out), settings)
-    line = ProgressLine(progress)
+    line = ProgressLine(sys.stderr if verbose else None)
     doubts = list(dict.fromkeys(evaluation.doubts()))
     work = [(None, CLEAN, None)] + [
         (spec, name, attack) for spec, each in suites.items() for name, attack in each.items()

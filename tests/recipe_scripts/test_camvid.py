@@ -35,7 +35,7 @@ def test_a_cell(script, figures, tmp_path, monkeypatch):
     assert (results / "robust-backbone-0.png").stat().st_size > 100
     figures.summary(Namespace(results=tmp_path / "results", scale="smoke"))
     text = (results / "summary.md").read_text()
-    assert "adversarial, from a robust backbone" in text
+    assert "| adversarial, robust backbone |" in text
     assert "with 6 iterations" in text
     assert (results / "radii.svg").is_file()
     monkeypatch.setattr(kr.AdversarialModel, "fit", None)

@@ -18,9 +18,7 @@ def script():
 
 def test_table(script, capsys):
     assert script.main(["--list"]) == 0
-    rows = {
-        line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[1:] if line[:4] in "vocade20k"
-    }
+    rows = {words[0]: words for words in map(str.split, capsys.readouterr().out.splitlines()) if words}
     # Name, parameters with 21 and 151 classes, epochs and mean IoU as published.
     assert rows["voc_tiny"][1:9] == ["60.2", "21", "473", "50", "32", "75.2", "64.9", "34.6"]
     assert rows["voc_small"][1:9] == ["81.8", "21", "473", "50", "32", "76.6", "66.0", "36.4"]

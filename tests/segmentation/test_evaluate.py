@@ -36,7 +36,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def report(net, data):
-    return kr.segmentation.evaluate(net, *data, THREATS, n_iter=10, batch_size=2, progress=None)
+    return kr.segmentation.evaluate(net, *data, THREATS, n_iter=10, batch_size=2, verbose=False)
 
 
 def test_figures_are_those_of_the_attacks(net, data, report):
@@ -75,7 +75,7 @@ def test_goes_on_where_it_was_stopped(net, data, report, tmp_path, monkeypatch):
         return run(self, attack, batch)
 
     monkeypatch.setattr(module._Evaluation, "run", stops)
-    arguments = {"n_iter": 10, "batch_size": 2, "progress": None, "out": tmp_path}
+    arguments = {"n_iter": 10, "batch_size": 2, "verbose": False, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         kr.segmentation.evaluate(net, *data, THREATS, **arguments)
     done = len(calls)
@@ -97,7 +97,7 @@ def test_a_model_of_one_answer_is_told(data):
     x, y = data
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(CLASSES, 1)])
     model.set_weights([np.zeros((1, 1, 3, CLASSES)), np.array([0.0, 9.0, 0.0])])
-    found = kr.segmentation.evaluate(model, x, y, THREATS[:1], n_iter=3, progress=None)
+    found = kr.segmentation.evaluate(model, x, y, THREATS[:1], n_iter=3, verbose=False)
     assert any(text.startswith("One answer: all") and "pixels are classified as 1" in text for text in found.warnings)
     assert any(text.startswith("Zero gradients") for text in found.warnings)
     assert found.threats[0].worst_mean_iou == found.clean.mean_iou()
@@ -106,12 +106,12 @@ def test_a_model_of_one_answer_is_told(data):
 def test_refused(net, data):
     x, y = data
     with pytest.raises(ValueError, match="threat must be under Linf; received L2 1"):
-        kr.segmentation.evaluate(net, x, y, [kr.ThreatModel("L2", 1.0)], progress=None)
+        kr.segmentation.evaluate(net, x, y, [kr.ThreatModel("L2", 1.0)], verbose=False)
     with pytest.raises(ValueError, match="a mask for each of the 5 images; received 4"):
-        kr.segmentation.evaluate(net, x, y[:4], THREATS, progress=None)
+        kr.segmentation.evaluate(net, x, y[:4], THREATS, verbose=False)
     late = y.copy()
     late[-1] = 255
     with pytest.raises(ValueError, match=r"y must be class indices in \[0, 2\] or -1; received values in \[-1, 255\]"):
-        kr.segmentation.evaluate(net, x, late, THREATS, batch_size=2, progress=None)
+        kr.segmentation.evaluate(net, x, late, THREATS, batch_size=2, verbose=False)
     with pytest.raises(ValueError, match="class_names must be 3"):
-        kr.segmentation.evaluate(net, x, y, THREATS, class_names=["a"], progress=None)
+        kr.segmentation.evaluate(net, x, y, THREATS, class_names=["a"], verbose=False)

@@ -69,7 +69,7 @@ def test_a_saved_model_is_attacked_as_it_is_served(net, saved, images):
     labels = logits_of(net, images).argmax(-1).astype("int32")
     labels[:, ::3] = -1
     served = kr.export.load_model(saved[0])
-    report = kr.segmentation.evaluate(served, images, labels, progress=None)
+    report = kr.segmentation.evaluate(served, images, labels, verbose=False)
     assert report.clean.pixel_accuracy() == 1
     x = images.astype("float32") / 255
     x_adv = kr.attacks.PGD(THREAT, n_iter=3, returns="misclassified")(served, x, labels)
@@ -85,12 +85,12 @@ def test_onnx(net, images, tmp_path):
     served, expected = kr.export.load_model(path), logits_of(net, images)
     np.testing.assert_allclose(logits_of(served, images), expected, atol=1e-4)
     labels = np.full(expected.shape[:-1], 2, "int32")
-    report = kr.segmentation.evaluate(served, images, labels, out=tmp_path / "report", progress=None)
+    report = kr.segmentation.evaluate(served, images, labels, out=tmp_path / "report", verbose=False)
     assert report.clean.pixel_accuracy() == (expected.argmax(-1) == 2).mean()
     assert not report.threats
     assert "| clean |" in (tmp_path / "report/report.md").read_text()
     with pytest.raises(ValueError, match=r"threats must be none for a model without gradients: .*received Linf 4/255"):
-        kr.segmentation.evaluate(served, images, labels, [THREAT], progress=None)
+        kr.segmentation.evaluate(served, images, labels, [THREAT], verbose=False)
 
 
 @pytest.mark.slow
