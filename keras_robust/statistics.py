@@ -207,6 +207,12 @@ class Measured:
         least, most = limits
         return cls(value, (max(least, float(2 * value - high)), min(most, float(2 * value - low))))
 
+    @classmethod
+    def mean(cls, values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf)) -> "Measured":
+        """The mean of a value of each image, (n,)."""
+        values = np.asarray(values, np.float64)
+        return cls.of(lambda rows: float(values[rows].mean()), len(values), limits)
+
     @property
     def difference(self) -> float:
         """The figure, where it is the difference of two."""

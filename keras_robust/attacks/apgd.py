@@ -12,8 +12,8 @@ from keras import ops
 from keras_robust import losses
 from keras_robust.attacks.base import Attack, even_chunk
 from keras_robust.attacks.problem import Found, Problem, no_point_yet, repeat
-from keras_robust.checks import check_choice, check_count
-from keras_robust.norms import choose, per_example
+from keras_robust.checks import check_bool, check_choice, check_count
+from keras_robust.norms import choose, on_8_bit_grid, per_example
 from keras_robust.threat import ThreatModel
 from keras_robust.types import Tensor
 
@@ -220,6 +220,9 @@ class APGD(Attack):
             and eps, as in AutoAttack; under Linf at 2 eps, 1.5 eps and eps, as in SEA (`kr.segmentation`).
         tracked_loss: None, or another loss than the one that is differentiated, by which points are compared and the
             step size is set: that of a part of the pixels says little about the image.
+        eight_bit: look only at images whose pixels are multiples of 1/255, which an image file can hold; the images
+            must be of that kind, and the schedule constant. Steps are taken between these points all the same, or small
+            ones would come to nothing: the gradient is that at the nearest of them in the ball.
 
     The other arguments are those of `Attack`. Without random start the result is deterministic.
 
@@ -237,9 +240,11 @@ class APGD(Attack):
         n_iter: float = 10,
         schedule: str = "constant",
         tracked_loss: Any = None,
+        eight_bit: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(threat, **options)
+        self.eight_bit = check_bool("eight_bit", eight_bit)
         self.n_iter = check_count("n_iter", n_iter)
         self.schedule = check_choice("schedule", schedule, SCHEDULES)
         if schedule != "constant" and (threat.norm not in SHRINKING or n_iter < 3):
@@ -247,6 +252,8 @@ class APGD(Attack):
                 f"schedule={schedule!r} is for {' and '.join(SHRINKING)}, and n_iter >= 3; "
                 f"received {threat} and {n_iter}."
             )
+        if self.eight_bit and schedule != "constant":
+            raise ValueError(f"schedule must be 'constant' with eight_bit=True; received {schedule!r}.")
         if self.targeted and tracked_loss is not None:
             raise ValueError(f"tracked_loss must be None with loss={self.loss!r}; received {tracked_loss!r}.")
         self.tracked_loss = tracked_loss
@@ -255,6 +262,17 @@ class APGD(Attack):
         self._schedule = StepSchedule(stages, self.n_iter, self._rule.intervals)
         self.evaluations = len(self._schedule)
         self.chunk = even_chunk(self.evaluations)
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}-8-bit" if self.eight_bit else super().name
+
+    def __call__(self, model: Any, x: Any, y: Any, target: Any = None, first_index: int = 0) -> Any:
+        if self.eight_bit and getattr(x, "shape", None) is not None:
+            levels = 255.0 * ops.convert_to_numpy(x).astype(np.float64)
+            if not np.allclose(levels, np.round(levels), rtol=0.0, atol=1e-3):
+                raise ValueError("x must be images of 8 bits over 255 with eight_bit=True; received others.")
+        return super().__call__(model, x, y, target, first_index)
 
     def problem(self, *arguments: Any, **options: Any) -> Problem:
         tracked = None if self.tracked_loss is None else losses.get(self.tracked_loss)
@@ -276,8 +294,9 @@ class APGD(Attack):
 
         x = state.x
         begins = isinstance(i, int) and i == 0
-        loss, correct, gradient = problem.gradient(x, start=begins)
-        visited = Found(x, loss, correct)
+        point = self._point(problem, x)
+        loss, correct, gradient = problem.gradient(point, start=begins)
+        visited = Found(point, loss, correct)
         initial = rule.initial(loss, x, steps.staged, eps)
         if first is True:
             best, best_gradient, control = visited, gradient, initial
@@ -313,11 +332,16 @@ class APGD(Attack):
         state = self.advance(problem, 0, self.begin(problem))
         state = repeat(1, self.evaluations - 1, lambda i, state: self.advance(problem, i, state), state)  # type: ignore[assignment]
         # The last point needs no gradient.
-        return Found(*state.answer).merge(Found(state.x, *problem.value(state.x)), self.returns)
+        last = self._point(problem, state.x)
+        return Found(*state.answer).merge(Found(last, *problem.value(last)), self.returns)
+
+    def _point(self, problem: Problem, x: Tensor) -> Tensor:
+        """The point that is looked at where the steps have led to `x`."""
+        return on_8_bit_grid(problem.norm, x, problem.x, problem.eps) if self.eight_bit else x
 
     def outcome(self, problem: Problem, state: "State") -> Found:
         return Found(*state.answer)
 
     def arguments(self) -> dict[str, Any]:
-        own = {"n_iter": self.n_iter, "schedule": self.schedule, "tracked_loss": self.tracked_loss}
+        own = {name: getattr(self, name) for name in ("n_iter", "schedule", "tracked_loss", "eight_bit")}
         return {**super().arguments(), **own}

@@ -99,6 +99,9 @@ class AttackResult:
             else the image itself. None in a stored report, which keeps no images.
         passes: attack -> forward and backward passes, each counted as one, of one of its evaluations.
         warnings: reasons to doubt the robust accuracy, a sentence each.
+        rounded_prediction: the model's answer to the adversarial images rounded to 8 bits, (n,); None unless asked for.
+        certainty, adversarial_certainty: largest probability and Brier score of each answer, to the images and to what
+            the attacks made of them, (n, 2); None unless asked for.
         aimed: the attacks aimed at a class of the user's choice: "correct", "clean" and "robust" then mean that the
             image is not taken for it.
     """
@@ -116,6 +119,9 @@ class AttackResult:
     passes: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     aimed: bool = False
+    rounded_prediction: np.ndarray | None = None
+    certainty: np.ndarray | None = None
+    adversarial_certainty: np.ndarray | None = None
 
     @property
     def n_examples(self) -> int:

@@ -102,6 +102,22 @@ def parser() -> CommandParser:
     )
     how.add_argument("--resolutions", type=int, nargs="+", metavar="PIXELS", help="(default: the model's, else 224)")
     how.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
+    besides = parser.add_argument_group("what else is asked")
+    besides.add_argument(
+        "--corruptions",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FOLDER",
+        help="accuracy under common corruptions: a folder like ImageNet-C, or made on the fly where none is given",
+    )
+    besides.add_argument(
+        "--shifts", nargs="+", type=Path, default=[], metavar="DATA", help="other data, as ImageNet-A, -R, -V2, -Sketch"
+    )
+    besides.add_argument("--calibration", action="store_true", help="calibration error and Brier score")
+    besides.add_argument(
+        "--eight-bit", action="store_true", help="what is left of the attacks after rounding to 8 bits"
+    )
     how.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks (default: 0)")
 
     how_it_runs = parser.add_argument_group("how it runs")
@@ -158,6 +174,10 @@ def evaluate(options: argparse.Namespace) -> None:
         image_list=options.image_list,
         skip_corrupt=options.skip_corrupt,
         shard=None if options.shard is None else shard(options.shard),
+        corruptions=options.corruptions,
+        shifts=shifts(options.shifts),
+        calibration=options.calibration,
+        eight_bit=options.eight_bit,
         surrogate=None if options.surrogate is None else kr.export.load_model(options.surrogate),
         verbose=not options.quiet,
     )
@@ -209,6 +229,9 @@ def finish(reports: Mapping[str, "Report"], out: Path | None) -> None:
     import keras_robust as kr
 
     print(f"\n{kr.evaluation.table(reports)}")
+    for report in reports.values():
+        for section in kr.evaluation.sections(report):
+            print(f"\n{section}")
     if len(reports) > 1:
         print(kr.evaluation.pairs_table(reports))
     for name, report in reports.items():
@@ -233,6 +256,18 @@ def threats(texts: Sequence[str]) -> list["ThreatModel"]:
     for text in texts:
         norm, _, radii = text.partition(":")
         found += [ThreatModel.parse(f"{norm}:{radius}") for radius in radii.split(",")]
+    return found
+
+
+def shifts(paths: Sequence[Path]) -> dict[str, Path]:
+    """Other data by the names of their files or folders.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    found = {path.name: path for path in paths}
+    if len(found) < len(paths):
+        raise ValueError(f"shifts must have different names; received {', '.join(path.name for path in paths)}.")
     return found
 
 

@@ -6,7 +6,15 @@ from keras_robust.evaluation import robustbench
 from keras_robust.evaluation.evaluate import evaluate
 from keras_robust.evaluation.image_selection import open_dataset
 from keras_robust.evaluation.merge import merge
-from keras_robust.evaluation.reporting import pairs_table, render, table, write, write_comparison, write_figure
+from keras_robust.evaluation.reporting import (
+    pairs_table,
+    render,
+    sections,
+    table,
+    write,
+    write_comparison,
+    write_figure,
+)
 from keras_robust.evaluation.results import Picture, Report
 from keras_robust.evaluation.settings import EvaluationSettings
 from keras_robust.precision import as_float32
@@ -26,6 +34,7 @@ __all__ = [
     "pairs_table",
     "read_class_names",
     "render",
+    "sections",
     "robustbench",
     "table",
     "wilson_interval",

@@ -1,17 +1,24 @@
 """Assembly of a report from the batches of a finished evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_robust.attacks import AttackResult
 from keras_robust.attacks.result import CLEAN, first_misclassified_at
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images
-from keras_robust.evaluation.results import Picture, Report
-from keras_robust.evaluation.settings import EvaluationSettings
+from keras_robust.evaluation.results import ImageSetResult, Picture, Report
+from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
+
+Answers = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # version -> answers, by (resolution, batch number)
 
 
-def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tuple[int, int], BatchResult]) -> Report:
+def assemble(
+    settings: EvaluationSettings,
+    images: Images,
+    batches: Mapping[tuple[int, int], BatchResult],
+    image_sets: Sequence[ImageSetResult] = (),
+) -> Report:
     """The report of a finished evaluation, from all its batches by (resolution, number)."""
     grid = Grid.of(settings)
     results: list[AttackResult] = []
@@ -26,7 +33,7 @@ def assemble(settings: EvaluationSettings, images: Images, batches: Mapping[tupl
             for position, picture in sorted(parts[0].cells[place].pictures.items()):
                 seen = (images.label, result.prediction, result.adversarial_prediction)
                 gallery.append(Picture(result.threat, resolution, picture, *(int(each[position]) for each in seen)))
-    return Report(settings, results, images, warnings, gallery)
+    return Report(settings, results, images, warnings, gallery, image_sets)
 
 
 def _joined(
@@ -47,4 +54,18 @@ def _joined(
         {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
         {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
         passes=passes,
+        **{name: np.concatenate([cell.extra[name] for cell in cells]) for name in cells[0].extra},
     )
+
+
+def assemble_set(
+    settings: EvaluationSettings, image_set: ImageSetSettings, images: Mapping[str, np.ndarray], answers: Answers
+) -> list[ImageSetResult]:
+    """The results of other images, one per resolution, from all their batches by (resolution, number)."""
+    grid = Grid.of(settings).of_set(image_set)
+    found = []
+    for resolution in grid.resolutions:
+        parts = [answers[resolution, batch] for batch in range(grid.n_batches)]
+        predictions = {each: np.concatenate([part[each] for part in parts]) for each in image_set.versions}
+        found.append(ImageSetResult(image_set, resolution, images["label"], images["digest"], predictions))
+    return found

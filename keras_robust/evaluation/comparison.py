@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from keras_robust.evaluation.results import ALL, Report
+from keras_robust.evaluation import measures
+from keras_robust.evaluation.calibration import Calibration
+from keras_robust.evaluation.results import ALL, ImageSetResult, Report
 from keras_robust.statistics import Measured, Paired
 
 
@@ -17,7 +20,7 @@ class Difference:
         resolution: in pixels.
         label: of the figure.
         paired: of images that are right or wrong `Paired`, by McNemar's exact test; of other figures `Measured`.
-        unit: that the figure is shown in, "points" of percent or another one.
+        unit: what a hundredth of the figure is called, "points" of percent.
     """
 
     resolution: int
@@ -28,9 +31,8 @@ class Difference:
     @property
     def text(self) -> str:
         """As "+3.0 points (+1.2 to +4.8)"."""
-        scale = 100 if self.unit == "points" else 1
-        low, high = (scale * end for end in self.paired.interval)
-        return f"{scale * self.paired.difference:+.1f} {self.unit} ({low:+.1f} to {high:+.1f})"
+        low, high = (100 * end for end in self.paired.interval)
+        return f"{100 * self.paired.difference:+.1f} {self.unit} ({low:+.1f} to {high:+.1f})"
 
     @property
     def p_value(self) -> str:
@@ -50,13 +52,18 @@ def differences(first: Report, second: Report) -> list[Difference]:
     """All differences between two reports on the same images, at the resolutions that both have.
 
     Of images that are right or wrong (without attack, under each threat model, under all of them) by McNemar's exact
-    test; of curves, the mean accuracy over all radii, by the bootstrap over images.
+    test, so, too, other images and adversarial images rounded to 8 bits; of curves, the mean accuracy over all radii,
+    of corruptions and calibration their figures, by the bootstrap over images.
     """
     found: list[Difference] = []
     for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):
         for label, flags in _binary(first, second, resolution):
             found.append(Difference(resolution, label, Paired.of(*flags)))
-        found += _curves(first, second, resolution)
+        found += [
+            *_curves(first, second, resolution),
+            *_corruptions(first, second, resolution),
+            *_calibrations(first, second, resolution),
+        ]
     return found
 
 
@@ -69,6 +76,15 @@ def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[st
         yield str(threat), [each[threat, resolution].is_robust for each in both]
     if len(threats) > 1 and first.threats == second.threats:
         yield ALL, [each.robust_to_all(resolution) for each in both]
+    if all(each.settings.eight_bit for each in both):
+        for threat in threats:
+            yield (
+                f"{threat} in 8 bits",
+                [measures.robust_in_8_bits(each[threat, resolution], each.images.label) for each in both],
+            )
+    for ours, theirs in _sets(first, second, resolution):
+        if not ours.is_corrupted:
+            yield ours.settings.name, [next(iter(each.correct.values())) for each in (ours, theirs)]
 
 
 def _curves(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
@@ -81,10 +97,38 @@ def _curves(first: Report, second: Report, resolution: int) -> Iterator[Differen
         if end:
             # The area under a curve up to a radius is the mean of the distances cut off there.
             ours, theirs = (np.minimum(curve.distances, end) / end for curve in curves)
-            yield Difference(resolution, f"{norm} curve to {end:.3g}", mean_difference(ours, theirs))
+            yield Difference(resolution, f"{norm} curve to {end:.3g}", Measured.mean(theirs - ours))
 
 
-def mean_difference(first: np.ndarray, second: np.ndarray) -> Measured:
-    """The difference of two means over the same images, (n,) each."""
-    more = second - first
-    return Measured.of(lambda rows: float(more[rows].mean()), len(more))
+def _corruptions(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
+    for ours, theirs in _sets(first, second, resolution):
+        if ours.is_corrupted:
+            before, after = measures.corruptions(first, ours), measures.corruptions(second, theirs)
+            for name in before:
+                yield Difference(resolution, f"corruptions, {name}", Measured.mean(after[name] - before[name]))
+
+
+def _calibrations(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
+    """Calibration errors and Brier scores without attack and under the threat models of both."""
+    if not (first.settings.calibration and second.settings.calibration):
+        return
+    before, after = (dict(measures.calibrations(each, resolution)) for each in (first, second))
+    for name in filter(after.__contains__, before):
+        ours, theirs = before[name], after[name]
+        error = Measured.of(partial(_more, ours, theirs), first.n_examples)
+        yield Difference(resolution, f"ECE, {name}", error)
+        brier = Measured.mean(theirs.certainty[:, 1] - ours.certainty[:, 1])
+        yield Difference(resolution, f"Brier score, {name}", brier, "hundredths")
+
+
+def _more(ours: Calibration, theirs: Calibration, rows: np.ndarray) -> float:
+    return theirs.ece_of(rows) - ours.ece_of(rows)
+
+
+def _sets(first: Report, second: Report, resolution: int) -> Iterator[tuple[ImageSetResult, ImageSetResult]]:
+    """Results on the same other images in the same versions, made alike."""
+    for ours in first.image_sets:
+        for theirs in second.image_sets:
+            same = ours.settings == theirs.settings and np.array_equal(ours.digest, theirs.digest)
+            if same and ours.resolution == theirs.resolution == resolution:
+                yield ours, theirs

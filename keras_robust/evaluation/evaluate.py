@@ -15,12 +15,13 @@ from keras import ops
 from keras_robust import models
 from keras_robust.attacks import Attack
 from keras_robust.attacks.suite import AttackSuite, is_differentiable
-from keras_robust.checks import check_count, check_shard
+from keras_robust.checks import check_bool, check_count, check_shard
 from keras_robust.data import Source, resize_and_crop
-from keras_robust.evaluation.assembly import assemble
+from keras_robust.evaluation.assembly import assemble, assemble_set
 from keras_robust.evaluation.attack_suites import attack_suite, check_attack, settings_of
 from keras_robust.evaluation.fingerprint import fingerprint, probes
 from keras_robust.evaluation.image_selection import is_imagenet, open_dataset, select
+from keras_robust.evaluation.image_sets import corrupted, shifted
 from keras_robust.evaluation.progress import EvaluationProgress, forward_passes
 from keras_robust.evaluation.reporting import write
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images, ResultStore
@@ -57,6 +58,10 @@ def evaluate(
     skip_corrupt: bool = False,
     shard: tuple[int, int] | None = None,
     surrogate: keras.Model | None = None,
+    corruptions: bool | str | PathLike = False,
+    shifts: Mapping[str, Source | str | PathLike] | None = None,
+    calibration: bool = False,
+    eight_bit: bool = False,
     verbose: bool = True,
 ) -> Report | None:
     """Clean and robust accuracy of a model under every threat model at every resolution.
@@ -95,6 +100,12 @@ def evaluate(
         skip_corrupt: leave out images that cannot be read, and list them, instead of refusing the dataset.
         shard: (i, n): only the i-th of n parts, 1 <= i <= n. `merge` makes the report when all are done.
         surrogate: a differentiable model whose adversarial images are tried on a model without gradients.
+        corruptions: classify the images under common corruptions, too: a folder in the layout of ImageNet-C,
+            `<corruption>/<severity>/<class>/<file>`, or True to make them (`pip install 'keras-robust[corruptions]'`).
+        shifts: other data sets to classify, by name, such as ImageNet-A, -R, -V2 or -Sketch: what `open_dataset` takes.
+            Their classes are the model's or some of them, which then are the only answers; `n_examples` of each.
+        calibration: keep how sure the model is, for the calibration error and the Brier score.
+        eight_bit: classify the adversarial images rounded to 8 bits, too: what is left of each attack in a file.
         verbose: show the progress, with the accuracy so far and the time left.
 
     Returns:
@@ -124,6 +135,9 @@ def evaluate(
     class_names = models.class_names(model) if class_names is None else class_names
     model = as_float32(model) if isinstance(model, keras.Model) else model
     check_attack(attack, model)
+    calibration, eight_bit = check_bool("calibration", calibration), check_bool("eight_bit", eight_bit)
+    if (corruptions or shifts) and channels_of(model) != 3:
+        raise ValueError("corruptions and shifts are for models of images with three channels; this one takes one.")
     dataset = open_dataset(dataset)
     for resolution in resolutions:
         for threat in threats:
@@ -133,7 +147,25 @@ def evaluate(
     batch_size = min(batch_size, len(selection))
     make_suites = partial(_suites, num_classes, threats, attack, batch_size, seed, surrogate)
     images = EvaluationImages(dataset, selection, crop_pct, interpolation, channels_of(model))
-    worker = Worker(make_suites(model), images)
+    image_sets = [
+        shifted(
+            name,
+            source,
+            num_classes,
+            selection,
+            crop_pct,
+            interpolation,
+            n_examples,
+            seed,
+            class_names,
+            skip_corrupt,
+            verbose,
+        )
+        for name, source in (shifts or {}).items()
+    ]
+    if corruptions:
+        image_sets.insert(0, corrupted(corruptions, dataset, selection, resolutions, crop_pct, interpolation, seed))
+    worker = Worker(make_suites(model), images, calibration=calibration, eight_bit=eight_bit)
     first = next(iter(worker.suites.values())).logits(probes(resolutions[0], channels_of(model)))
     settings = EvaluationSettings(
         keras_robust=version("keras-robust"),
@@ -159,22 +191,50 @@ def evaluate(
         batch_size=batch_size,
         backend=keras.backend.backend(),
         versions=installed_versions((*PACKAGES, keras.backend.backend())),
+        image_sets=tuple(image_set.settings for image_set in image_sets),
+        calibration=calibration,
+        eight_bit=eight_bit,
     )
     store, grid, found = ResultStore(settings, out), Grid.of(settings), Images.of(selection)
-    store.write_images(found)
-    tasks = grid.batches if shard is None else grid.batches[shard[0] - 1 :: shard[1]]
+    store.write_images(found.arrays())
+    for image_set in image_sets:
+        store.write_images(image_set.arrays(), image_set.name)
+    tasks = _part(grid.batches, shard)
     workers = list(on_all_devices(worker, model, make_suites, len(tasks)))
     progress = _progress(worker.suites, grid, tasks, num_classes, len(workers), verbose)
     try:
-        run(workers, tasks, grid, store, progress)
+        run(
+            workers,
+            [partial(Worker.attack, grid=grid, task=task, store=store, progress=progress) for task in tasks]
+            + [
+                partial(Worker.classify, image_set=image_set, grid=part, task=task, store=store)
+                for image_set in image_sets
+                for part in [grid.of_set(image_set.settings)]
+                for task in _part(part.batches, shard)
+            ],
+        )
     finally:
         progress.close()
     if shard is not None:
         return None
-    report = assemble(settings, found, _finished(store, grid))
+    others = [
+        result
+        for image_set in image_sets
+        for result in assemble_set(
+            settings,
+            image_set.settings,
+            image_set.arrays(),
+            {task: store.read_answers(image_set.name, *task) for task in grid.of_set(image_set.settings).batches},
+        )
+    ]
+    report = assemble(settings, found, _finished(store, grid), others)
     if out is not None:
         write(report, out)
     return report
+
+
+def _part(tasks: Sequence[tuple[int, int]], shard: tuple[int, int] | None) -> Sequence[tuple[int, int]]:
+    return tasks if shard is None else tasks[shard[0] - 1 :: shard[1]]
 
 
 def preprocessing_of(

@@ -1,13 +1,23 @@
 """Merging of an evaluation whose shards ran by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import PathLike
 from pathlib import Path
 
-from keras_robust.evaluation.assembly import assemble
+from keras_robust.evaluation.assembly import assemble, assemble_set
 from keras_robust.evaluation.reporting import write
-from keras_robust.evaluation.result_store import FOLDER, Grid, check_same, read_batch, read_images, read_settings
-from keras_robust.evaluation.results import Report
+from keras_robust.evaluation.result_store import (
+    FOLDER,
+    Grid,
+    check_same,
+    read_answers,
+    read_batch,
+    read_images,
+    read_set_images,
+    read_settings,
+)
+from keras_robust.evaluation.results import ImageSetResult, Report
+from keras_robust.evaluation.settings import EvaluationSettings
 
 MISSING = 10  # missing batches named
 
@@ -47,14 +57,31 @@ def merge(folders: Sequence[str | PathLike], out: str | PathLike) -> Report:
             batch = read_batch(store, *task)
             if batch is not None and batch.is_complete(grid):
                 found[task] = batch
-    missing = [
-        f"{resolution} px batch {batch}" for resolution, batch in grid.batches if (resolution, batch) not in found
-    ]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(grid.batches)} batches are not done ({', '.join(missing[:MISSING])}): run the "
-            "shards that are missing, or those that were stopped, again."
-        )
-    report = assemble(settings, read_images(stores[0]), found)
+    _check_all(grid.batches, found)
+    report = assemble(settings, read_images(stores[0]), found, _image_sets(settings, grid, stores))
     write(report, out)
     return report
+
+
+def _image_sets(settings: EvaluationSettings, grid: Grid, stores: Sequence[Path]) -> list[ImageSetResult]:
+    """The results of the images that met no attack."""
+    results = []
+    for image_set in settings.image_sets:
+        tasks, found = grid.of_set(image_set).batches, {}
+        for task in tasks:
+            for store in stores:
+                answers = read_answers(store, image_set.name, *task)
+                if set(image_set.versions) <= set(answers):
+                    found[task] = answers
+        _check_all(tasks, found, f"{image_set.name} ")
+        results += assemble_set(settings, image_set, read_set_images(stores[0], image_set.name), found)
+    return results
+
+
+def _check_all(tasks: Collection[tuple[int, int]], done: Collection[tuple[int, int]], what: str = "") -> None:
+    missing = [f"{what}{resolution} px batch {batch}" for resolution, batch in tasks if (resolution, batch) not in done]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(tasks)} batches are not done ({', '.join(missing[:MISSING])}): run the "
+            "shards that are missing, or those that were stopped, again."
+        )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from keras_robust.evaluation.image_selection import Selection
-from keras_robust.evaluation.settings import EvaluationSettings
+from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
 from keras_robust.files import read_json, write_text, written_aside
 from keras_robust.npz import read_arrays
 from keras_robust.threat import ThreatModel
 
 FOLDER = "state"
+_KEY = "answers/"  # before the version of the images, which may be ""
 IMAGES = "images.npz"
 
 
@@ -56,6 +57,10 @@ class Grid:
         """The images of a batch."""
         return slice(batch * self.batch_size, min(self.n_examples, (batch + 1) * self.batch_size))
 
+    def of_set(self, image_set: ImageSetSettings) -> "Grid":
+        """The batches of other images, which meet no attack."""
+        return replace(self, threats=(), attacks=(), n_examples=image_set.n_examples)
+
 
 @dataclass
 class CellBatch:
@@ -69,6 +74,7 @@ class CellBatch:
         adversarial_prediction: the model's answer to what the attacks made of each image, int32 (n,).
         perturbation_norm: of each successful perturbation, float32 (n,).
         pictures: place of an image in the batch -> uint8 (3, height, width, channels), clean, adversarial, difference.
+        extra: what was asked for besides, by the names that `AttackResult` has for it, (n, ...).
     """
 
     adversarial_prediction: np.ndarray
@@ -78,6 +84,7 @@ class CellBatch:
     unconfirmed: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,6 +124,8 @@ class BatchResult:
                 found[f"{place}/seconds/{name}"] = np.asarray(cell.seconds[name])
             for position, picture in cell.pictures.items():
                 found[f"{place}/pictures/{position}"] = picture
+            for name, values in cell.extra.items():
+                found[f"{place}/extra/{name}"] = values
         return found
 
     @classmethod
@@ -201,6 +210,7 @@ class ResultStore:
 
     def __init__(self, settings: EvaluationSettings, out: str | PathLike | None) -> None:
         self._memory: dict[tuple[int, int], BatchResult] = {}
+        self._answers: dict[tuple[str, int, int], dict[str, np.ndarray]] = {}
         self._folder = None if out is None else Path(out) / FOLDER
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -224,10 +234,24 @@ class ResultStore:
         else:
             write_arrays(_file(self._folder, resolution, batch), result.arrays())
 
-    def write_images(self, images: Images) -> None:
-        """Keep which images there are, so that a report can be made without the dataset."""
+    def read_answers(self, name: str, resolution: int, batch: int) -> dict[str, np.ndarray]:
+        """The answers to a batch of other images that are known: version of the images -> int32 (n,)."""
+        if self._folder is None:
+            return dict(self._answers.get((name, resolution, batch), {}))
+        return read_answers(self._folder, name, resolution, batch)
+
+    def write_answers(self, name: str, resolution: int, batch: int, answers: Mapping[str, np.ndarray]) -> None:
+        """Replace what is known of a batch of other images."""
+        if self._folder is None:
+            self._answers[name, resolution, batch] = dict(answers)
+        else:
+            write_arrays(_file(self._folder / name, resolution, batch), {_KEY + key: a for key, a in answers.items()})
+
+    def write_images(self, arrays: Mapping[str, np.ndarray], name: str = "") -> None:
+        """Keep which images there are, so that a report can be made without the dataset; other images by their name."""
         if self._folder is not None:
-            write_arrays(self._folder / IMAGES, images.arrays())
+            (self._folder / name).mkdir(exist_ok=True)
+            write_arrays(self._folder / name / IMAGES, arrays)
 
 
 def read_settings(folder: Path) -> EvaluationSettings:
@@ -248,6 +272,11 @@ def read_images(folder: Path) -> Images:
         raise ValueError(f"{path} is damaged: {error} is missing.") from error
 
 
+def read_set_images(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Labels and hashes of images that met no attack."""
+    return read_arrays(folder / name / IMAGES)
+
+
 def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
     path = _file(folder, resolution, batch)
     if not path.exists():
@@ -256,6 +285,16 @@ def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
         return BatchResult.from_arrays(read_arrays(path))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): remove it, and what it held is done again.") from error
+
+
+def read_answers(folder: Path, name: str, resolution: int, batch: int) -> dict[str, np.ndarray]:
+    path = _file(folder / name, resolution, batch)
+    if not path.exists():
+        return {}
+    try:
+        return {key.removeprefix(_KEY): answers for key, answers in read_arrays(path).items()}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and what it held is done again.") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

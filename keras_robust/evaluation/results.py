@@ -13,14 +13,16 @@ import numpy as np
 from keras_robust.attacks import AttackResult, sanity_checks
 from keras_robust.attacks.result import Curve
 from keras_robust.evaluation.result_store import Images, write_arrays
-from keras_robust.evaluation.settings import EvaluationSettings
+from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
 from keras_robust.files import read_json, write_text
 from keras_robust.npz import read_arrays
 from keras_robust.statistics import Proportion
 from keras_robust.threat import ThreatModel
 
 ALL = "all threat models"
+CORRUPTIONS = "corruptions"  # the set of corrupted versions of the images attacked
 PER_IMAGE = ("misclassified_at", "prediction", "adversarial_prediction", "perturbation_norm")
+EXTRA = ("rounded_prediction", "certainty", "adversarial_certainty")  # where asked for
 SCHEMA = "keras_robust.evaluation"
 SCHEMA_VERSION = 4
 RADII_NOTE = (
@@ -45,6 +47,38 @@ class Picture:
     adversarial_prediction: int
 
 
+@dataclass(frozen=True)
+class ImageSetResult:
+    """A model's answers to a set of images at one resolution.
+
+    Attributes:
+        settings: of the set.
+        resolution: in pixels.
+        label, digest: see `ImageSet`, (n,).
+        predictions: version -> the model's answers, int32 (n,).
+    """
+
+    settings: ImageSetSettings
+    resolution: int
+    label: np.ndarray
+    digest: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+    @property
+    def correct(self) -> dict[str, np.ndarray]:
+        """Version -> images that are classified correctly, booleans (n,)."""
+        return {version: answers == self.label for version, answers in self.predictions.items()}
+
+    @property
+    def accuracies(self) -> dict[str, Proportion]:
+        return {version: Proportion.of(correct) for version, correct in self.correct.items()}
+
+    @property
+    def is_corrupted(self) -> bool:
+        """Whether these are corrupted versions of the images attacked."""
+        return self.settings.name == CORRUPTIONS
+
+
 @dataclass(frozen=True, repr=False)
 class Report:
     """Results of one model, and all that gives them again.
@@ -59,6 +93,7 @@ class Report:
         attack_warnings: reasons to doubt the figures that showed while attacking; `warnings` adds those that the
             figures show.
         gallery: a few images and what the attacks made of them.
+        image_sets: answers to other images, without an attack, one per set and resolution.
     """
 
     settings: EvaluationSettings
@@ -66,6 +101,7 @@ class Report:
     images: Images
     attack_warnings: Sequence[str] = ()
     gallery: Sequence[Picture] = ()
+    image_sets: Sequence[ImageSetResult] = ()
 
     def __getitem__(self, key: tuple[ThreatModel, int]) -> AttackResult:
         return {(result.threat, result.resolution): result for result in self.results}[key]
@@ -298,6 +334,11 @@ class Report:
                 arrays[f"{number}/{name}"] = getattr(result, name)
             for name, evaluations in result.evaluations.items():
                 arrays[f"{number}/evaluations/{name}"] = evaluations
+            arrays |= {f"{number}/{name}": values for name in EXTRA if (values := getattr(result, name)) is not None}
+        for number, image_set in enumerate(self.image_sets):
+            arrays |= {f"sets/{number}/label": image_set.label, f"sets/{number}/digest": image_set.digest}
+            for version, answers in image_set.predictions.items():
+                arrays[f"sets/{number}/answers/{version}"] = answers
         return arrays
 
     def _summary(self) -> dict[str, Any]:
@@ -316,6 +357,7 @@ class Report:
                 for resolution in self.resolutions
                 for norm in filter(self.has_curve, self.norms)
             ],
+            "image_sets": [_describe_set(image_set) for image_set in self.image_sets],
             "attack_warnings": list(self.attack_warnings),
             "skipped": list(self.images.skipped),
             "outputs": list(self.images.outputs),
@@ -355,6 +397,7 @@ class Report:
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
                     passes=settings.propagations(threat),
+                    **{name: arrays[key] for name in EXTRA if (key := f"{number}/{name}") in arrays},
                 )
             )
         gallery = [
@@ -367,7 +410,14 @@ class Report:
             for number, entry in enumerate(content["gallery"])
         ]
         images = Images.from_arrays({**arrays, "outputs": content["outputs"], "skipped": content["skipped"]})
-        return cls(settings, results, images, content["attack_warnings"], gallery)
+        sets = {each.name: each for each in settings.image_sets}
+        image_sets = []
+        for number, entry in enumerate(content.get("image_sets", ())):
+            known, place = sets[entry["name"]], f"sets/{number}"
+            answers = {version: arrays[f"{place}/answers/{version}"] for version in known.versions}
+            label, digest = (arrays[f"{place}/{name}"] for name in ("label", "digest"))
+            image_sets.append(ImageSetResult(known, entry["resolution"], label, digest, answers))
+        return cls(settings, results, images, content["attack_warnings"], gallery, image_sets)
 
 
 def _describe(result: AttackResult) -> dict[str, Any]:
@@ -382,6 +432,16 @@ def _describe(result: AttackResult) -> dict[str, Any]:
         "unconfirmed": dict(result.unconfirmed),
         "mean_evaluations": {name: float(np.mean(each)) for name, each in result.evaluations.items()},
         "mean_propagations": float(np.mean(result.propagations)),
+    }
+
+
+def _describe_set(image_set: ImageSetResult) -> dict[str, Any]:
+    versions = image_set.accuracies.items()
+    return {
+        "name": image_set.settings.name,
+        "resolution": image_set.resolution,
+        "n_examples": len(image_set.label),
+        "accuracies": {version: _proportion("clean", share) for version, share in versions},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from keras_robust import models
 from keras_robust.attacks import AttackResult
 from keras_robust.checks import check_choice
+from keras_robust.evaluation import measures
 from keras_robust.evaluation.results import Report
 from keras_robust.threat import ThreatModel
 
@@ -51,8 +52,8 @@ def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, An
 
     "unreliable" is true, and a footnote says why, where it is not RobustBench's evaluation (AutoAttack's standard
     version on its 5,000 images of ImageNet, prepared as there) or where the report warns of its figures. Accuracies are
-    texts in percent. "external", a lower accuracy that others found, and "footnote" are there only with something to
-    say.
+    texts in percent; those under corruptions are there where they were asked for, "external", a lower accuracy that
+    others found, and "footnote" only with something to say.
 
     Args:
         report: of a preset at its own threat model and resolution; of any other model the first threat model with a
@@ -101,6 +102,12 @@ def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, An
         "reported": found.pop("reported"),
         "autoattack_acc": f"{100 * result.robust_accuracy:.2f}",
     }
+    for image_set in report.image_sets:
+        if image_set.is_corrupted and image_set.resolution == result.resolution:
+            figures = measures.corruptions(report, image_set)
+            accuracies["corruptions_acc"] = f"{100 * figures['mean accuracy'].mean():.2f}"
+            if "mCE" in figures:
+                accuracies["corruptions_mce"] = f"{100 * figures['mCE'].mean():.2f}"
     rest = {"external": found.pop("external"), "footnote": "; ".join(filter(None, (found.pop("footnote"), ours)))}
     return {**found, **accuracies, "unreliable": bool(doubts), **{key: text for key, text in rest.items() if text}}
 

@@ -71,6 +71,27 @@ class ThreatSettings:
 
 
 @dataclass(frozen=True)
+class ImageSetSettings:
+    """A set of images that the model classifies without an attack.
+
+    Attributes:
+        name: of it.
+        versions: of each image, such as "fog/3".
+        n_examples: number of images.
+        sha256: hash of all images, their order and their labels.
+        outputs: how many of the model's outputs may be the answer, None for all.
+        note: what a reader must know of the images, "" if nothing.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    n_examples: int
+    sha256: str
+    outputs: int | None
+    note: str
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """All that decides the figures of an evaluation.
 
@@ -85,6 +106,9 @@ class EvaluationSettings:
         batch_size: images attacked at a time.
         backend: of Keras.
         versions: of the packages that can change a figure.
+        image_sets: other images that the model classifies without an attack.
+        calibration: whether the probabilities of the answers are kept.
+        eight_bit: whether the answers to adversarial images rounded to 8 bits are kept.
     """
 
     keras_robust: str | None
@@ -98,6 +122,9 @@ class EvaluationSettings:
     batch_size: int
     backend: str
     versions: Mapping[str, str]
+    image_sets: tuple[ImageSetSettings, ...] = ()
+    calibration: bool = False
+    eight_bit: bool = False
 
     def propagations(self, threat: ThreatModel) -> dict[str, int]:
         """Forward and backward passes of one evaluation of each attack under a threat model.
@@ -116,6 +143,7 @@ class EvaluationSettings:
         costs = self.model.multiply_adds
         found["model"]["multiply_adds"] = {str(resolution): cost for resolution, cost in costs.items()}
         found["resolutions"], found["threats"] = list(self.resolutions), list(found["threats"])
+        found["image_sets"] = [{**each, "versions": list(each["versions"])} for each in found["image_sets"]]
         return found
 
     @classmethod
@@ -134,5 +162,9 @@ class EvaluationSettings:
                 "images": ImageSettings(**content["images"]),
                 "resolutions": tuple(content["resolutions"]),
                 "threats": tuple(ThreatSettings(**threat) for threat in content["threats"]),
+                "image_sets": tuple(
+                    ImageSetSettings(**{**each, "versions": tuple(each["versions"])})
+                    for each in content.get("image_sets", ())
+                ),
             }
         )

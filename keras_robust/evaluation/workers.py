@@ -1,6 +1,6 @@
 """Workers of an evaluation: each attacks one batch after the other on one device, with its copy of the model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -12,7 +12,9 @@ import numpy as np
 from keras_robust.attacks.suite import AttackSuite, Stage, predictions
 from keras_robust.data import Source, amplified_difference, resize_and_crop
 from keras_robust.data.visualization import most_visible
+from keras_robust.evaluation.calibration import certainty
 from keras_robust.evaluation.image_selection import DECODERS, Selection
+from keras_robust.evaluation.image_sets import ImageSet
 from keras_robust.evaluation.progress import EvaluationProgress
 from keras_robust.evaluation.result_store import BatchResult, CellBatch, Grid, ResultStore
 from keras_robust.threat import ThreatModel
@@ -62,9 +64,12 @@ class Worker:
     suites: Mapping[ThreatModel, AttackSuite]
     images: EvaluationImages
     device: str | None = None
+    calibration: bool = False
+    eight_bit: bool = False
 
-    def attack(self, grid: Grid, resolution: int, batch: int, store: ResultStore, progress: EvaluationProgress) -> None:
+    def attack(self, grid: Grid, task: tuple[int, int], store: ResultStore, progress: EvaluationProgress) -> None:
         """All attacks of all threat models on one batch, as far as they are not done."""
+        resolution, batch = task
         result, rows = store.read(resolution, batch), grid.rows(batch)
         y = self.images.selection.labels[rows].astype(np.int32)
         x = logits = None
@@ -76,6 +81,8 @@ class Worker:
             logits = first.logits(x)
             if result is None:
                 result = BatchResult.of(predictions(logits), len(grid.threats))
+                for cell in result.cells:
+                    cell.extra |= self._extra(logits, y)
                 if batch == 0 and resolution == grid.resolutions[0]:
                     result.warnings = tuple(first.warnings(x, y))
         progress.clean(resolution, result.prediction == y)
@@ -93,13 +100,39 @@ class Worker:
                 remaining = remaining & ~cell.misclassified[name]
                 progress.done((resolution, threat, name), remaining, cell.seconds[name], name not in earlier)
 
-    @staticmethod
-    def _record(cell: CellBatch, suite: AttackSuite, x: np.ndarray, y: np.ndarray, stage: Stage, pictures: int) -> None:
+    def classify(self, image_set: ImageSet, grid: Grid, task: tuple[int, int], store: ResultStore) -> None:
+        """All versions of one batch of other images, as far as they are not done."""
+        resolution, batch = task
+        answers, suite = store.read_answers(image_set.name, *task), next(iter(self.suites.values()))
+        for version in image_set.versions:
+            if version not in answers:
+                x = image_set.at(version, resolution, grid.rows(batch))
+                answers[version] = image_set.answers(suite.logits(x))
+                store.write_answers(image_set.name, *task, answers)
+
+    def _extra(self, logits: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """What was asked for besides, before any attack."""
+        found: dict[str, np.ndarray] = {}
+        if self.calibration:
+            sure = certainty(logits, y)
+            found |= {"certainty": sure, "adversarial_certainty": sure.copy()}
+        return found | ({"rounded_prediction": predictions(logits)} if self.eight_bit else {})
+
+    def _record(
+        self, cell: CellBatch, suite: AttackSuite, x: np.ndarray, y: np.ndarray, stage: Stage, pictures: int
+    ) -> None:
         """Add what an attack did to a batch under one threat model."""
         hit = np.flatnonzero(stage.misclassified)
         if len(hit):
             x_adv = stage.x_adv[hit]
-            cell.adversarial_prediction[hit] = predictions(suite.logits(x_adv))
+            logits = suite.logits(x_adv)
+            cell.adversarial_prediction[hit] = predictions(logits)
+            if self.calibration:
+                cell.extra["adversarial_certainty"][hit] = certainty(logits, y[hit])
+            if self.eight_bit:
+                cell.extra["rounded_prediction"][hit] = predictions(
+                    suite.logits(np.round(255 * x_adv) / np.float32(255))
+                )
             cell.perturbation_norm[hit] = suite.threat.geometry.measure(x_adv, x[hit])
             # Without a bound a later attack may have found a nearer image, to which the answer belongs.
             again = [number for number, place in enumerate(hit) if int(place) in cell.pictures]
@@ -112,26 +145,20 @@ class Worker:
         cell.unconfirmed[stage.name], cell.seconds[stage.name] = stage.unconfirmed, stage.seconds
 
 
-def run(
-    workers: Sequence[Worker],
-    tasks: Sequence[tuple[int, int]],
-    grid: Grid,
-    store: ResultStore,
-    progress: EvaluationProgress,
-) -> None:
-    """Let the workers take one batch after the other, each on its own device, until none is left."""
-    queue: SimpleQueue[tuple[int, int]] = SimpleQueue()
+def run(workers: Sequence[Worker], tasks: Sequence[Callable[[Worker], None]]) -> None:
+    """Let the workers take one task after the other, each on its own device, until none is left."""
+    queue: SimpleQueue[Callable[[Worker], None]] = SimpleQueue()
     for task in tasks:
         queue.put(task)
 
     def work(worker: Worker) -> None:
         while True:
             try:
-                resolution, batch = queue.get_nowait()
+                task = queue.get_nowait()
             except Empty:
                 return
             try:
-                worker.attack(grid, resolution, batch, store, progress)
+                task(worker)
             except BaseException:
                 while not queue.empty():  # the other workers end after their batch
                     queue.get_nowait()

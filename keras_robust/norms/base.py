@@ -14,6 +14,9 @@ from keras_robust.types import Array, Tensor
 RELATIVE_SLACK = 1e-6
 MEASURED_SLACK = 2e-6  # the same of a norm that is measured in float64
 PIXEL_ROUNDING = 2.0**-24  # the spacing of float32 below 1
+LEVELS = 255.0  # of a pixel in 8 bits, above black
+LEVEL_ROUNDING = 1e-3  # by which a float may miss a whole number of levels
+THRESHOLD_HALVINGS = 6
 LARGEST_RADIUS = 1e9  # no image is as long, and its square is a float32
 
 
@@ -159,6 +162,32 @@ class Norm:
     def project(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         """Euclidean projection onto ball and box; points inside come back unchanged to the last bit."""
         return choose(self.contains(x_adv, x, eps), x_adv, self.nearest(x_adv, x, eps))
+
+
+def on_8_bit_grid(norm: Norm, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
+    """A point of the ball near `x_adv` whose pixels are multiples of 1/255, as those of `x` are.
+
+    Pixels go to the nearest level or, where this leaves the ball, only those that are nearest to theirs: towards the
+    image go those whose fraction of a level is below a threshold, the least of each image by which the point is inside.
+    """
+    change = LEVELS * (x_adv - x)
+    size, sign, origin = ops.abs(change), ops.sign(change), ops.round(LEVELS * x)
+
+    def rounded(threshold: Tensor) -> Tensor:
+        levels = ops.floor(size + (1.0 + LEVEL_ROUNDING) - per_example(threshold, x))
+        return clip_to_box((origin + sign * levels) / LEVELS)
+
+    def is_inside(threshold: Tensor) -> Tensor:
+        return norm.of(rounded(threshold) - x) <= eps * (1.0 + RELATIVE_SLACK)
+
+    outside = 0.5 * ops.ones_like(x[:, 0, 0, 0])
+    nearest, inside = outside, 2.0 * outside
+    for _ in range(THRESHOLD_HALVINGS):
+        middle = 0.5 * (outside + inside)
+        fits = is_inside(middle)
+        outside, inside = ops.where(fits, outside, middle), ops.where(fits, middle, inside)
+    # By the last rounding of a float a level may lie just outside.
+    return norm.project(rounded(ops.where(is_inside(nearest), nearest, inside)), x, eps)
 
 
 def step_within(norm: Norm, x: Tensor, change: Tensor, sign: Tensor, eps: Any) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.attacks.result import Curve
+from keras_robust.evaluation import measures
 from keras_robust.evaluation.results import ALL, Report
 from keras_robust.files import write_text, written_aside
 from keras_robust.statistics import Proportion
@@ -85,6 +86,7 @@ class Panel:
         lines: at least one.
         ticks: places on the horizontal axis, and what is written there; a panel of one place shows bars.
         own_legend: whether the lines are not models but something of this panel, which then names them.
+        diagonal: whether to draw where both axes are equal.
     """
 
     title: str
@@ -92,6 +94,7 @@ class Panel:
     lines: Sequence[Line]
     ticks: Sequence[tuple[float, str]]
     own_legend: bool = False
+    diagonal: bool = False
 
 
 def columns(report: Report, resolution: int) -> dict[str, Proportion]:
@@ -166,6 +169,29 @@ def panels_by_radius(reports: Mapping[str, Report]) -> list[Panel]:
             places = [place * scale for place in max(curves, key=lambda curve: curve.end).radii(MOST_TICKS)]
         ticks = [(place, f"{place:.3g}") for place in places]
         panels.append(Panel(f"{norm}{where}", label, lines, ticks, own_legend=not several and len(lines) > 1))
+    return panels
+
+
+def panels_of_reliability(reports: Mapping[str, Report]) -> list[Panel]:
+    """Accuracy against confidence, where that was kept: a panel per resolution; of several models at the first.
+
+    Of one model lines without attack and under each threat model, of several those without attack.
+    """
+    kept = {name: report for name, report in reports.items() if report.settings.calibration}
+    several, panels = len(reports) > 1, []
+    ticks = [(float(place), str(place)) for place in range(0, 101, 20)]
+    for resolution in next(iter(reports.values())).resolutions[: 1 if several else None] if kept else ():
+        lines = []
+        for style, (name, report) in enumerate(reports.items()):
+            if name not in kept or resolution not in report.resolutions:
+                continue
+            found = list(measures.calibrations(report, resolution))[: 1 if several else None]
+            for number, (kind, calibration) in enumerate(found):
+                points = [(100 * confidence, share) for confidence, share in calibration.reliability]
+                lines.append(Line(name if several else kind, style if several else number, points))
+        if lines:
+            title, label = f"reliability, {resolution} px", "confidence (%)"
+            panels.append(Panel(title, label, lines, ticks, own_legend=not several, diagonal=True))
     return panels
 
 
@@ -290,6 +316,8 @@ def _draw_panel(panel: Panel, axes: "Axes") -> None:
             axes.bar(x, y, color=look["color"], alpha=0.55, width=0.7)
             look |= {"linestyle": "none", "marker": "none"}
         axes.errorbar(x, y, [low, high], capsize=2.5, elinewidth=1, label=line.name, **look)
+    if panel.diagonal:
+        axes.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=":")
     if panel.own_legend:
         axes.legend(fontsize=8)
     axes.set_title(panel.title)

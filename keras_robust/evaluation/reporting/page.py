@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_robust.evaluation.reporting import charts, sentences, tables
 from keras_robust.evaluation.reporting.charts import Panel
+from keras_robust.evaluation.reporting.sections import sections
 from keras_robust.evaluation.results import Picture, Report
 from keras_robust.statistics import Proportion
 
@@ -90,6 +91,7 @@ def page(reports: Mapping[str, Report]) -> str:
         charts=groups,
         pairs=tables.pairs_rows(reports),
         stages={name: tables.stages(report) for name, report in reports.items()},
+        sections={name: sections(report) for name, report in reports.items()},
         gallery=_gallery(reports),
         notes=sentences.notes(next(iter(reports.values()))),
         settings={name: json.dumps(r.settings.to_json(), indent=2, ensure_ascii=False) for name, r in reports.items()},
@@ -102,6 +104,7 @@ def chart_groups(reports: Mapping[str, Report]) -> dict[str, list[Panel]]:
     groups = {
         "accuracy_by_resolution": charts.panels_by_resolution(reports),
         "accuracy_by_radius": charts.panels_by_radius(reports),
+        "reliability": charts.panels_of_reliability(reports),
         "accuracy_by_cost": charts.panels_by_cost(reports) if several else [],
     }
     if several and not groups["accuracy_by_resolution"]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_robust.evaluation.comparison import Difference, differences
 from keras_robust.evaluation.reporting import sentences
+from keras_robust.evaluation.reporting.sections import sections
 from keras_robust.evaluation.results import ALL, Report
 from keras_robust.threat import ThreatModel
 
@@ -115,6 +116,8 @@ def markdown(reports: Mapping[str, Report]) -> str:
         parts += ["\n".join(f"- **Warning.** {warning}" for warning in report.warnings)] if report.warnings else []
         parts += ["Accuracy by resolution and threat model:", markdown_rows(*grid(report))]
         parts += ["After each attack, in the order run:", markdown_rows(*stages(report))]
+        for section in sections(report):
+            parts += [f"### {section.heading}", section.note, markdown_rows(section.header, section.rows)]
         if report.images.skipped:
             parts += ["Images that could not be read:", "\n".join(f"- {reason}" for reason in report.images.skipped)]
     for name, first, rows, reason in pairs(reports) if len(reports) > 1 else ():
