@@ -207,7 +207,7 @@ def evaluate(
             workers,
             [partial(Worker.attack, grid=grid, task=task, store=store, progress=progress) for task in tasks]
             + [
-                partial(Worker.classify, image_set=image_set, grid=part, task=task, store=store)
+                partial(Worker.classify, image_set=image_set, grid=part, task=task, store=store, progress=progress)
                 for image_set in image_sets
                 for part in [grid.of_set(image_set.settings)]
                 for task in _part(part.batches, shard)

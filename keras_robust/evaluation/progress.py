@@ -55,6 +55,12 @@ class EvaluationProgress:
             if show:
                 self._show(cell)
 
+    def classifying(self, name: str, resolution: int, batch: str) -> None:
+        """A batch of other images is to be classified."""
+        with self._lock:
+            if self._line.due():
+                self._line.show(f"{name.strip()} at {resolution} px: batch {batch}")
+
     def seconds_left(self, cell: Cell) -> float:
         """Estimated seconds that one attack still takes, 0 while nothing is known."""
         images_left = self._n_examples[cell[0]] - self._seen[cell]

@@ -248,7 +248,7 @@ class Report:
         """Columns of a table with a row for each image in each cell; those of a text are strings, `eps` may be inf.
 
         `label` and the predictions are places in `images.outputs`; `misclassified_by` is the stage that the model first
-        failed at, "" where it never did.
+        failed at, "" where it never did. Confidences and the answers to rounded images are there where asked for.
         """
         columns: dict[str, list[np.ndarray]] = {}
         n = self.n_examples
@@ -267,6 +267,11 @@ class Report:
                 "perturbation_norm": result.perturbation_norm,
                 "propagations": result.propagations,
             }
+            if result.certainty is not None and result.adversarial_certainty is not None:
+                row["confidence"] = result.certainty[:, 0]
+                row["adversarial_confidence"] = result.adversarial_certainty[:, 0]
+            if result.rounded_prediction is not None:
+                row["rounded_prediction"] = result.rounded_prediction
             for name, values in row.items():
                 columns.setdefault(name, []).append(values)
         return {name: np.concatenate(parts) for name, parts in columns.items()}

@@ -100,12 +100,15 @@ class Worker:
                 remaining = remaining & ~cell.misclassified[name]
                 progress.done((resolution, threat, name), remaining, cell.seconds[name], name not in earlier)
 
-    def classify(self, image_set: ImageSet, grid: Grid, task: tuple[int, int], store: ResultStore) -> None:
+    def classify(
+        self, image_set: ImageSet, grid: Grid, task: tuple[int, int], store: ResultStore, progress: EvaluationProgress
+    ) -> None:
         """All versions of one batch of other images, as far as they are not done."""
         resolution, batch = task
         answers, suite = store.read_answers(image_set.name, *task), next(iter(self.suites.values()))
         for version in image_set.versions:
             if version not in answers:
+                progress.classifying(f"{image_set.name} {version}", resolution, f"{batch + 1} of {grid.n_batches}")
                 x = image_set.at(version, resolution, grid.rows(batch))
                 answers[version] = image_set.answers(suite.logits(x))
                 store.write_answers(image_set.name, *task, answers)

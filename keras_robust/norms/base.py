@@ -171,14 +171,14 @@ def on_8_bit_grid(norm: Norm, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
     image go those whose fraction of a level is below a threshold, the least of each image by which the point is inside.
     """
     change = LEVELS * (x_adv - x)
-    size, sign, origin = ops.abs(change), ops.sign(change), ops.round(LEVELS * x)
+    size, sign = ops.abs(change), ops.sign(change)
 
     def rounded(threshold: Tensor) -> Tensor:
-        levels = ops.floor(size + (1.0 + LEVEL_ROUNDING) - per_example(threshold, x))
-        return clip_to_box((origin + sign * levels) / LEVELS)
+        return sign * ops.floor(size + (1.0 + LEVEL_ROUNDING) - per_example(threshold, x))
 
     def is_inside(threshold: Tensor) -> Tensor:
-        return norm.of(rounded(threshold) - x) <= eps * (1.0 + RELATIVE_SLACK)
+        # Of whole numbers, which no rounding of pixels blurs.
+        return norm.of(rounded(threshold)) <= LEVELS * eps * (1.0 + RELATIVE_SLACK)
 
     outside = 0.5 * ops.ones_like(x[:, 0, 0, 0])
     nearest, inside = outside, 2.0 * outside
@@ -186,8 +186,9 @@ def on_8_bit_grid(norm: Norm, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         middle = 0.5 * (outside + inside)
         fits = is_inside(middle)
         outside, inside = ops.where(fits, outside, middle), ops.where(fits, middle, inside)
-    # By the last rounding of a float a level may lie just outside.
-    return norm.project(rounded(ops.where(is_inside(nearest), nearest, inside)), x, eps)
+    levels = rounded(ops.where(is_inside(nearest), nearest, inside))
+    # The float next to a level on the sphere may lie just outside.
+    return norm.project(clip_to_box((ops.round(LEVELS * x) + levels) / LEVELS), x, eps)
 
 
 def step_within(norm: Norm, x: Tensor, change: Tensor, sign: Tensor, eps: Any) -> Tensor:

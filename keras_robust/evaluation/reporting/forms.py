@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -52,13 +53,12 @@ def markdown(reports: Mapping[str, Report]) -> str:
 
 def per_image_csv(reports: Mapping[str, Report]) -> str:
     """A row for each image in each cell of each report, as comma-separated values; see `Report.per_image`."""
+    columns = {name: report.per_image() for name, report in reports.items()}
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    for number, (name, report) in enumerate(reports.items()):
-        columns = {**report.per_image(), "model": [name] * (report.n_examples * len(report.results))}
-        if not number:
-            writer.writerow(columns)
-        writer.writerows(zip(*columns.values()))
+    writer = csv.DictWriter(file, list(dict.fromkeys(itertools.chain(*columns.values()))), lineterminator="\n")
+    writer.writeheader()
+    for name, found in columns.items():
+        writer.writerows(dict(zip(found, row)) | {"model": name} for row in zip(*found.values()))
     return file.getvalue().rstrip("\n")
 
 
