@@ -22,7 +22,7 @@ from keras_robust.versions import version
 
 LIBRARY = "imagecorruptions-imaug"
 AS_THEY_ARE = ""  # the version of images that are not varied
-NAME = r"[\w.-]+"
+NAME = r"\w[\w.-]*"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ def shifted(
         n_examples: the most images; all of them if not given.
     """
     if not re.fullmatch(NAME, name) or name == CORRUPTIONS:
-        raise ValueError(f"shifts must have names of letters, digits, '.', '_' and '-'; received {name!r}.")
+        raise ValueError(
+            f"shifts must have names of letters, digits, '_', '.' and '-', not beginning with the last two; received {name!r}."
+        )
     source = open_dataset(images)
     if class_names is None and set(source.class_names) <= set(selection.outputs):
         class_names = selection.outputs

@@ -16,6 +16,7 @@ from keras_robust.npz import read_arrays
 from keras_robust.threat import ThreatModel
 
 FOLDER = "state"
+SETS = "sets"  # in it, a folder for each set of other images
 _KEY = "answers/"  # before the version of the images, which may be ""
 IMAGES = "images.npz"
 
@@ -245,13 +246,16 @@ class ResultStore:
         if self._folder is None:
             self._answers[name, resolution, batch] = dict(answers)
         else:
-            write_arrays(_file(self._folder / name, resolution, batch), {_KEY + key: a for key, a in answers.items()})
+            write_arrays(
+                _file(self._folder / SETS / name, resolution, batch), {_KEY + key: a for key, a in answers.items()}
+            )
 
-    def write_images(self, arrays: Mapping[str, np.ndarray], name: str = "") -> None:
+    def write_images(self, arrays: Mapping[str, np.ndarray], name: str | None = None) -> None:
         """Keep which images there are, so that a report can be made without the dataset; other images by their name."""
         if self._folder is not None:
-            (self._folder / name).mkdir(exist_ok=True)
-            write_arrays(self._folder / name / IMAGES, arrays)
+            folder = self._folder if name is None else self._folder / SETS / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(folder / IMAGES, arrays)
 
 
 def read_settings(folder: Path) -> EvaluationSettings:
@@ -274,7 +278,7 @@ def read_images(folder: Path) -> Images:
 
 def read_set_images(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Labels and hashes of images that met no attack."""
-    return read_arrays(folder / name / IMAGES)
+    return read_arrays(folder / SETS / name / IMAGES)
 
 
 def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
@@ -288,7 +292,7 @@ def read_batch(folder: Path, resolution: int, batch: int) -> BatchResult | None:
 
 
 def read_answers(folder: Path, name: str, resolution: int, batch: int) -> dict[str, np.ndarray]:
-    path = _file(folder / name, resolution, batch)
+    path = _file(folder / SETS / name, resolution, batch)
     if not path.exists():
         return {}
     try:

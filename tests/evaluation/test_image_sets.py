@@ -115,7 +115,7 @@ def test_shards_resumed_and_merged_are_the_whole(report, place, tmp_path):
         for version in ours.settings.versions:
             np.testing.assert_array_equal(ours.predictions[version], theirs.predictions[version])
     np.testing.assert_array_equal(merged.results[0].adversarial_certainty, report.results[0].adversarial_certainty)
-    (tmp_path / "state" / "corruptions" / "8px-00001.npz").unlink()
+    (tmp_path / "state" / "sets" / "corruptions" / "8px-00001.npz").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 batches are not done \(corruptions 8 px batch 1\)"):
         merge([tmp_path], tmp_path)
     with pytest.raises(ValueError, match=r"image_sets"):
@@ -151,6 +151,7 @@ def test_without_them_nothing_is_shown():
         ({"corruptions": "absent"}, "corruptions must be a folder of <corruption>/<severity>/<class>/<file>"),
         ({"corruptions": True}, "resolutions must be at least 32 for corruptions; received 8"),
         ({"shifts": {"a/b": "photo_crops"}}, "shifts must have names of letters"),
+        ({"shifts": {"..": "photo_crops"}}, "shifts must have names of letters"),
         ({"shifts": {"corruptions": "photo_crops"}}, "shifts must have names of letters"),
         ({"calibration": 1}, "calibration must be True or False"),
     ],

@@ -96,8 +96,9 @@ def _eight_bit(report: Report) -> Section:
         for name, share in measures.survivors(cell, label).items():
             count = 0 if share is None else share.n
             rows.append([str(cell.resolution), str(cell.threat), name, str(count), "" if share is None else str(share)])
-        robust = Proportion.of(measures.robust_in_8_bits(cell, label))
-        rows.append([str(cell.resolution), str(cell.threat), "robust accuracy after rounding", "", str(robust)])
+        if cell.threat.is_bounded:
+            robust = Proportion.of(measures.robust_in_8_bits(cell, label))
+            rows.append([str(cell.resolution), str(cell.threat), "robust accuracy after rounding", "", str(robust)])
     note = (
         "How many of the adversarial images that each attack found are misclassified still when they are rounded to 8 "
         "bits, as an image file holds them. Rounding may leave the ball by half a grey level."
