@@ -229,9 +229,9 @@ def finish(reports: Mapping[str, "Report"], out: Path | None) -> None:
     import keras_robust as kr
 
     print(f"\n{kr.evaluation.table(reports)}")
-    for report in reports.values():
+    for name, report in reports.items():
         for section in kr.evaluation.sections(report):
-            print(f"\n{section}")
+            print(f"\n{f'{name}: ' if len(reports) > 1 else ''}{section}")
     if len(reports) > 1:
         print(kr.evaluation.pairs_table(reports))
     for name, report in reports.items():

@@ -154,7 +154,8 @@ def shifted(
     """
     if not re.fullmatch(NAME, name) or name == CORRUPTIONS:
         raise ValueError(
-            f"shifts must have names of letters, digits, '_', '.' and '-', not beginning with the last two; received {name!r}."
+            f"shifts must have names of letters, digits, '_', '.' and '-' that begin with one of the first three; "
+            f"received {name!r}."
         )
     source = open_dataset(images)
     if class_names is None and set(source.class_names) <= set(selection.outputs):

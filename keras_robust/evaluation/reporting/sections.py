@@ -1,6 +1,5 @@
 """Sections of a report on what else was asked for: corruptions, other images, calibration, attacks in 8 bits."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,10 +52,10 @@ def _corruptions(report: Report, result: ImageSetResult) -> Iterator[Section]:
     heading = f"Common corruptions at {result.resolution} px"
     yield Section(heading, note, header, rows)
     yield Section(
-        f"Common corruptions at {result.resolution} px, in all",
+        f"{heading}, in all",
         "Intervals: bootstrap over the images.",
         ["figure", "value (95 %)"],
-        [[name, percent(Measured.mean(values, (0.0, math.inf)))] for name, values in figures.items()],
+        [[name, percent(Measured.mean(values))] for name, values in figures.items()],
     )
 
 
