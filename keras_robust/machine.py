@@ -19,10 +19,14 @@ def available_cores() -> int:
 def share_of_cores(processes: int) -> int:
     """Cores for each of several processes that run on this machine at once, at least one.
 
-    A launcher may have given each its own: then this one sees fewer than the machine has, and these are its share.
+    srun and mpirun may have given each its own: then this one sees fewer than the job, or the machine, has, and these
+    are its share. torchrun leaves all of them to each.
     """
     cores = available_cores()
-    return cores if cores < (os.cpu_count() or 1) else max(cores // processes, 1)
+    of_job = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    there = int(of_job) if of_job.isdecimal() else os.cpu_count() or 1
+    own = cores < there and "LOCAL_WORLD_SIZE" not in os.environ
+    return cores if own else max(cores // processes, 1)
 
 
 @cache

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "models": {"models", "layers", "weights", *FOUNDATION},
     "weights": {"weights", "layers", "checks", "files", "progress", "types"},
     "attacks": {"attacks", *FOUNDATION},
-    "data": {"data", "lazy", "backend", "checks", "files", "npz", "machine", "random", "types"},
+    "data": {"data", "lazy", "backend", "checks", "files", "npz", "machine", "progress", "random", "types"},
     "training": {"training", "attacks", "data", "models", *FOUNDATION},
     "segmentation": {
         "segmentation",

@@ -125,6 +125,26 @@ def from_slurm(share_gpus: bool = True) -> Any:
     return Cluster(tuple(addresses), index, (local, neighbours))
 
 
+def local_processes() -> int:
+    """Processes of this training on this host, as far as torchrun, srun, MPI or TF_CONFIG say it; else 1.
+
+    Raises:
+        ValueError: variables of a launcher are malformed.
+    """
+    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+        if os.environ.get(name, "").isdecimal():
+            return max(int(os.environ[name]), 1)
+    found = from_torchrun() or from_slurm(share_gpus=False)
+    if found is not None:
+        return found.local[1]
+    found = from_tf_config() or from_keras()
+    # One address stands for all of them where Keras was told no others.
+    if found is None or len({*found.addresses}) < len(found.addresses):
+        return 1
+    hosts = [address.rpartition(":")[0] for address in found.addresses]
+    return hosts.count(hosts[found.index])
+
+
 def _host_of(index: Any, hosts: Any, tasks: Any) -> Any:
     return [host for host, count in zip(hosts, tasks) for _ in range(count)][index]
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robust.backend.cluster import local_processes
 from keras_robust.checks import check_choice, check_count, check_shard
 from keras_robust.data.augmentation.on_device import DeviceAugmentation
 from keras_robust.data.augmentation.policy import Policy, find_policy
@@ -13,9 +14,11 @@ from keras_robust.data.host_batches import MAX_STEPS, HostBatches
 from keras_robust.data.sampler import Sampler
 from keras_robust.data.sources import Source
 from keras_robust.data.workers import Workers
-from keras_robust.machine import available_cores
+from keras_robust.machine import share_of_cores
 
 ENGINES = ("grain", "tf.data")
+# Workers hold some batches each: 64 of them 25 GB at 640 images of 224 pixels.
+MOST_BY_DEFAULT = 64
 
 
 class TrainPipeline:
@@ -40,8 +43,9 @@ class TrainPipeline:
             batch; where the parts are multiples of `policy.group_size` (80), no image is read twice.
         skip_corrupt: replace an image that cannot be read by the next one of the source, and note it in `skipped`; if
             not, the batch's iterator raises an error with the file's name.
-        workers: processes (threads of tf.data) to work with; as many as there are cores if not given. 0: none, each
-            batch is computed when it is asked for, for notebooks and to look for errors.
+        workers: processes (threads of tf.data) to work with; if not given, as many as there are cores for each of the
+            host's training processes, and at most 64. 0: none, each batch is computed when it is asked for, for
+            notebooks and to look for errors.
         engine: "grain" or "tf.data"; if not given "grain", but on the TensorFlow backend where Grain is not installed.
         on_device: leave what is float to the device: batches are 8-bit images, a quarter of the bytes, and one-hot
             labels; random erasing, mixup or cutmix and label smoothing are then in `augmentation`, for
@@ -99,7 +103,7 @@ class TrainPipeline:
                 f"batch_size must be a multiple of the number of shards, {self.shard[1]}; received {batch_size}."
             )
         self.skip_corrupt = skip_corrupt
-        self.workers = available_cores() if workers is None else check_count("workers", workers, least=0)
+        self.workers = default_workers(local_processes()) if workers is None else check_count("workers", workers, least=0)
         self.engine = _default_engine() if engine is None else check_choice("engine", engine, ENGINES)
         if on_device and self.engine != "grain":
             raise ValueError(f"on_device=True needs engine='grain'; received {self.engine!r}.")
@@ -161,6 +165,11 @@ class TrainPipeline:
 
     def _sampler(self, policy: Policy) -> Sampler:
         return Sampler(len(self.source), self.batch_size, self.resolution, policy, self.seed, self.shard)
+
+
+def default_workers(processes: int) -> int:
+    """Workers for each of several training processes that run on this machine at once."""
+    return min(share_of_cores(processes), MOST_BY_DEFAULT)
 
 
 def _default_engine() -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_robust import data
 from keras_robust.data.sampler import shard_slice
-from keras_robust.machine import share_of_cores
+from keras_robust.data.pipeline import default_workers
 
 
 class TrainFeed:
@@ -22,7 +22,7 @@ class TrainFeed:
         self, recipe: Any, source: Any, resolution: Any, num_classes: Any, seed: int, distribution: Any
     ) -> None:
         part = recipe.data
-        workers = share_of_cores(distribution.neighbours) if part.workers is None else part.workers
+        workers = default_workers(distribution.neighbours) if part.workers is None else part.workers
         self.pipeline = data.TrainPipeline(
             source,
             part.policy,

@@ -216,7 +216,7 @@ def test_what_is_no_source(tmp_path, name, message):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=message):
         data.source(tmp_path / name, "train")
-    with pytest.raises(ValueError, match="path_or_name must be a path or a name; received 3"):
+    with pytest.raises(ValueError, match="path_or_name must be a path, a name or a list of paths; received 3"):
         data.source(3, "train")
     with pytest.raises(ValueError, match="split must be 'train' or 'val' for photo_crops"):
         data.source("photo_crops", None)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import Source
-from keras_robust.data.sources.splits import HELD_OUT, NOTHING_HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, NOTHING_HELD_OUT, SPLITS, WHOLE_TRAIN, drawn_places
 from keras_robust.files import DAMAGE, check_unpacked_sizes
 from keras_robust.npz import read_array
 
@@ -57,7 +57,7 @@ class ArrayFile(Source):
             )
         self.class_names = tuple(names) if names is not None else tuple(map(str, range(count)))
         if drawn:
-            chosen = np.sort(np.concatenate([self._drawn(labels, label, split, seed) for label in range(count)]))
+            chosen = drawn_places(str(path), labels, self.class_names, str(split), seed)
             images, labels = images[chosen], labels[chosen]
             self.note = f"no validation part: a fifth of each class is held out as one (seed {seed})"
         elif split == HELD_OUT and taken in (None, "train"):
@@ -74,12 +74,6 @@ class ArrayFile(Source):
     def image(self, index: int) -> np.ndarray:
         image = self._images[index]
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-    def _drawn(self, labels: np.ndarray, label: int, split: Any, seed: int) -> np.ndarray:
-        members = np.flatnonzero(labels == label)
-        if len(members) == 1:
-            raise ValueError(f"{self.path} must hold at least 2 images of class {label}, to draw a validation split.")
-        return members[drawn_split(self.class_names[label], len(members), split, seed)] if len(members) else members
 
 
 def _read(path: str | PathLike, split: str | None) -> tuple[Any, ...]:

@@ -1,13 +1,14 @@
 """Images in one folder per class."""
 
 import os
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
+from keras_robust.data.sources.listing import list_folder
+from keras_robust.data.sources.packed_names import PackedNames
 from keras_robust.data.sources.splits import files_of
 from keras_robust.files import printable, read_file
 
@@ -19,7 +20,7 @@ class ImageFolder(EncodedSource):
 
     Either `root/train/<class>/*` beside `root/val/<class>/*` or `root/test/<class>/*`, or `root/<class>/*` alone; where
     there is no validation part, a fifth of each class becomes one: see `splits.files_of`. Links are followed, and what
-    they lead to is taken once.
+    they lead to is taken once. The list of a large folder is kept: see `listing`.
 
     Args:
         root: the folder.
@@ -28,7 +29,6 @@ class ImageFolder(EncodedSource):
         seed: of a validation part that is drawn.
 
     Attributes:
-        paths: the file of each image, by class (see `class_names.label_order`) and name.
         all_regular: whether none of the files is a pipe, a device or a link that leads nowhere.
 
     Raises:
@@ -41,87 +41,57 @@ class ImageFolder(EncodedSource):
         if not Path(root).is_dir():
             raise ValueError(f"root must be a folder; received {str(root)!r}.")
         root = os.fspath(root)
-        special: list[str] = []
         try:
-            found = files_of(str(root), _names(root, special), split, seed)
+            listing = list_folder(str(root))
         except OSError as error:
             raise ValueError(f"{printable(root)} cannot be listed: {error}") from error
-        self.all_regular = not special
+        found = files_of(str(root), listing.names, split, seed)
+        self.all_regular = listing.all_regular
         self.class_names = tuple(printable(name) for name in found.by_class)
         self.note = found.note
         self._classes_in = os.path.join(root, found.classes_in)
         names = [name for members in found.by_class.values() for name in members]
         labels = np.repeat(np.arange(len(found.by_class)), [len(members) for members in found.by_class.values()])
-        self.paths = [os.path.join(root, name) for name in names]
-        kept = _without_repetitions(self.paths, labels)
-        self.paths, self.labels = [self.paths[place] for place in kept], labels[kept]
+        kept = _without_repetitions(root, names, labels, listing.links)
+        if kept is not None:
+            names, labels = [names[place] for place in kept], labels[kept]
+        self._root, self._names, self.labels = root, PackedNames.of(names), labels
+
+    @property
+    def paths(self) -> list[str]:
+        """The file of each image, by class (see `class_names.label_order`) and name."""
+        return [os.path.join(self._root, name) for name in self._names]
+
+    def _path(self, index: int) -> str:
+        return os.path.join(self._root, self._names[int(index)])
 
     def name(self, index: int) -> str:
-        return printable(self.paths[index])
+        return printable(self._path(index))
 
     def identifier(self, index: int) -> str:
-        return printable(Path(os.path.relpath(self.paths[index], self._classes_in)).as_posix())
+        return printable(Path(os.path.relpath(self._path(index), self._classes_in)).as_posix())
 
     def file_size(self, index: int) -> int | None:
         try:
-            return os.stat(self.paths[index]).st_size
+            return os.stat(self._path(index)).st_size
         except OSError:  # which reading it will tell
             return None
 
     def encoded(self, index: int) -> bytes:
-        return read_file(self.paths[index], MAX_FILE_BYTES)
+        return read_file(self._path(index), MAX_FILE_BYTES)
 
 
-def _names(root: str, special: list[str]) -> Iterator[str]:
-    """Files and folders below `root`, with `/`; folders that links lead to come last, and only if they are new.
-
-    Pipes, devices and links that lead nowhere are added to `special`.
-    """
-    seen: set[tuple[int, int]] = set()
-    waiting = [("", root)]
-    links: list[tuple[str, str]] = []
-    while waiting or links:
-        prefix, folder = waiting.pop() if waiting else links.pop(0)
-        status = os.stat(folder)
-        place = (status.st_dev, status.st_ino)
-        if place in seen:
-            continue
-        seen.add(place)
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-                name = f"{prefix}{entry.name}"
-                if not entry.is_dir():
-                    yield name
-                    if not entry.is_file():
-                        special.append(name)
-                elif not entry.is_symlink():
-                    yield name + "/"
-                    waiting.append((name + "/", entry.path))
-                else:
-                    if not _leads_up(entry.path):
-                        yield name + "/"
-                    links.insert(0, (name + "/", entry.path))
-
-
-def _leads_up(link: str) -> bool:
-    """Whether a link leads to a folder that it lies in."""
-    target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
-
-
-def _without_repetitions(paths: list[str], labels: np.ndarray) -> np.ndarray:
-    """Places of the files without those that are links to others of the same class."""
-    if not any(os.path.islink(path) for path in paths):
-        return np.arange(len(paths))
+def _without_repetitions(root: str, names: list[str], labels: np.ndarray, links: frozenset[str]) -> list[int] | None:
+    """Places of the files without those that are links to others of the same class; None for all of them."""
+    if links.isdisjoint(names):
+        return None
     kept: list[int] = []
     first: dict[str, int] = {}
-    for place, path in enumerate(paths):
-        real = os.path.realpath(path)
-        other = first.setdefault(real, place)
+    for place, name in enumerate(names):
+        other = first.setdefault(os.path.realpath(os.path.join(root, name)), place)
         if labels[other] != labels[place]:
-            raise ValueError(
-                f"an image must be of one class; {printable(paths[other])} and {printable(path)} are the same file."
-            )
+            both = (printable(os.path.join(root, names[each])) for each in (other, place))
+            raise ValueError(f"an image must be of one class; {' and '.join(both)} are the same file.")
         if other == place:
             kept.append(place)
-    return np.array(kept)
+    return kept

@@ -2,8 +2,10 @@
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from keras_robust.checks import check_choice
 from keras_robust.data.class_names import label_order
@@ -41,6 +43,44 @@ class Files:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of a data set stands for a split that was asked for.
+
+    Attributes:
+        name: the split of the data set's own that is read, None of one that has none.
+        drawn: "train" or "val", where the split is to be drawn from it; None where it is all of it.
+        note: what a user should know, "" if nothing.
+    """
+
+    name: str | None
+    drawn: str | None = None
+    note: str = ""
+
+
+def part_of(where: str, has: Collection[str], split: str | None) -> Part:
+    """What of a data set with the splits `has`, out of `SPLITS`, stands for `split`; arguments as in `files_of`.
+
+    Raises:
+        ValueError: it has no such split.
+    """
+    check_choice("split", split, (*SPLITS, HELD_OUT, WHOLE_TRAIN, None))
+    if not has:
+        if split == "test":
+            raise ValueError(f"split must be one of 'train', 'val', as {where} has no test part; received 'test'.")
+        drawn = split if split in ("train", "val") else None
+        return Part(None, drawn, NOTHING_HELD_OUT if split == HELD_OUT else "")
+    if split in ("train", "val") and {*has} == {"train", "test"}:
+        return Part("train", split)
+    name = {HELD_OUT: next(part for part in ("val", "test", "train") if part in has), WHOLE_TRAIN: "train"}.get(
+        str(split), split
+    )
+    if name not in has:
+        listed = ", ".join(repr(part) for part in SPLITS if part in has)
+        raise ValueError(f"split must be one that {where} has, {listed}; received {split!r}.")
+    return Part(name, note=NOTHING_HELD_OUT if (split, name) == (HELD_OUT, "train") else "")
+
+
 def is_split(name: str) -> bool:
     """Whether a folder of that name is a split by itself."""
     return name.lower() in _SPLIT_OF
@@ -65,24 +105,14 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
         ValueError: folders that look like splits and are not understood; files in hidden folders; no such split; no
             classes, or a class without images; other classes in this split than in train.
     """
-    check_choice("split", split, (*SPLITS, HELD_OUT, WHOLE_TRAIN, None))
     names = [name for name in names if _is_no_stray(name)]
     folders = _own_splits(where, names)
     _check_hidden(where, names, set(folders.values()))
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if not folders:
-        return _of_whole(where, names, split, seed)
-    note = ""
-    if split == HELD_OUT:
-        split = next(each for each in ("val", "test", "train") if each in folders)
-        note = NOTHING_HELD_OUT if split == "train" else ""
-    holds_out = {"train", "test"} == folders.keys() and split != WHOLE_TRAIN
-    if split == WHOLE_TRAIN:
-        split = "train"
-    if split not in folders and not (holds_out and split == "val"):
-        has = ", ".join(repr(each) for each in folders)
-        raise ValueError(f"split must be one that {where} has, {has}; received {split!r}.")
-    part = split if split in folders else "train"
+    names = [name for name in names if not (name.startswith(".") or "/." in name)]
+    found = part_of(where, folders, split)
+    if found.name is None:
+        return _of_whole(where, names, found, seed)
+    part, note = found.name, found.note
     by_class = _classes(f"{where}/{folders[part]}", names, f"{folders[part]}/")
     for other in {"train": ("val",), "val": ("train",), "test": ("train",)}[part]:
         if other in folders:
@@ -92,8 +122,8 @@ def files_of(where: str, names: Iterable[str], split: str | None, seed: int) -> 
                     f"{where}: {folders[part]} and {folders[other]} must hold the same classes; only one has "
                     f"{_listed(sorted(different))}."
                 )
-    if holds_out and part == "train":
-        by_class = {name: _drawn(f"{where}/{name}", name, files, split, seed) for name, files in by_class.items()}
+    if found.drawn:
+        by_class = {name: _drawn(f"{where}/{name}", name, files, found.drawn, seed) for name, files in by_class.items()}
         note = f"no validation folder: a fifth of {folders['train']} is held out as one (seed {seed})"
     return Files(by_class, f"{folders[part]}/", note)
 
@@ -107,15 +137,28 @@ def drawn_split(name: str, count: int, split: str, seed: int) -> list[int]:
     return sorted(order[:n_val] if split == "val" else order[n_val:])
 
 
-def _of_whole(where: str, names: Sequence[str], split: str | None, seed: int) -> Files:
+def drawn_places(where: str, labels: np.ndarray, class_names: Sequence[str], split: str, seed: int) -> np.ndarray:
+    """Places of the images of a drawn split among those with these labels, in order: `drawn_split` of each class.
+
+    Raises:
+        ValueError: a class has one image alone.
+    """
+    chosen = []
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(class_names))))
+    for name, members in zip(class_names, by_class):
+        if len(members) == 1:
+            raise ValueError(f"{where} must hold at least 2 images of class {name}, to draw a validation split.")
+        if len(members):
+            chosen.append(members[drawn_split(name, len(members), split, seed)])
+    return np.sort(np.concatenate(chosen))
+
+
+def _of_whole(where: str, names: Sequence[str], part: Part, seed: int) -> Files:
     by_class = _classes(where, names)
-    if split in (None, HELD_OUT, WHOLE_TRAIN):
-        return Files(by_class, note=NOTHING_HELD_OUT if split == HELD_OUT else "")
-    if split == "test":
-        raise ValueError(f"split must be one of 'train', 'val', as {where} has no test folder; received 'test'.")
+    if part.drawn is None:
+        return Files(by_class, note=part.note)
     note = f"no folders of splits: a fifth of each class is held out as validation part (seed {seed})"
-    assert split is not None
-    drawn = {name: _drawn(f"{where}/{name}", name, files, split, seed) for name, files in by_class.items()}
+    drawn = {name: _drawn(f"{where}/{name}", name, files, part.drawn, seed) for name, files in by_class.items()}
     return Files(drawn, note=note)
 
 
@@ -139,7 +182,7 @@ def _own_splits(where: str, names: Sequence[str]) -> dict[str, str]:
     if folders and not others:
         return {split: folders[split] for split in SPLITS if split in folders}
     alike = len(inside) > 1 and len(set(map(frozenset, inside.values()))) == 1 and len(next(iter(inside.values()))) > 1
-    if len(folders) > 1 or (alike and any(_mentions_split(folder) for folder in inside)):
+    if len(folders) > 1 or (alike and any(splits_in(folder) for folder in inside)):
         raise ValueError(
             f"{where} holds {_listed(sorted(inside))}: some of these look like splits, some do not. Splits are called "
             "train, val (valid, validation, dev, eval) and test; folders beside them must go, or all must be classes."
@@ -147,8 +190,15 @@ def _own_splits(where: str, names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _mentions_split(folder: str) -> bool:
-    return any(part in _SPLIT_OF for part in re.split(r"[^a-z]+", folder.lower()))
+def splits_in(name: str) -> list[str]:
+    """The splits that the words of a name tell, each once.
+
+    Example:
+        >>> splits_in("data/imagenet-validation-00003-of-00014.parquet")
+        ['val']
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    return [split for split in SPLITS if not {*SYNONYMS[split]}.isdisjoint(words)]
 
 
 def _is_no_stray(name: str) -> bool:

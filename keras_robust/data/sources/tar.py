@@ -3,9 +3,10 @@
 import os
 import tarfile
 import weakref
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -108,31 +109,16 @@ def _members(path: Path) -> tuple[Any, ...]:
     with path.open("rb") as file:
         compressed = file.read(6).startswith(_PACKED)
         file.seek(0)
-        memory = bytearray() if compressed else None
-        length = path.stat().st_size
-        with tarfile.open(fileobj=file, mode="r|*" if compressed else "r:") as archive:
-            while (member := archive.next()) is not None:
-                # TarFile keeps every header that it has read, a kilobyte each.
-                archive.members.clear()  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./")
-                if name.startswith("/") or ".." in name.split("/"):
-                    raise ValueError(f"{path} must hold names inside of it; received {member.name!r}.")
-                if member.isdir():
-                    if name not in ("", "."):
-                        members[name + "/"] = (0, 0)
-                    continue
-                if not member.isreg() or member.issparse():
-                    raise ValueError(f"{path} must hold plain files and folders; {member.name!r} is neither.")
-                if member.size > MAX_MEMBER_BYTES:
-                    raise ValueError(
-                        f"{path} must hold files of at most {MAX_MEMBER_BYTES:,} bytes; "
-                        f"{member.name!r} has {member.size:,}."
-                    )
-                if memory is None:
-                    offset = member.offset_data
-                    if offset + member.size > length:
-                        raise tarfile.ReadError(f"it ends within {member.name!r}")
-                else:
+        if not compressed:
+            members = {name: (offset, size) for name, offset, size in plain_members(path, file)}
+            memory = None
+        else:
+            memory = bytearray()
+            with tarfile.open(fileobj=file, mode="r|*") as archive:
+                for member, name in _checked(path, archive):
+                    if member.isdir():
+                        members[name] = (0, 0)
+                        continue
                     offset = len(memory)
                     if offset + member.size > MAX_UNPACKED_BYTES:
                         raise ValueError(
@@ -142,11 +128,48 @@ def _members(path: Path) -> tuple[Any, ...]:
                     memory += cast(IO[bytes], archive.extractfile(member)).read()
                     if len(memory) - offset != member.size:
                         raise tarfile.ReadError(f"it ends within {member.name!r}")
-                members[name] = (offset, member.size)
+                    members[name] = (offset, member.size)
     if not members:
         raise tarfile.ReadError("it is empty")
     # An array, which worker processes look at together.
     return members, None if memory is None else np.frombuffer(memory, np.uint8)
+
+
+def plain_members(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file and folder of an open archive that is not compressed; folders end in `/`.
+
+    Raises:
+        ValueError: as `TarArchive`; other exceptions of `DAMAGE` where it is no archive, or was cut.
+    """
+    length = os.fstat(file.fileno()).st_size
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member, name in _checked(path, archive):
+            if member.offset_data + member.size > length:
+                raise tarfile.ReadError(f"it ends within {member.name!r}")
+            yield name, member.offset_data, member.size
+        if archive.offset >= length:  # at its end every archive has blocks of zeros
+            raise tarfile.ReadError("it was cut: it has no end")
+
+
+def _checked(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """The members of an archive, and what they are called here."""
+    while (member := archive.next()) is not None:
+        # TarFile keeps every header that it has read, a kilobyte each.
+        archive.members.clear()  # type: ignore[attr-defined]
+        name = member.name.removeprefix("./")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{path} must hold names inside of it; received {member.name!r}.")
+        if member.isdir():
+            if name not in ("", "."):
+                yield member, name + "/"
+            continue
+        if not member.isreg() or member.issparse():
+            raise ValueError(f"{path} must hold plain files and folders; {member.name!r} is neither.")
+        if member.size > MAX_MEMBER_BYTES:
+            raise ValueError(
+                f"{path} must hold files of at most {MAX_MEMBER_BYTES:,} bytes; {member.name!r} has {member.size:,}."
+            )
+        yield member, name
 
 
 def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str]:

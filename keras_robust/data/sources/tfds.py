@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
-from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN, drawn_split
+from keras_robust.data.sources.splits import HELD_OUT, WHOLE_TRAIN, drawn_places
 from keras_robust.files import READ_ONLY, pread
 from keras_robust.types import Tensor
 
@@ -80,15 +80,11 @@ class DataSet(EncodedSource):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def _drawn(self, split: str) -> list[int]:
+    def _drawn(self, split: str) -> np.ndarray:
         """The examples of a training or validation part that TFDS does not have, drawn within each class."""
         self._chosen = range(self._count)
         labels = np.array([self.label(index) for index in range(self._count)])
-        chosen: list[int] = []
-        for label, name in enumerate(self.class_names):
-            members = np.flatnonzero(labels == label)
-            chosen += members[drawn_split(name, len(members), split, 0)].tolist()
-        return sorted(chosen)
+        return drawn_places(f"tfds:{self._name}/train", labels, self.class_names, split, 0)
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
