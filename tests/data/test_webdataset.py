@@ -1,4 +1,4 @@
-"""WebDataset shards: as patterns, folders, files and lists; their splits, classes, index, and what is wrong with them."""
+"""WebDataset shards: as patterns, folders, files, lists; their splits, classes, index, and what is wrong with them."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_splits_are_told_by_names(tmp_path):
         found = {split: values(data.source(place, split)) for split in ("train", "val", "held_out", "whole_train")}
         assert found["train"] == found["whole_train"] == [(n, n % 2) for n in range(8)]
         assert found["val"] == found["held_out"] == [(n, n % 2) for n in range(20, 24)]
-    with pytest.raises(ValueError, match="split must be one that .* has, 'train', 'val'; received None"):
+    with pytest.raises(ValueError, match=r"split must be one that .* has, 'train', 'val'; received None"):
         data.source(tmp_path, None)
     alone = data.source(tmp_path / "data" / "imagenet-train-00.tar", "held_out")
     assert "no images are held out" in alone.note
@@ -87,8 +87,8 @@ def test_names_of_classes(tmp_path):
     source = data.source(tmp_path / "c", None)
     assert source.class_names == ("y", "z")
     assert source.labels.tolist() == [1, 0, 1, 0]
+    (tmp_path / "b" / "classes.txt").write_text("ant\nbee\nant\n")
     with pytest.raises(ValueError, match=r"classes\.txt must name each class once; 'ant'"):
-        (tmp_path / "b" / "classes.txt").write_text("ant\nbee\nant\n")
         data.source(tmp_path / "b", None)
     with pytest.raises(ValueError, match="class_names must be None for photo_crops"):
         data.source("photo_crops", "val", class_names=["a"])
@@ -317,11 +317,9 @@ def test_samples_and_shards_of_batches(shards):
     sample = source.sample(7)
     assert len(sample) == 7
     assert {*values(sample)} <= {*EXPECTED}
-    whole = TrainPipeline(source, "basic", 8, batch_size=8, workers=0, engine="grain").batch(5)
-    halves = [
-        TrainPipeline(source, "basic", 8, batch_size=8, workers=0, engine="grain", shard=(i, 2)).batch(5)
-        for i in (1, 2)
-    ]
+    options = {"batch_size": 8, "workers": 0, "engine": "grain"}
+    whole = TrainPipeline(source, "basic", 8, **options).batch(5)
+    halves = [TrainPipeline(source, "basic", 8, **options, shard=(i, 2)).batch(5) for i in (1, 2)]
     for computed, expected in zip(map(np.concatenate, zip(*halves)), whole, strict=True):
         np.testing.assert_array_equal(computed, expected)
 
