@@ -96,11 +96,6 @@ def _remove_leftovers(folder: Path) -> None:
             Path(place, name).unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
-    """The folder of what may be made or downloaded anew: `keras_robust` in KERAS_HOME, or else in `~/.keras`."""
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_robust"
-
-
 def pread(descriptor: int, size: int, offset: int) -> bytes:
     """`size` bytes of an open file from `offset` on, by any number of threads; Windows has no call for it."""
     if hasattr(os, "pread"):
@@ -154,7 +149,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def cache_folder() -> Path:
-    """The folder for downloads and compiled programs: `keras_robust` in KERAS_HOME, or else in `~/.keras`."""
+    """The folder for downloads, compiled programs and indices: `keras_robust` in KERAS_HOME, or else in `~/.keras`."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_robust"
 
 

@@ -103,7 +103,9 @@ class TrainPipeline:
                 f"batch_size must be a multiple of the number of shards, {self.shard[1]}; received {batch_size}."
             )
         self.skip_corrupt = skip_corrupt
-        self.workers = default_workers(local_processes()) if workers is None else check_count("workers", workers, least=0)
+        self.workers = (
+            default_workers(local_processes()) if workers is None else check_count("workers", workers, least=0)
+        )
         self.engine = _default_engine() if engine is None else check_choice("engine", engine, ENGINES)
         if on_device and self.engine != "grain":
             raise ValueError(f"on_device=True needs engine='grain'; received {self.engine!r}.")

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_robust import data
-from keras_robust.data.sampler import shard_slice
 from keras_robust.data.pipeline import default_workers
+from keras_robust.data.sampler import shard_slice
 
 
 class TrainFeed:
