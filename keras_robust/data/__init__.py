@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from keras_robust.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from keras_robust.data import layers
     from keras_robust.data.array_batches import OrientedBatches
     from keras_robust.data.augmentation import BASIC, HEAVY, POLICIES, DeviceAugmentation, Policy
     from keras_robust.data.pipeline import TrainPipeline
@@ -28,6 +29,7 @@ __all__ = [
     "attack_sheet",
     "contact_sheet",
     "decode",
+    "layers",
     "photo_crops",
     "resize_and_crop",
     "source",
@@ -44,4 +46,5 @@ __getattr__, __dir__ = lazy_attributes(
         "keras_robust.data.sources": ("Source", "photo_crops", "source"),
         "keras_robust.data.visualization": ("amplified_difference", "attack_sheet", "contact_sheet"),
     },
+    ("layers",),
 )

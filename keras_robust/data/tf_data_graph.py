@@ -165,7 +165,7 @@ def tensorflow() -> Any:
         import keras_robust.data.augmentation.keras_cv_layers  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "engine='tf.data' runs on TensorFlow and KerasCV, whatever Keras' backend: "
+            "engine='tf.data' and kr.data.layers run on TensorFlow and KerasCV, whatever Keras' backend: "
             "pip install 'keras-robust[tensorflow]'. engine='grain' needs neither."
         ) from error
     if keras.backend.backend() != "tensorflow":

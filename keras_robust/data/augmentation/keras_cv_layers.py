@@ -3,20 +3,24 @@
 They are layers of KerasCV's interface, so that they mix with KerasCV's own, whose randomness cannot be used here: it
 comes from one stateful generator, so that an image's augmentation depends on what other threads drew before. Here it
 depends on `"seeds"` of the inputs alone, int32 (2,) for each image; without, a layer draws seeds as KerasCV's do. The
-input pipeline passes what was drawn instead, `"transformations"` (`Sampler.examples`).
+input pipeline passes what was drawn instead, `"transformations"` (`Sampler.examples`). Their public place is
+`kr.data.layers`.
 
 The only module that imports keras_cv, which works in TensorFlow whatever Keras' backend is.
 """
 
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import keras_cv
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.checks import check_count
 from keras_robust.data.augmentation import image_ops, parameters
-from keras_robust.data.augmentation.policy import HEAVY, Policy
+from keras_robust.data.augmentation.policy import HEAVY, Policy, find_policy
 from keras_robust.data.tf_functions import numpy_function
 from keras_robust.types import Tensor
 
@@ -40,7 +44,34 @@ NUMPY_NAMES = SimpleNamespace(
 )
 
 
-class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
+class OfPolicy:
+    """What the layers have in common: a policy, and a configuration that holds it.
+
+    Attributes:
+        stream: number of the layer's own random numbers, so that layers that are given the same seeds draw others.
+    """
+
+    stream = 0
+
+    def __init__(self, policy: str | Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed=seed, **{"dtype": "float32", **kwargs})  # type: ignore[call-arg]
+        self.policy, self._seed = find_policy(policy), seed
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "policy": asdict(self.policy), "seed": self._seed}  # type: ignore[misc]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**{**config, "policy": Policy(**config["policy"])})
+
+    def uniform(self, seed: Any, count: int) -> Any:
+        """`count` numbers in [0, 1) from a seed, int32 (2,), of the inputs; those of this layer alone."""
+        for number in (self.stream, self._seed or 0):
+            seed = tf.random.experimental.stateless_fold_in(seed, number)
+        return tf.random.stateless_uniform([count], seed, alg="philox")
+
+
+class StatelessLayer(OfPolicy, keras_cv.layers.BaseImageAugmentationLayer):
     """A layer whose draws depend on the inputs' `"seeds"` alone.
 
     A subclass says how many uniform numbers an image takes (`numbers`) and what becomes of them (`draw`); the rest is
@@ -49,10 +80,6 @@ class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
 
     numbers = 0
 
-    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(seed=seed, dtype="float32", **kwargs)
-        self.policy = policy
-
     def draw(self, numbers: Any) -> Any:
         """From `numbers` in [0, 1), shape (self.numbers,), to what `augment_image` takes."""
         raise NotImplementedError(f"{type(self).__name__} has no draw()")
@@ -60,7 +87,7 @@ class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
     def get_random_transformation(self, seed: int | None = None, **kwargs: Any) -> Any:
         if seed is None:
             seed = self._random_generator.uniform_full_int([2], dtype=tf.int32)
-        return self.draw(tf.random.stateless_uniform([self.numbers], seed, alg="philox"))
+        return self.draw(self.uniform(seed, self.numbers))
 
     def output_spec(self, images: Tensor) -> Any:
         """Type and shape of an output image."""
@@ -81,20 +108,37 @@ class StatelessLayer(keras_cv.layers.BaseImageAugmentationLayer):
         return tf.map_fn(self._augment, inputs, fn_output_signature=specs)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 class RandomResizedCrop(StatelessLayer):
     """A random crop (`policy.crop_scale`, `aspect_ratio`), resized by Pillow's bicubic filter, mirrored at random.
 
+    uint8 images of shape (height, width, 3) or (batch, height, width, 3) become uint8 ones of side `resolution`.
     KerasCV's RandomCropAndResize draws the ratio uniformly, not its logarithm, and resizes without antialiasing.
 
     Args:
         resolution: side of the result, in pixels.
+        policy: "heavy", "basic", or a `kr.data.Policy`.
+        seed: of the generator for inputs without `"seeds"`; with these, layers of other seeds draw other numbers.
+
+    Raises:
+        ValueError: an argument is not as described.
+
+    Example:
+        >>> photos = {"images": (255 * x).astype("uint8"), "labels": y}
+        >>> kr.data.layers.RandomResizedCrop(24)(photos)["images"].shape
+        TensorShape([8, 24, 24, 3])
     """
 
-    numbers = parameters.CROP + 1
+    numbers, stream = parameters.CROP + 1, 1
 
-    def __init__(self, resolution: int, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, resolution: int, policy: str | Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(policy, seed, **kwargs)
-        self.resolution = resolution
+        if self.policy.crop_scale is None:
+            raise ValueError("policy must crop; received crop_scale=None.")
+        self.resolution = check_count("resolution", resolution)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "resolution": self.resolution}
 
     def draw(self, numbers: Any) -> Any:
         return {"crop": numbers[:-1], "flip": numbers[-1] < self.policy.flip_probability}
@@ -123,8 +167,23 @@ class RandomResizedCrop(StatelessLayer):
         return tf.TensorSpec((self.resolution, self.resolution, 3), tf.uint8)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 class RandAugment(StatelessLayer):
-    """`policy.n_operations` operations, drawn with replacement, each applied at random: `operations.py`."""
+    """`policy.n_operations` operations, drawn with replacement, each applied at random: `randaugment.py`.
+
+    uint8 images of shape (height, width, 3), or a batch of them, stay such.
+
+    Args:
+        policy, seed: see `RandomResizedCrop`.
+
+    Example:
+        >>> photos = {"images": (255 * x).astype("uint8"), "labels": y}
+        >>> varied = kr.data.layers.RandAugment("heavy", seed=1)(photos)["images"]
+        >>> varied.shape, varied.dtype.name
+        (TensorShape([8, 16, 16, 3]), 'uint8')
+    """
+
+    stream = 2
 
     @property
     def numbers(self) -> Any:  # type: ignore[override]
@@ -148,14 +207,24 @@ class RandAugment(StatelessLayer):
         return on_host(vary, [image, transformation["operation"], transformation["magnitude"]], self.output_spec(image))
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 class RandomErasing(StatelessLayer):
     """One box of standard normal noise, pixel by pixel: `erase_probability`, `erase_area` and `erase_aspect_ratio`.
 
-    Takes uint8 images and returns float32 ones in units of [0, 1], of which the noise is not clipped: that is left to
-    the end, after mixing. (KerasCV's RandomCutout has no distribution of areas and ratios.)
+    Takes uint8 images, square ones, and returns float32 ones in units of [0, 1], of which the noise is not clipped:
+    that is left to the end, after mixing (`tf.clip_by_value(images, 0, 1)`). KerasCV's RandomCutout has no distribution
+    of areas and ratios.
+
+    Args:
+        policy, seed: see `RandomResizedCrop`.
+
+    Example:
+        >>> photos = {"images": (255 * x).astype("uint8"), "labels": y}
+        >>> kr.data.layers.RandomErasing("heavy", seed=1)(photos)["images"].dtype.name
+        'float32'
     """
 
-    numbers = parameters.ERASE + 2
+    numbers, stream = parameters.ERASE + 2, 3
 
     def draw(self, numbers: Any) -> Any:
         return {"erase": numbers[:-2], "noise": tf.cast(numbers[-2:] * 2.0**31, tf.int32)}
@@ -179,24 +248,47 @@ class RandomErasing(StatelessLayer):
         return tf.TensorSpec(images.shape[-3:], tf.float32)
 
 
-class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
+@keras.saving.register_keras_serializable("keras_robust")
+class MixUpOrCutMix(OfPolicy, keras_cv.layers.VectorizedBaseImageAugmentationLayer):
     """Mix each image and its soft label with its partner's, one lambda per group (`policy`, `parameters.mixture`).
 
-    KerasCV's MixUp and CutMix draw a lambda for each image and shuffle the partners.
+    Takes batches: float32 `"images"` of shape (batch, side, side, 3) and soft `"labels"`, float32 (batch, classes). An
+    image's partner is its mirror image in the order of its group of `policy.group_size`, whose `"seeds"` are those of
+    its first image. KerasCV's MixUp and CutMix draw a lambda for each image and shuffle the partners.
 
-    The inputs hold float `"images"` and soft `"labels"`, `"partners"` (int32, positions in the batch) and
-    `"transformations"`, as `Sampler.mixtures` gives them; without the last two, partners are the mirror image of each
-    group, and the layer draws from its own generator.
+    The input pipeline also gives `"partners"`, int32 positions in the batch, and `"transformations"`, as
+    `Sampler.mixtures` does.
+
+    Args:
+        policy, seed: see `RandomResizedCrop`.
+
+    Example:
+        >>> photos = {"images": x, "labels": np.eye(5, dtype="float32")[y]}
+        >>> mixed = kr.data.layers.MixUpOrCutMix("heavy", seed=1)(photos)
+        >>> mixed["labels"].numpy().sum(axis=1).round(5).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, policy: Policy = HEAVY, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(seed=seed, dtype="float32", **kwargs)
-        self.policy = policy
+    stream = 4
 
-    def get_random_transformation_batch(self, batch_size: Any, images: Tensor, **kwargs: Any) -> Any:
+    def _ensure_inputs_are_compute_dtype(self, inputs: Any) -> Any:
+        kind = keras.backend.standardize_dtype(inputs["images"].dtype)
+        if kind != "float32":  # which KerasCV would convert, 255 and all
+            raise ValueError(f"images must be float32 in [0, 1], as RandomErasing gives them; received {kind}.")
+        return {**inputs, "labels": tf.cast(inputs["labels"], tf.float32)}
+
+    def get_random_transformation_batch(
+        self, batch_size: Any, images: Tensor, seeds: Tensor = None, **kwargs: Any
+    ) -> dict[str, Any]:
         size = self.policy.group_size
         groups = -(-batch_size // size)
-        numbers = self._random_generator.uniform([groups, parameters.MIX])
+        if seeds is None:
+            numbers = self._random_generator.uniform([groups, parameters.MIX])
+        else:
+            spec = tf.TensorSpec([parameters.MIX], tf.float32)
+            numbers = tf.map_fn(
+                lambda seed: self.uniform(seed, parameters.MIX), seeds[::size], fn_output_signature=spec
+            )
         numbers = tf.repeat(numbers, size, axis=0)[:batch_size]
         share, blend, box = parameters.mixture(numbers, float(images.shape[1]), self.policy, NUMPY_NAMES)
         return {"lambda": share, "blend": blend, "box": tf.cast(tf.stack(box, axis=-1), tf.int32)}
@@ -205,7 +297,7 @@ class MixUpOrCutMix(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         images, labels, drawn = inputs["images"], inputs["labels"], inputs.get("transformations")
         count = tf.shape(images)[0]
         if drawn is None:
-            drawn = self.get_random_transformation_batch(count, images=images)
+            drawn = self.get_random_transformation_batch(count, images=images, seeds=inputs.get("seeds"))
         partners = inputs.get("partners")
         if partners is None:
             partners = parameters.partner(tf.range(count), count, self.policy.group_size, NUMPY_NAMES)
