@@ -74,7 +74,9 @@ def parser() -> CommandParser:
 
     data = parser.add_argument_group("on which images")
     data.add_argument(
-        "--data", required=True, help="photo_crops, a folder of class folders (or train/ and val/ of them), or .npz"
+        "--data",
+        required=True,
+        help="photo_crops, a folder of class folders (or train/ and val/ of them), .tar, .npz, .parquet, shards",
     )
     data.add_argument(
         "--split", choices=("train", "val", "test"), help="of data that has splits (default: val, or else test)"

@@ -179,7 +179,8 @@ def _parser(names: tuple[str, ...], command: str, description: str, examples: st
         parser.add_argument("name", metavar="NAME", nargs="?", help="which of the recipes")
         parser.add_argument("--list", action="store_true", help="show all systems, with published accuracy and cost")
     parser.add_argument(
-        "--data", help='training and validation images: a folder, a .tar, an .npz, photo_crops, "tfds:imagenet2012"'
+        "--data",
+        help='training and validation images: a folder, .tar, .npz, shards, .parquet, photo_crops, "tfds:imagenet2012"',
     )
     parser.add_argument(
         "--model", help="another model: an architecture, applications:NAME, hub:PRESET, or a .keras file of any origin"

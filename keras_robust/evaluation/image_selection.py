@@ -30,7 +30,7 @@ def open_dataset(
 
     Args:
         dataset: a `Source`, which is returned, or what `keras_robust.data.source` takes: "photo_crops", a folder or
-            archive of class folders, an `.npz` file, "tfds:NAME".
+            archive of class folders, shards, an `.npz` or `.parquet` file, "tfds:NAME".
         split: "train", "val" or "test". If not given, the images held out ("val", or else "test") where the dataset
             has splits, and all images where it has none.
         data_dir: of "tfds:" data sets.

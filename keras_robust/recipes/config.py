@@ -85,7 +85,8 @@ class DataConfig:
     """Images for training and validation.
 
     Attributes:
-        source: what `kr.data.source` takes: "photo_crops", a folder, a tar, an .npz, "tfds:imagenet2012".
+        source: what `kr.data.source` takes: "photo_crops", a folder, a tar, an .npz, "tfds:imagenet2012",
+            "train-{0000..1023}.tar", "data/train-{00000..00013}-of-00014.parquet".
         validation: None where the source holds validation images or a fifth of it may be held out as such; else what
             `kr.data.source` takes, of the same classes, and all of the source is trained on.
         data_dir, download: of "tfds:" data sets; nothing is downloaded unasked.

@@ -16,7 +16,7 @@ import pytest
 import keras_robust.data as data
 from keras_robust.data import TrainPipeline
 from keras_robust.machine import runs
-from tests.data import files
+from tests.data import files, shards
 from tests.data.process_sources import Failing, Large, OfProcesses, Untold, shared_prefix
 
 if keras.backend.backend() != "tensorflow":
@@ -126,17 +126,21 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(tmp_path, monkeyp
     several.close()
 
 
-def test_sources_with_open_files_travel(tmp_path):
-    """An archive is opened anew in each process."""
-    import tarfile
-
-    files.image_folder(tmp_path / "images")
-    with tarfile.open(tmp_path / "images.tar", "w") as archive:
-        archive.add(tmp_path / "images" / "train", "train")
-    source = data.source(tmp_path / "images.tar", "train")
+@pytest.mark.parametrize("kind", ["tar", "shards", "parquet"])
+def test_sources_with_open_files_travel(tmp_path, kind):
+    """Archives are opened anew in each process."""
+    if kind == "tar":
+        shards.tar(tmp_path / "images.tar", {f"{'ab'[n % 2]}/{n}.png": shards.png(n) for n in range(20)})
+    for place, numbers in enumerate((range(10), range(10, 20))):
+        if kind == "shards":
+            shards.tar(tmp_path / f"{place}.tar", shards.samples(numbers))
+        if kind == "parquet":
+            shards.parquet(tmp_path / f"{place}.parquet", numbers)
+    source = data.source(tmp_path / "images.tar" if kind == "tar" else tmp_path, None)
     several, alone = pipeline(source, 2), pipeline(source, 0)
     for step in range(4):
-        np.testing.assert_array_equal(several.batch(step)[0], alone.batch(step)[0])
+        for computed, expected in zip(several.batch(step), alone.batch(step), strict=True):
+            np.testing.assert_array_equal(computed, expected)
     several.close()
 
 

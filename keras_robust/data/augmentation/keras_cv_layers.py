@@ -94,7 +94,7 @@ class StatelessLayer(OfPolicy, keras_cv.layers.BaseImageAugmentationLayer):
         return tf.TensorSpec(images.shape[-3:], images.dtype)
 
     def _ensure_inputs_are_compute_dtype(self, inputs: Any) -> Any:
-        return inputs  # 8 bits stay 8 bits
+        return tf.nest.map_structure(tf.convert_to_tensor, inputs)  # 8 bits stay 8 bits
 
     def _augment(self, inputs: Any) -> Any:
         drawn = inputs.get("transformations")
@@ -272,7 +272,8 @@ class MixUpOrCutMix(OfPolicy, keras_cv.layers.VectorizedBaseImageAugmentationLay
     stream = 4
 
     def _ensure_inputs_are_compute_dtype(self, inputs: Any) -> Any:
-        kind = keras.backend.standardize_dtype(inputs["images"].dtype)
+        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        kind = inputs["images"].dtype.name
         if kind != "float32":  # which KerasCV would convert, 255 and all
             raise ValueError(f"images must be float32 in [0, 1], as RandomErasing gives them; received {kind}.")
         return {**inputs, "labels": tf.cast(inputs["labels"], tf.float32)}
