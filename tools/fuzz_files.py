@@ -87,6 +87,50 @@ def archive(suffix: str, mode: Any) -> Format:
     return Format(f"images.{suffix}", write, read_source)
 
 
+def write_shard(path: Path) -> None:
+    from PIL import Image
+
+    with tarfile.open(path, "w") as file:
+        for label, image in enumerate(images(6)):
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "PNG")
+            for ending, content in (("png", stream.getvalue()), ("json", b'{"label": %d}' % (label % 3))):
+                member = tarfile.TarInfo(f"{label}.{ending}")
+                member.size = len(content)
+                file.addfile(member, io.BytesIO(content))
+
+
+def write_parquet(path: Path) -> None:
+    import pyarrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    streams = [io.BytesIO() for _ in range(6)]
+    for stream, image in zip(streams, images(6)):
+        Image.fromarray(image).save(stream, "PNG")
+    rows = [{"bytes": stream.getvalue(), "path": None} for stream in streams]
+    parquet.write_table(pyarrow.table({"image": rows, "label": [0, 1, 2, 0, 1, 2]}), path, row_group_size=2)
+
+
+def write_index(path: Path) -> None:
+    """A shard, and the index that is kept beside it."""
+    from keras_robust.data import source
+
+    shard = path.with_name("shard.tar")
+    write_shard(shard)
+    os.utime(shard, (1e9, 1e9))
+    source(shard, None)
+
+
+def read_indexed(path: Path) -> bool:
+    """Whether what was damaged is read as it was: an index that cannot be read is made anew."""
+    from keras_robust.data import source
+
+    found = source(path.with_name("shard.tar"), None)
+    same = all(np.array_equal(found.image(index), image) for index, image in enumerate(images(6)))
+    return same and found.labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
 def read_source(path: Path) -> bool:
     from keras_robust.data import source
 
@@ -262,6 +306,9 @@ def _tables() -> None:
         tar=archive("tar", "w"),
         tar_gz=archive("tar.gz", "w:gz"),
         tar_xz=archive("tar.xz", "w:xz"),
+        shard=Format("images.tar", write_shard, read_source),
+        parquet=Format("images.parquet", write_parquet, read_source),
+        index=Format(".keras_robust-shards.npz", write_index, read_indexed),
         npz=Format("images.npz", lambda path: write_arrays(path, np.savez), read_source),
         npz_packed=Format("images.npz", lambda path: write_arrays(path, np.savez_compressed), read_source),
         safetensors=Format("weights.safetensors", write_saved, read_weights),

@@ -24,7 +24,9 @@ DECODERS = 4  # threads: reading an image is mostly waiting for the disk and for
 
 
 def open_dataset(
-    dataset: Source | str | PathLike, split: str | None = None, data_dir: str | PathLike | None = None
+    dataset: Source | str | PathLike | Sequence[str | PathLike],
+    split: str | None = None,
+    data_dir: str | PathLike | None = None,
 ) -> Source:
     """A source of images from what a user may name.
 
@@ -40,7 +42,7 @@ def open_dataset(
     """
     if isinstance(dataset, Source):
         return dataset
-    if not isinstance(dataset, (str, PathLike)):
+    if not isinstance(dataset, (str, PathLike, list, tuple)):
         raise ValueError(f"dataset must be a Source, a path or a name; received {dataset!r:.200}.")
     try:
         return source(dataset, split or HELD_OUT, data_dir=data_dir)

@@ -15,6 +15,7 @@ from keras_robust import data
 from keras_robust.data import TrainPipeline
 from keras_robust.data.sources import TarArchive, WebDataset, kept_index, webdataset
 from keras_robust.data.sources.shards import splits_in
+from keras_robust.evaluation.image_selection import open_dataset, select
 from tests.data.shards import LONG_AGO, in_json, png, samples, tar, values
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
@@ -322,6 +323,13 @@ def test_samples_and_shards_of_batches(shards):
     halves = [TrainPipeline(source, "basic", 8, **options, shard=(i, 2)).batch(5) for i in (1, 2)]
     for computed, expected in zip(map(np.concatenate, zip(*halves)), whole, strict=True):
         np.testing.assert_array_equal(computed, expected)
+
+
+def test_evaluation_chooses_among_them(shards):
+    dataset = open_dataset(sorted(shards.glob("*.tar")))
+    selection = select(dataset, num_classes=2, n_examples=5)
+    assert [dataset.image(index)[0, 0, 0] % 2 for index in selection.index] == selection.labels.tolist()
+    assert {*selection.names} <= {f"shard-000{n // 10}.tar:{n:04}.png" for n in range(30)}
 
 
 def test_read_by_a_process_without_a_framework(shards, tmp_path_factory):
