@@ -104,6 +104,13 @@ def test_classes_are_those_of_the_training_shards(tmp_path):
         data.source(tmp_path, "val")
 
 
+def test_classes_that_are_called_otherwise_than_in_training_are_refused(tmp_path):
+    tar(tmp_path / "train.tar", samples(range(4), label=in_json))
+    tar(tmp_path / "val.tar", samples(range(4), label=lambda n, _: {"json": b'{"cls": 0, "class_name": "dog"}'}))
+    with pytest.raises(ValueError, match=r"label 0 must have one name; the shards call it 'cat' and 'dog'"):
+        data.source(tmp_path, "val")
+
+
 def test_other_files_of_samples_and_of_folders_are_passed_over(tmp_path):
     members = {"a/._1.jpg": b"fork", "a/1.txt": b"a cat", "a/1.jpg": png(5), "a/1.cls": b" 0\n", "a/": b""}
     tar(tmp_path / "s.tar", members)

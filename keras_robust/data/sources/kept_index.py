@@ -1,13 +1,12 @@
 """Indices of large data sets, kept beside them or, where nothing can be written there, in the user's cache folder.
 
 What an index says of a file or folder counts while that has the times (and size) with which it was indexed. One that
-was changed less than `SETTLED_SECONDS` before is not kept: a later change might leave it with the same time.
+was changed less than `SETTLED_SECONDS` before it was read is not kept: a later change might leave it the same time.
 """
 
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,9 +39,9 @@ def keep(folder: str, name: str, arrays: dict[str, np.ndarray]) -> None:
             return
 
 
-def settled(changed: int) -> bool:
-    """Whether what was changed last at `changed`, in nanoseconds, has been at rest long enough."""
-    return time.time() - changed / 1e9 > SETTLED_SECONDS
+def settled(changed: int, begun: float) -> bool:
+    """Whether what was changed last at `changed`, in nanoseconds, was at rest when one began to read it, in seconds."""
+    return begun - changed / 1e9 > SETTLED_SECONDS
 
 
 def _places(folder: str, name: str) -> tuple[Path, Path]:

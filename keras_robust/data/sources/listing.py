@@ -8,6 +8,7 @@ anew in its place, and what becomes of the target of a link to a file; both are 
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +49,11 @@ def list_folder(root: str) -> Listing:
                 return Listing(list(PackedNames(arrays["names"])), links, bool(arrays["all_regular"][0]))
         except (KeyError, ValueError, IndexError, TypeError, OSError):  # of another form, or of folders that are gone
             continue
+    begun = time.time()
     checksum = _checksum_of_top(root)
     listing, times = _new(root)
     below = {folder: times[folder] for folder in times if folder}
-    if len(listing.names) >= KEPT_FROM and all(kept_index.settled(max(each)) for each in below.values()):
+    if len(listing.names) >= KEPT_FROM and all(kept_index.settled(max(each), begun) for each in below.values()):
         arrays = {
             "names": PackedNames.of(listing.names).content,
             "links": PackedNames.of(sorted(listing.links)).content,

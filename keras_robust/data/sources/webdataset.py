@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class WebDataset(EncodedSource):
         self._members = PackedNames(np.concatenate([index.names for index in own]))
         of_classes = others or own
         given = checked_names(class_names, "class_names") if class_names is not None else None
+        if others and given is None:
+            _names_in([*others, *own])  # refuses labels that are called otherwise in training
         names = given or _names_in(of_classes) or _names_or_none(names_beside(shards), shards)
         self.class_names, labels = _classes(names, of_classes, own, self._where)
         self._places = np.concatenate([index.places for index in own])
@@ -172,10 +175,11 @@ def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
             else:
                 missing.append(path)
         if missing:
+            begun = time.time()
             made = dict(zip(missing, _made(missing)))
             found |= made
             known |= {os.path.basename(path): index for path, index in made.items()}
-            _keep(folder, known)
+            _keep(folder, known, begun)
     return found
 
 
@@ -211,12 +215,12 @@ def _kept(folder: str) -> dict[str, ShardIndex]:
     return found
 
 
-def _keep(folder: str, indices: dict[str, ShardIndex]) -> None:
-    """Keeps the indices of those shards that are there and at rest."""
+def _keep(folder: str, indices: dict[str, ShardIndex], begun: float) -> None:
+    """Keeps the indices of those shards that are there, and were at rest when their reading began."""
     there = {
         name: index
         for name, index in indices.items()
-        if kept_index.settled(index.changed) and os.path.isfile(os.path.join(folder, name))
+        if kept_index.settled(index.changed, begun) and os.path.isfile(os.path.join(folder, name))
     }
     if not there:
         return
