@@ -1,5 +1,6 @@
 """Parquet files of images and labels, in the layout of the Hugging Face Hub's data sets."""
 
+import itertools
 import json
 import os
 import threading
@@ -10,12 +11,23 @@ from typing import Any
 import numpy as np
 
 from keras_robust.data.sources.base import EncodedSource
-from keras_robust.data.sources.shards import CLASSES, Shards, checked_names, names_beside, split_of
+from keras_robust.data.sources.shards import (
+    CLASSES,
+    MOST_CLASSES,
+    Shards,
+    check_unchanged,
+    checked_names,
+    names_beside,
+    split_of,
+    stamp_of,
+)
 from keras_robust.files import printable
 
 # Of images in a process, beyond the row group read last; and of a row group that is accepted.
 CACHED_BYTES = 128 * 2**20
 MAX_GROUP_BYTES = 2**30
+# The columns of images and of labels, and the names of the classes, None where the schema has none.
+Layout = tuple[str, str, tuple[str, ...] | None]
 
 
 class Parquet(EncodedSource):
@@ -52,14 +64,16 @@ class Parquet(EncodedSource):
         for table in [*own, *others]:
             if table.layout != own[0].layout:
                 raise ValueError(
-                    f"{printable(table.path)} must have the columns and classes of {printable(own[0].path)}: "
-                    f"{_shown(own[0].layout)}; it has {_shown(table.layout)}."
+                    f"{printable(table.path)} must have the columns and classes of {printable(own[0].path)}; "
+                    f"{_difference(table.layout, own[0].layout)}."
                 )
         names = class_names or own[0].layout[2] or names_beside(shards)
         if names is None:
-            names = [str(label) for label in range(1 + max(int(table.labels.max()) for table in others or own))]
+            count = 1 + max(int(table.labels.max()) for table in others or own)
+            names = [str(label) for label in range(min(count, MOST_CLASSES))]
         self.class_names = checked_names(names, "class_names" if names is class_names else f"the {CLASSES} or schema")
         self._paths, self._column = [table.path for table in own], own[0].layout[0]
+        self._stamps = [table.stamp for table in own]
         # Of each row group: its file, its number there, and the first of its rows among all.
         groups = [(file, group, rows) for file, table in enumerate(own) for group, rows in enumerate(table.group_rows)]
         self._groups = np.array([each[:2] for each in groups], np.int64)
@@ -103,8 +117,9 @@ class Parquet(EncodedSource):
             if group in self._cache:
                 self._cache.move_to_end(group)
                 return self._cache[group]
-            path, number = self._paths[int(self._groups[group][0])], int(self._groups[group][1])
-            images = _read_images(path, number, self._column)
+            file, number = self._groups[group].tolist()
+            check_unchanged(self._paths[file], self._stamps[file])
+            images = _read_images(self._paths[file], number, self._column)
             self._cache[group] = images
             self._cached += images.nbytes
             while self._cached > CACHED_BYTES and len(self._cache) > 1:
@@ -127,14 +142,15 @@ class _Table:
     """What a Parquet file says of itself, and its labels.
 
     Attributes:
-        layout: the columns of images and of labels, and the classes' names, None where the schema has none.
+        layout: see `Layout`.
+        stamp: see `stamp_of`.
         labels: int64, one for each row.
         group_rows: rows of each row group.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        shown = printable(path)
+        shown, self.stamp = printable(path), stamp_of(path)
         with _opened(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
             self.layout = _layout(shown, schema)
@@ -149,7 +165,7 @@ class _Table:
         self.labels = column.to_numpy().astype(np.int64)
 
 
-def _layout(shown: str, schema: Any) -> tuple[str, str, tuple[str, ...] | None]:
+def _layout(shown: str, schema: Any) -> Layout:
     """The columns of images and of labels, and the names of the classes."""
     arrow = pyarrow()
     features = _features(shown, schema)
@@ -233,9 +249,13 @@ def _guarded(shown: str, read: Any) -> Any:
         raise ValueError(f"{shown} cannot be read as a Parquet file: {reason}") from error
 
 
-def _shown(layout: tuple[str, str, tuple[str, ...] | None]) -> str:
-    image, label, names = layout
-    return f"{image!r}, {label!r}" + (f" of {len(names)} classes from {names[0]!r}" if names else "")
+def _difference(one: Layout, other: Layout) -> str:
+    """What the first of two layouts has and the second has not."""
+    if one[:2] != other[:2]:
+        return f"it has {one[0]!r} and {one[1]!r}, that one {other[0]!r} and {other[1]!r}"
+    pairs = itertools.zip_longest(one[2] or (), other[2] or ())
+    label, names = next((label, names) for label, names in enumerate(pairs) if names[0] != names[1])
+    return f"label {label} is {names[0]!r} here and {names[1]!r} there"
 
 
 def pyarrow() -> Any:

@@ -20,7 +20,7 @@ CLASSES = "classes.txt"
 _COMPANIONS = (".txt", ".json", ".md", ".csv", ".tsv", ".idx", ".index", ".npz", ".py", ".yaml", ".sha256", ".md5")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-MOST_SHARDS = 1_000_000
+MOST_SHARDS = MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,25 @@ def checked_names(names: Sequence[str], where: str) -> tuple[str, ...]:
     if repeated := sorted({name for name in names if names.count(name) > 1}) if len({*names}) < len(names) else []:
         raise ValueError(f"{where} must name each class once; {repeated[0]!r} is there again.")
     return tuple(names)
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Size of a file in bytes, and when it was changed last, in nanoseconds: what tells that it is the same.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(path: str, stamp: tuple[int, int]) -> None:
+    """Refuses a file that is another one than when it had that stamp: its labels may be others."""
+    if stamp_of(path) != stamp:
+        raise ValueError(f"{printable(path)} has changed since the data set was opened: open it anew.")
 
 
 def _listed(where: str, paths: list[str]) -> Shards:

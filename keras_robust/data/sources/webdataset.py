@@ -18,7 +18,16 @@ from keras_robust.data.class_names import label_order
 from keras_robust.data.sources import kept_index
 from keras_robust.data.sources.base import EncodedSource
 from keras_robust.data.sources.packed_names import PackedNames
-from keras_robust.data.sources.shards import Shards, checked_names, names_beside, sample_key, split_of
+from keras_robust.data.sources.shards import (
+    MOST_CLASSES,
+    Shards,
+    check_unchanged,
+    checked_names,
+    names_beside,
+    sample_key,
+    split_of,
+    stamp_of,
+)
 from keras_robust.data.sources.tar import TarContent, plain_members
 from keras_robust.files import DAMAGE, pread, printable
 from keras_robust.machine import available_cores
@@ -111,15 +120,8 @@ class WebDataset(EncodedSource):
         self._content = lru_cache(MOST_OPEN)(self._opened)
 
     def _opened(self, shard: int) -> TarContent:
-        path = self._paths[shard]
-        try:
-            content = TarContent(Path(path), None)
-            status = os.stat(path)
-        except OSError as error:
-            raise ValueError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
-        if (status.st_size, status.st_mtime_ns) != self._stamps[shard]:
-            raise ValueError(f"{printable(path)} has changed since it was indexed: open the data set anew.")
-        return content
+        check_unchanged(self._paths[shard], self._stamps[shard])
+        return TarContent(Path(self._paths[shard]), None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_content"}
@@ -169,8 +171,7 @@ def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
         missing = []
         for path in wanted:
             index = known.get(os.path.basename(path))
-            status = os.stat(path)
-            if index is not None and (index.size, index.changed) == (status.st_size, status.st_mtime_ns):
+            if index is not None and (index.size, index.changed) == stamp_of(path):
                 found[path] = index
             else:
                 missing.append(path)
@@ -351,8 +352,8 @@ def _in_json(content: bytes, shown: str) -> list[int | str]:
 
 
 def _number(value: int, shown: str) -> int:
-    if not 0 <= value < 2**31:
-        raise ValueError(f"{shown} must hold a label, a whole number >= 0; received {value}.")
+    if not 0 <= value < MOST_CLASSES:
+        raise ValueError(f"{shown} must hold a label, a whole number in [0, {MOST_CLASSES - 1}]; received {value}.")
     return value
 
 
