@@ -22,7 +22,7 @@ def figures():
 
 
 @pytest.mark.slow
-def test_a_cell(script, figures, tmp_path, monkeypatch):
+def test_a_cell(small_segmenter, script, figures, tmp_path, monkeypatch):
     """From a given backbone; a second call trains and attacks nothing."""
     kr.weights.save(kr.models.create("convnext_atto_convstem", num_classes=3), tmp_path / "robust.safetensors")
     scale, runs, results = script.SCALES["smoke"], tmp_path / "runs", tmp_path / "results" / "smoke"

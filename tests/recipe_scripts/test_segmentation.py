@@ -48,7 +48,7 @@ def test_refused(script, capsys, arguments, message):
 
 
 @pytest.mark.slow
-def test_smoke(script, tmp_path, capsys):
+def test_smoke(small_segmenter, script, tmp_path, capsys):
     assert script.main(["voc_tiny", "--smoke", "--out", str(tmp_path / "run")]) == 0
     assert "Published mean IoU of voc_tiny: clean 75.2" in capsys.readouterr().out
     assert (tmp_path / "run/sea/report.md").is_file()
