@@ -95,6 +95,7 @@ def _modules():
     return [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT or path.name != "__init__.py"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_import_only_what_their_place_allows(path):
     relative = path.relative_to(ROOT)
@@ -140,6 +141,7 @@ print("trained")
     assert done.stdout.endswith("trained\n"), done.stderr[-2000:]
 
 
+@pytest.mark.once
 def test_public_names():
     for name in kr.__all__:
         assert getattr(kr, name).__doc__

@@ -5,6 +5,8 @@ import pytest
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "imports",

@@ -4,6 +4,8 @@ from scipy.stats import binomtest, ttest_1samp
 
 from keras_robust.statistics import OverSeeds, Paired, Proportion, optimality, student_interval, wilson_interval
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 100), (100, 100), (1, 7), (137, 200)])
 @pytest.mark.parametrize("confidence", [0.9, 0.95])

@@ -105,7 +105,7 @@ def test_tensors_and_lists_of_labels(net, images, quick):
     np.testing.assert_array_equal(one_hot.x_adv, expected.x_adv)
 
 
-@slow_on_jax
+@pytest.mark.once
 def test_one_image_and_none_left(net, images, quick):
     x, y = images
     result = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 1.0), version="short")(net, x[1:2], y[1:2])
@@ -115,7 +115,7 @@ def test_one_image_and_none_left(net, images, quick):
     assert result.misclassified_by.tolist() == ["clean"]
 
 
-@slow_on_jax
+@pytest.mark.once
 def test_eps_zero_breaks_nothing(net, images, quick):
     x, y = images
     result = kr.attacks.AutoAttack(kr.ThreatModel("L2", 0.0), batch_size=20)(net, x, y)
@@ -237,7 +237,7 @@ def test_models_in_16_bits_are_attacked_in_float32(images, quick):
     np.testing.assert_array_equal(attack(net, x, y).x_adv, attack(wide, x, y).x_adv)
 
 
-@slow_on_jax
+@pytest.mark.once
 @pytest.mark.parametrize("version", ["plus", "rand"])
 def test_other_versions(version, net, images, quick):
     x, y = images
@@ -247,7 +247,7 @@ def test_other_versions(version, net, images, quick):
     assert result.robust_accuracy < result.clean_accuracy
 
 
-@slow_on_jax
+@pytest.mark.once
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes(classes, quick):
     net = _net(classes)

@@ -170,6 +170,7 @@ def test_distances_on_small_nets_are_those_of_brute_force(name):
     assert np.isinf(found[~reachable]).all()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["fmn-L2", "apgd-Linf", "sigma-zero"])
 def test_images_that_need_no_attack_and_those_that_none_reaches(name):
     _, model, x, y = _linear()
@@ -191,6 +192,7 @@ def test_images_that_need_no_attack_and_those_that_none_reaches(name):
     np.testing.assert_array_equal(of_one_class.x_adv, x[4:5])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["fmn-Linf", "fmn-L0", "ddn", "sigma-zero"])
 def test_a_run_costs_its_gradients_and_a_radius_ends_it(name):
     _, model, x, y = _linear()
@@ -206,6 +208,7 @@ def test_a_run_costs_its_gradients_and_a_radius_ends_it(name):
     assert bounded.propagations[~bounded.is_robust].min() < 2 * 80
 
 
+@pytest.mark.once
 def test_a_radius_search_stops_at_success():
     _, model, x, y = _linear()
     search = ATTACKS["apgd-Linf"]()
@@ -217,6 +220,7 @@ def test_a_radius_search_stops_at_success():
     np.testing.assert_array_equal(bounded(model, x, y).is_robust, result.distances > 0.02)
 
 
+@pytest.mark.once
 def test_a_radius_search_goes_on_from_what_is_known():
     _, model, x, y = _linear()
     first, second = (RadiusSearch(_apgd("Linf", loss="margin"), n_steps=steps) for steps in (3, 4))
@@ -236,6 +240,7 @@ def test_an_image_does_not_depend_on_those_beside_it(name):
     np.testing.assert_allclose(some.distances, whole.distances[5:7], rtol=1e-3)
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Nothing found")  # by so few steps
 @pytest.mark.parametrize("make", [lambda: FAB(kr.ThreatModel("L2", math.inf), 20, targeted=True), ATTACKS["fmn-L2"]])
 def test_attacks_of_a_suite_without_a_bound_share_the_nearest_point(make):

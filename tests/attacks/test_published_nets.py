@@ -1,6 +1,5 @@
 """On real published nets: the same accuracy under attack as the field's reference implementation."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -54,7 +53,7 @@ def test_agrees_with_the_reference_implementation(name, norm, monkeypatch):
         assert agree.mean() >= 0.9
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes, and nothing in it depends on the backend")
+@pytest.mark.once
 @pytest.mark.parametrize("name", published_nets.NETS)
 def test_shrinking_schedule_agrees_with_the_reference_implementation(name):
     """From random starts, which differ: successes within 2.6 standard errors of the difference of two such rates."""

@@ -2,14 +2,13 @@
 
 import json
 
-import keras
 import pytest
 
 from keras_robust import machine
 from keras_robust.backend import cluster
 from keras_robust.data import TrainPipeline, photo_crops, pipeline
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 LAUNCHERS = (
     "MASTER_ADDR",
     "MASTER_PORT",

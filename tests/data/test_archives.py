@@ -14,6 +14,8 @@ from keras_robust.data.sources import tar
 from tests.data import files
 from tests.published_nets import FOLDER as SHARED
 
+pytestmark = pytest.mark.once
+
 shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="real data that is not part of the repository")
 
 

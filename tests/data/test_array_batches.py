@@ -3,6 +3,8 @@ import pytest
 
 from keras_robust.data import OrientedBatches
 
+pytestmark = pytest.mark.once
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 3, 1), np.uint8)
 LABELS = np.arange(10)
 

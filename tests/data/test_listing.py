@@ -3,7 +3,6 @@
 import os
 import shutil
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from keras_robust import data
 from keras_robust.data.sources import kept_index, listing
 from tests.data.shards import png
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import pickle
 import sys
 import threading
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from keras_robust.data.sources import Parquet, parquet
 from tests.data import shards
 from tests.data.shards import png, values
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 arrow = pytest.importorskip("pyarrow")
 
 

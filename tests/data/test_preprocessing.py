@@ -4,6 +4,8 @@ from PIL import Image
 
 from keras_robust.data import decode, preprocessing, resize_and_crop
 
+pytestmark = pytest.mark.once
+
 
 def gradient(height, width):
     rows, columns = np.mgrid[:height, :width]

@@ -10,6 +10,8 @@ from PIL import Image
 import keras_robust.data as data
 from keras_robust.data.sources.photo_crops import PHOTOS, _scikit_image_folder
 
+pytestmark = pytest.mark.once
+
 SPLITS = ("train", "val")
 
 

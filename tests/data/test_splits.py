@@ -10,6 +10,8 @@ from keras_robust import data
 from keras_robust.data.class_names import label_order
 from keras_robust.data.sources.splits import files_of
 
+pytestmark = pytest.mark.once
+
 
 def names_of(parts, classes=("cats", "dogs"), n=10):
     return [f"{part}/{name}/{i}.png" for part in parts for name in classes for i in range(n)]

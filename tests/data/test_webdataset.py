@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from keras_robust.data.sources.shards import splits_in
 from keras_robust.evaluation.image_selection import open_dataset, select
 from tests.data.shards import LONG_AGO, in_json, png, samples, tar, values
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 
@@ -19,9 +18,8 @@ from keras_robust.machine import runs
 from tests.data import files, shards
 from tests.data.process_sources import Failing, Large, OfProcesses, Untold, shared_prefix
 
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("nothing in it depends on the backend", allow_module_level=True)
 pytest.importorskip("grain")
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[2]
 SHARED = Path("/dev/shm")
 linux_only = pytest.mark.skipif(not SHARED.is_dir(), reason="shared memory is looked at where Linux shows it")

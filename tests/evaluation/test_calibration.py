@@ -1,12 +1,11 @@
 """Calibration against brute force and figures by hand."""
 
-import keras
 import numpy as np
 import pytest
 
 from keras_robust.evaluation.calibration import Calibration, certainty
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def by_brute_force(confidence, correct, n_bins=15):

@@ -35,6 +35,7 @@ def clean_accuracy(model, data, **options):
     return report[NONE, 16].clean_accuracy
 
 
+@pytest.mark.once
 def test_folders_called_by_numbers(tmp_path):
     levels = {str(c): 20 * c for c in range(N)}
     model = nearest_grey([*levels.values()])
@@ -43,6 +44,7 @@ def test_folders_called_by_numbers(tmp_path):
     assert clean_accuracy(model, folder_of(tmp_path / "subset", levels)) == 1
 
 
+@pytest.mark.once
 def test_a_model_trained_here_knows_its_classes(tmp_path):
     levels = {str(c + 1): 20 * c for c in range(N)}  # output 0 is the class "1"
     source = kr.data.source(folder_of(tmp_path / "full", levels), None)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from keras_robust.evaluation.comparison import differences
 from keras_robust.statistics import Measured
 from tests.evaluation.samples import N, report, result
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 EVERYWHERE = kr.ThreatModel("L2", None)
 

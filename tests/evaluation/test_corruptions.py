@@ -1,12 +1,11 @@
 """Corruptions, and the figures that sum them up, by hand."""
 
-import keras
 import numpy as np
 import pytest
 
 from keras_robust.evaluation.corruptions import ALEXNET, ALEXNET_CLEAN, VERSIONS, corrupt, scores, seed_of
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def as_good_as_alexnet(n):

@@ -13,6 +13,8 @@ from keras_robust.evaluation import Report, evaluate
 from keras_robust.evaluation.reporting import charts
 from tests.evaluation.problem import WEIGHTS, Flat, linear_model
 
+pytestmark = pytest.mark.once
+
 LINF, ALL_LINF, ALL_L2 = kr.ThreatModel("Linf", 0.01), kr.ThreatModel("Linf", None), kr.ThreatModel("L2", None)
 N = 23
 

@@ -5,6 +5,8 @@ import pytest
 from keras_robust.evaluation.fingerprint import fingerprint
 from tests.evaluation.problem import linear_model
 
+pytestmark = pytest.mark.once
+
 LOGITS = np.array([[1.0, 0.0], [0.2, 0.5]], "float32")
 
 

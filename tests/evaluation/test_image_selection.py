@@ -6,6 +6,8 @@ from keras_robust import data
 from keras_robust.evaluation.image_selection import is_imagenet, match_classes, read_class_names, select
 from tests.evaluation.problem import Flat
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path):

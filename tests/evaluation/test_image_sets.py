@@ -2,7 +2,6 @@
 
 import json
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +11,7 @@ from keras_robust.evaluation import Report, evaluate, merge, sections
 from keras_robust.evaluation.corruptions import VERSIONS
 from tests.evaluation.problem import WEIGHTS, Flat, linear_model
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 THREAT = kr.ThreatModel("Linf", 0.01)
 SIDE, N = 8, 10
 ATTACK = [kr.attacks.FGSM(THREAT, returns="misclassified")]

@@ -5,6 +5,8 @@ from PIL import Image
 from keras_robust.evaluation import open_dataset
 from tests.evaluation.problem import Flat
 
+pytestmark = pytest.mark.once
+
 
 def write(folder, *names):
     for number, name in enumerate(names):

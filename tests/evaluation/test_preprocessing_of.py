@@ -4,6 +4,8 @@ import keras_robust as kr
 from keras_robust.evaluation.evaluate import preprocessing_of
 from tests.evaluation.problem import linear_model
 
+pytestmark = pytest.mark.once
+
 
 def test_preprocessing_is_that_of_the_model_unless_given(capsys):
     model = linear_model()

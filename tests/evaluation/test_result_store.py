@@ -8,6 +8,8 @@ from keras_robust.evaluation.result_store import BatchResult, Grid, ResultStore
 from keras_robust.evaluation.settings import EvaluationSettings
 from tests.evaluation.samples import SETTINGS
 
+pytestmark = pytest.mark.once
+
 
 def batch():
     """Two images under two threat models, of which the first has met two attacks."""

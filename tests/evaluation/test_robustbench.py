@@ -8,6 +8,8 @@ from keras_robust import models
 from keras_robust.evaluation import robustbench
 from tests.evaluation.samples import L2, LINF, N, report
 
+pytestmark = pytest.mark.once
+
 NAME = "Singh2023Revisiting_ConvNeXt-T-ConvStem"
 AS_PUBLISHED = {"list": "robustbench_imagenet.txt"}
 

@@ -6,6 +6,8 @@ import keras_robust
 from keras_robust.layers import Attention
 from keras_robust.models import multiply_adds, parameters
 
+pytestmark = pytest.mark.once
+
 # Multiply-adds at 224 pixels as published, in 10^9.
 PUBLISHED = {
     "resnet50": 4.1,

@@ -33,6 +33,7 @@ def case(request):
     return keras_robust.models.create(request.param, num_classes=5, input_size=32), channels
 
 
+@pytest.mark.once
 def test_one_map_for_each_stride(case):
     model, channels = case
     pyramid = keras_robust.models.features(model)
@@ -42,6 +43,7 @@ def test_one_map_for_each_stride(case):
     assert all(np.abs(x - x.mean((1, 2), keepdims=True)).max() > 0 for x in maps)
 
 
+@pytest.mark.once
 def test_weights_are_shared(case):
     model, channels = case
     pyramid = keras_robust.models.features(model, levels=[16])
@@ -49,6 +51,7 @@ def test_weights_are_shared(case):
     assert pyramid.outputs[0].shape == (None, None, None, channels[16])
 
 
+@pytest.mark.once
 def test_order_of_the_levels():
     model = keras_robust.models.create("convnext_atto")
     assert [x.shape[-1] for x in keras_robust.models.features(model, (32, 8)).outputs] == [320, 80]
@@ -68,12 +71,14 @@ def test_the_map_of_a_vit_holds_its_last_tokens(vit):
     np.testing.assert_array_equal(patch_map, tokens[:, 1:].reshape(1, 2, 3, 8))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("levels", [(4, 16), (), (64,)])
 def test_refuses_strides_that_the_family_lacks(vit, levels):
     with pytest.raises(ValueError, match=r"levels must be strides that vit has, of \(16,\)"):
         keras_robust.models.features(vit, levels)
 
 
+@pytest.mark.once
 def test_refuses_models_of_other_makers():
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match=r"model must be from keras_robust\.models\.create"):

@@ -3,6 +3,8 @@ import pytest
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def net():

@@ -11,6 +11,8 @@ from keras_robust.evaluation.evaluate import preprocessing_of
 from keras_robust.models.convnext import IsotropicConvNeXt
 from tests.weights.servers import Answer, serving_hub
 
+pytestmark = pytest.mark.once
+
 HOW = kr.models.Preprocessing(resolution=32, crop_pct=1.0, interpolation="bilinear")
 ROW = {
     "norm": "Linf",

@@ -14,6 +14,8 @@ from keras_robust.models import registry
 from keras_robust.models.convnext import ConvNeXt, IsotropicConvNeXt
 from tests.weights.servers import QUOTA, Answer, drive, serving, serving_hub
 
+pytestmark = pytest.mark.once
+
 # Clean and Linf accuracy from the tables of the paper's facts and of the authors' pages, typed a second time.
 PUBLISHED = {
     "resnet50_100ep": (65.88, 33.18),

@@ -98,6 +98,7 @@ def images(*size, batch=2):
     return np.random.RandomState(0).uniform(size=(batch, *size, 3)).astype("float32")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", PARAMETERS | CIFAR_PARAMETERS)
 def test_parameter_count(name):
     # In a stateless scope variables have shapes, but no values: nothing is allocated.
@@ -113,6 +114,7 @@ def test_largest_model_is_built_in_seconds():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.once
 def test_names():
     names = keras_robust.models.names()
     assert set(PARAMETERS) <= set(names)
@@ -125,6 +127,7 @@ def test_names():
         assert {f"{name}_convstem" for name in plain} <= set(names)
 
 
+@pytest.mark.once
 def test_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(
         ValueError,
@@ -136,6 +139,7 @@ def test_unknown_name_is_answered_with_the_nearest():
             keras_robust.models.create(name)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,11 +163,13 @@ def test_create_refuses(arguments, message):
         keras_robust.models.create("vit_tiny", **arguments)
 
 
+@pytest.mark.once
 def test_create_refuses_a_layer_scale_that_is_no_number():
     with pytest.raises(ValueError, match="layer_scale_init must be a finite number"):
         keras_robust.models.create("convnext_atto", layer_scale_init=float("nan"))
 
 
+@pytest.mark.once
 def test_options_reach_the_layers():
     model = keras_robust.models.create(
         "convnext_atto", num_classes=np.int64(7), drop_path_rate=0.22, layer_scale_init=0.5

@@ -1,6 +1,5 @@
 """The images that a run is validated on."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -8,7 +7,7 @@ from keras_robust.backend.distribution import Distribution
 from keras_robust.recipes.datasets import ValidationFeed
 from tests.evaluation.problem import Flat
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="nothing in it depends on the backend")
+pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1000, 640), (7, 3), (5, 8), (6, 3)])

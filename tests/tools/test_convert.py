@@ -12,6 +12,8 @@ from keras_robust.models.convnext import IsotropicConvNeXt
 from tests import scripts
 from tests.weights import tensors
 
+pytestmark = pytest.mark.once
+
 SIZE = ["--input-size", "16"]
 
 

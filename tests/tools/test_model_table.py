@@ -7,6 +7,8 @@ import pytest
 import keras_robust as kr
 from tests import scripts
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def tool():

@@ -2,6 +2,8 @@ import pytest
 
 from tests import scripts
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def tool():

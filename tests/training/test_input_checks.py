@@ -55,6 +55,7 @@ def test_a_held_out_part_with_classes_of_its_own_is_refused():
     assert {*y[:100]} == {*y[-20:], *y[:100]} == {*range(10)}
 
 
+@pytest.mark.once
 def test_robust_accuracy_has_a_direction():
     stopping = keras.callbacks.EarlyStopping("val_robust_accuracy", patience=0)
     trainer().fit(X, Y, validation_data=(X, Y), verbose=0, callbacks=[stopping])
@@ -85,6 +86,7 @@ def test_export_is_that_of_the_model_within(tmp_path):
     np.testing.assert_allclose(loaded.serve(tf.constant(X)), made.model.predict(X, verbose=0), atol=1e-5)
 
 
+@pytest.mark.once
 def test_labels_as_keras_datasets_gives_them():
     trainer().fit(X, Y[:, None], verbose=0)
     attack = kr.attacks.FGSM(kr.ThreatModel("Linf", 4 / 255))

@@ -45,6 +45,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", GROUPS)
 def test_groups_of_the_families(name):
     model = kr.models.create(name, num_classes=3, input_size=32)
@@ -58,6 +59,7 @@ def test_other_models_go_by_rank():
     assert len(undecayed(net)) == 3  # bias, gamma, beta
 
 
+@pytest.mark.once
 def test_the_rule_goes_by_the_architecture_and_not_by_the_name(tmp_path):
     inputs = keras.Input((None, None, 3))
     h = keras.layers.LayerNormalization()(keras.layers.Conv2D(4, 3)(inputs))

@@ -60,6 +60,7 @@ def test_curves_are_those_of_fit(trainer, tmp_path):
             np.testing.assert_allclose([value for _, value in points], expected, rtol=1e-6)
 
 
+@pytest.mark.once
 def test_pictures_show_the_attack(trainer, tmp_path):
     board = AdversarialTensorBoard(tmp_path, trainer.validation_attack, X[:3], Y[:3], enlarge=2)
     trainer.fit(X, Y, epochs=2, verbose=0, callbacks=[board])
@@ -72,6 +73,7 @@ def test_pictures_show_the_attack(trainer, tmp_path):
     assert 0 < np.abs(change).max() <= 9  # 8/255, and rounding
 
 
+@pytest.mark.once
 def test_tensorboard_reads_the_files(trainer, tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
@@ -83,12 +85,14 @@ def test_tensorboard_reads_the_files(trainer, tmp_path):
     assert len(loaded) == 4
 
 
+@pytest.mark.once
 def test_two_trainings_in_one_folder_keep_both(trainer, tmp_path):
     for _ in range(2):
         trainer.fit(X, Y, epochs=1, verbose=0, callbacks=[AdversarialTensorBoard(tmp_path)])
     assert len(scalars(tmp_path)["epoch_loss"]) == 2
 
 
+@pytest.mark.once
 def test_without_tensorboard(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):

@@ -15,6 +15,8 @@ from keras_robust.weights import fetching
 
 from .servers import CONFIRMATION, QUOTA, SIGN_IN, Answer, drive, serving, serving_hub
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("gdown")
 pytest.importorskip("huggingface_hub")
 

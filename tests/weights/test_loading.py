@@ -16,7 +16,7 @@ from keras_robust.models.resnet import ResNet
 from . import tensors
 from .small import IMAGENET, SMALL, assert_same, create, values, write
 
-pytestmark = pytest.mark.usefixtures("small_models")
+pytestmark = [pytest.mark.usefixtures("small_models"), pytest.mark.once]
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -5,14 +5,13 @@ import io
 import json
 import sys
 
-import keras
 import numpy as np
 import pytest
 
 from keras_robust.evaluation import render
 from tests.evaluation.samples import L2, LINF, N, report
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 
 def test_latex_is_a_table_of_booktabs_with_escaped_names():
