@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_robust.cli import quickstart
 from keras_robust.models import registry
-from keras_robust.models.convnext import ConvNeXt
+from keras_robust.models.convnext import IsotropicConvNeXt
 from tests import scripts
 
 
@@ -92,7 +92,7 @@ def test_a_robust_model_that_learned_nothing_is_told_what_to_do():
 
 @pytest.mark.slow
 def test_whole_recipe_on_a_folder(folder, tmp_path, monkeypatch, capsys):
-    registry.register("convnext_test", ConvNeXt((1, 1, 1, 1), (8, 8, 8, 8), conv_stem=(4, 8)))
+    registry.register("convnext_test", IsotropicConvNeXt(1, 8))
     out = tmp_path / "out"
     options = f"--model convnext_test --epochs 1 --norm L2 --eps 1 --data {folder} --out {out}"
     monkeypatch.setattr(quickstart, "N_ITER", 7)  # a loop, which is traced once
