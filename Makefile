@@ -29,9 +29,9 @@ marked_tensorflow := -m 'not once'
 marked_jax := -m 'not once'
 
 # JAX leaves out what is numpy or TensorFlow alone (data, but for the augmentation inside the step) and what only puts
-# together the parts that run here (evaluation, export but for its formats, recipes, tools): XLA takes minutes to compile that on a CPU.
-tests_jax := tests/attacks tests/backend tests/layers tests/models tests/training tests/recipes tests/weights tests/data/augmentation/test_on_device.py tests/data/test_pipeline.py \
-	tests/export/test_formats.py \
+# together the parts that run here (evaluation on one device, export but for its formats, scripts, tools): XLA takes minutes to compile that on a CPU.
+tests_jax := tests/attacks tests/backend tests/layers tests/models tests/training tests/recipes tests/segmentation tests/weights tests/data/augmentation/test_on_device.py tests/data/test_pipeline.py \
+	tests/evaluation/test_evaluate.py tests/export/test_formats.py \
 	tests/test_losses.py tests/test_package.py tests/test_precision.py tests/test_random.py tests/test_threat.py
 
 # XLA then compiles in half the time, which is nearly all that JAX's tests take.
