@@ -22,6 +22,7 @@ LARGEST = {"Linf": 32 / 255, "L2": 10.0, "L1": 500.0}
 # The field's usual radii: from the resolution on, as ImageNet's, and below it, as CIFAR-10's.
 USUAL = {128: {"Linf": 4 / 255, "L2": 2.0, "L1": 75.0}, 0: {"Linf": 4 / 255, "L2": 0.5, "L1": 12.0}}
 N_SHOWN = 5  # classes of an answer
+SHOWN_PIXELS = 224  # side of a picture on the page, at least about
 MOST_MODELS = 2
 MOST_BYTES = 10_000_000  # of a photograph
 MOST_WAITING = 16  # requests
@@ -191,7 +192,7 @@ def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
                         outputs += [gradio.Label(label="Before"), gradio.Label(label="After")]
                     with gradio.Row():
                         outputs += [
-                            gradio.Image(label=label, format="png", interactive=False, height=200)
+                            gradio.Image(label=label, format="png", interactive=False, height=200, min_width=120)
                             for label in ("Photograph", "Adversarial", "Difference, amplified")
                         ]
 
@@ -208,7 +209,7 @@ def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
             for one in found.values():
                 said = f"Now taken for **{next(iter(one.after))}**" if one.misclassified else "**The answer stays**"
                 cells += [f"{said}; {norm} of the change: {one.norm:.4g}", one.before, one.after]
-                cells += [one.image, one.adversarial, one.difference]
+                cells += [_enlarged(picture) for picture in (one.image, one.adversarial, one.difference)]
             return cells
 
         button.click(answer, [photo, norm, eps], outputs, api_name="attack", concurrency_limit=1)
@@ -271,6 +272,12 @@ def gradio_module() -> Any:
 def _shown(attack: PhotoAttack, norm: str) -> float:
     """The usual radius in the units of the page."""
     return round(attack.usual(norm) * (255 if norm == "Linf" else 1), 4)
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    """A small picture with squares for pixels, large enough to be looked at."""
+    times = max(1, SHOWN_PIXELS // len(picture))
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _bytes(x: np.ndarray) -> np.ndarray:

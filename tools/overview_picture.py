@@ -81,8 +81,8 @@ def draw(run: Path, out: Path) -> None:
 
     ax = right.subplots()
     for name, model in models.items():
-        apgd = kr.attacks.APGD(threat, n_iter=20, loss="margin", random_start=True, returns="misclassified")
-        nearest = [kr.attacks.FMN("Linf", n_iter=100), kr.attacks.RadiusSearch(apgd, n_steps=8)]
+        apgd = kr.attacks.APGD(threat, n_iter=10, loss="margin", random_start=True, returns="misclassified")
+        nearest = [kr.attacks.FMN("Linf", n_iter=50), kr.attacks.RadiusSearch(apgd, n_steps=7)]
         report = kr.evaluation.evaluate(
             model, val, [kr.ThreatModel("Linf", None)], [RESOLUTION], nearest, N_EXAMPLES, crop_pct=1.0
         )
