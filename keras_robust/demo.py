@@ -192,7 +192,9 @@ def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
                         outputs += [gradio.Label(label="Before"), gradio.Label(label="After")]
                     with gradio.Row():
                         outputs += [
-                            gradio.Image(label=label, format="png", interactive=False, height=200, min_width=120)
+                            gradio.Image(
+                                label=label, format="png", interactive=False, height=200, min_width=120, buttons=[]
+                            )
                             for label in ("Photograph", "Adversarial", "Difference, amplified")
                         ]
 
@@ -208,7 +210,8 @@ def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
             cells: list[Any] = []
             for one in found.values():
                 said = f"Now taken for **{next(iter(one.after))}**" if one.misclassified else "**The answer stays**"
-                cells += [f"{said}; {norm} of the change: {one.norm:.4g}", one.before, one.after]
+                size = f"{one.norm * 255:.4g}/255" if norm == "Linf" else f"{one.norm:.4g}"
+                cells += [f"{said}; {norm} of the change: {size}", one.before, one.after]
                 cells += [_enlarged(picture) for picture in (one.image, one.adversarial, one.difference)]
             return cells
 
