@@ -16,7 +16,7 @@ from keras_robust.models import registry
 
 # Arguments and constants by name, and the most that they may be.
 SMALLER = {
-    "epochs": 1,
+    "epochs": 2,
     "n_iter": 3,
     "n_restarts": 1,
     "n_steps": 2,

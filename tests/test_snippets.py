@@ -48,4 +48,4 @@ def test_all_are_found():
 
 def test_only_numbers_become_smaller():
     text = "CLEAN_EPOCHS = 10\nfit(x, epochs=20, batch_size=64, rate=20)\nn_iter = 2"
-    assert miniature.smaller(text) == "CLEAN_EPOCHS = 1\nfit(x, epochs=1, batch_size=16, rate=20)\nn_iter = 2"
+    assert miniature.smaller(text) == "CLEAN_EPOCHS = 2\nfit(x, epochs=2, batch_size=16, rate=20)\nn_iter = 2"
