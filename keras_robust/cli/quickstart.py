@@ -1,6 +1,7 @@
 """Quickstart from the command line: `keras-robust quickstart`."""
 
 import argparse
+import importlib.util
 import math
 import sys
 import time
@@ -164,19 +165,7 @@ def quickstart(args: argparse.Namespace) -> None:
     clean.save(args.out / "clean.keras")
     page = kr.evaluation.write_comparison(reports, args.out)
 
-    # 5. An artefact to serve: what it answers, and how robust it is, must be what the model answered.
-    print("\nExport of the robust model, and its verification", flush=True)
-    kr.export.export(
-        robust,
-        args.out / "saved_model",
-        threat=threat,
-        report=reports["adversarial training"],
-        resolution=RESOLUTION,
-        crop_pct=1.0,
-        dataset=val,
-        verify=kr.export.VerificationSettings(n_examples=100, n_iter=10, seconds=2.0),
-        overwrite=True,
-    )
+    _export(robust, reports["adversarial training"], val, threat, args.out / "saved_model")
     print(f"\nDone in {(time.time() - start) / 60:.1f} minutes. In {args.out}:")
     for name, content in OUTPUTS.items():
         if (args.out / name).exists():
@@ -196,6 +185,27 @@ def advice_after(accuracy: float, labels: Any) -> str | None:
     return (
         f"\nNothing was learned: one answer for all images has as much as the robust model, {share:.1%}, and its "
         "robustness is worth nothing. Train for more epochs (--epochs) or on more photographs (--data)."
+    )
+
+
+def _export(model: Any, report: Any, val: Any, threat: Any, path: Path) -> None:
+    """5. An artefact to serve: what it answers, and how robust it is, must be what the model answered."""
+    import keras_robust as kr
+
+    if importlib.util.find_spec("tensorflow") is None:
+        print("\nNo SavedModel of the robust model: TensorFlow writes it, pip install 'keras-robust[quickstart]'")
+        return
+    print("\nExport of the robust model, and its verification", flush=True)
+    kr.export.export(
+        model,
+        path,
+        threat=threat,
+        report=report,
+        resolution=RESOLUTION,
+        crop_pct=1.0,
+        dataset=val,
+        verify=kr.export.VerificationSettings(n_examples=100, n_iter=10, seconds=2.0),
+        overwrite=True,
     )
 
 

@@ -39,6 +39,14 @@ def test_radius_is_a_number_or_a_fraction():
     assert quickstart.radius("0.5") == 0.5
 
 
+def test_without_tensorflow_no_artefact_is_written(tmp_path, monkeypatch, capsys):
+    """At the end of all that works without it."""
+    monkeypatch.setattr(quickstart.importlib.util, "find_spec", lambda name: None)
+    quickstart._export(None, None, None, None, tmp_path / "saved_model")
+    assert "No SavedModel" in capsys.readouterr().out
+    assert not (tmp_path / "saved_model").exists()
+
+
 def _one_class(folder):
     shutil.rmtree(folder / "dark")
 
