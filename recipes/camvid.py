@@ -249,6 +249,7 @@ def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: 
             model, x[chosen], y[chosen], [threat], scale.checked_n_iter, out=folder / "longer", **options
         )
         found["longer"] = {"rows": chosen.tolist(), "n_iter": scale.checked_n_iter, "images": by_image(longer)}
+        results.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "sea" / "pictures.png", results / f"{cell.name}.png")
     write(path, found)
 

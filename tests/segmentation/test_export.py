@@ -1,5 +1,6 @@
 """Segmentation models as they are served: signatures, runtimes, and their evaluation."""
 
+import asyncio
 import json
 
 import keras
@@ -75,6 +76,18 @@ def test_a_saved_model_is_attacked_as_it_is_served(net, saved, images):
     x_adv = kr.attacks.PGD(THREAT, n_iter=3, returns="misclassified")(served, x, labels)
     broken = logits_of(net, 255 * x_adv).argmax(-1) != labels  # by the gradients of the one, shown to the other
     assert broken[labels >= 0].mean() > 0.02
+
+
+def test_server(saved, images):
+    pytest.importorskip("starlette")
+    from keras_robust.export.server import Classifier, Limits
+
+    classifier = Classifier(saved[0], Limits(batch=4, images=4, bytes=10**6, seconds=10, waiting=4))
+    answer = asyncio.run(classifier.answer(json.dumps({"instances": images[:2].tolist()}).encode()))
+    classifier.close()
+    expected = kr.export.load_artefact(saved[0]).predict(images[:2])
+    assert [row.keys() for row in answer["predictions"]] == 2 * [{"classes", "confidences"}]
+    np.testing.assert_array_equal([row["classes"] for row in answer["predictions"]], expected["classes"])
 
 
 def test_onnx(net, images, tmp_path):
