@@ -58,7 +58,7 @@ def report(place, tmp_path_factory):
 def test_corrupted_images_are_those_of_the_folder(report):
     corrupted = report.image_sets[0]
     index = report.images.index
-    assert corrupted.settings.versions == ("contrast/1", "fog/2")
+    assert corrupted.settings.versions == ("fog/2", "contrast/1")  # in the order of the publication
     for version, dim in (("contrast/1", 1.0), ("fog/2", 0.5)):
         score = ((Named(N).colours[index] * dim).astype(np.uint8) / 255 - 0.5) @ WEIGHTS
         np.testing.assert_array_equal(corrupted.predictions[version], (score > 0).astype(int))

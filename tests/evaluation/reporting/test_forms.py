@@ -66,8 +66,7 @@ def test_frame_is_the_same_table():
     # How many images are left under attack, of each cell: 100 or, in the wider ball, 90.
     left = frame[frame.misclassified_by == ""].groupby(["resolution", "norm", "eps"]).size()
     assert left.tolist() == [100, 100, 90, 100, 100, 90]
-    for name in frame:
-        assert frame[name].tolist() == pytest.approx(rows[name].tolist(), rel=1e-6) or frame[name].dtype == object
+    pandas.testing.assert_frame_equal(frame, rows, check_dtype=False, rtol=1e-6)
 
 
 def test_without_pandas(monkeypatch):
