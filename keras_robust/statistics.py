@@ -86,9 +86,118 @@ class Proportion:
     def interval(self) -> Any:
         return wilson_interval(self.successes, self.n)
 
-    def __str__(self) -> Any:
+    is_estimate = False
+
+    @property
+    def percent(self) -> str:
+        """The share alone, as "53.2 %"."""
+        return f"{100 * self.value:.1f} %"
+
+    @property
+    def ends(self) -> str:
+        """The ends of the interval in percent, as "46-60"."""
         low, high = self.interval
-        return f"{100 * self.value:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
+        return f"{100 * low:.0f}-{100 * high:.0f}"
+
+    def __str__(self) -> Any:
+        return f"{self.percent} ({self.ends})"
+
+
+# Of the 5 % that the interval of an estimate may miss. Most samples hold no image that breaks: then the lower end of
+# what was missed is 0 for sure, and the room is better spent on the upper one.
+MISSED_BELOW, MISSED_ABOVE = 0.01, 0.04
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of images, of some of which it is not known whether they count: those that a sample left out.
+
+    All images count at first. Of `surely` + `in_doubt` images that do after a look at all, those in doubt are looked at
+    again where a sample drew them, each with the same probability and whatever the others did; `lost` of them then
+    count no more. The rest is estimated to lose the same share (the difference estimator: Sarndal, Swensson & Wretman
+    1992, "Model assisted survey sampling", section 6.3).
+
+    The 95 % interval is exact: given how many were drawn, `lost` has a hypergeometric distribution, whatever the images
+    are and however few are lost. It is one for these very images, not for others that could have been drawn instead.
+
+    Attributes:
+        n: number of all images.
+        surely: images that are known to count.
+        in_doubt: images that a sample was drawn of.
+        drawn: the size of the sample.
+        lost: images of the sample that do not count after all.
+
+    Example:
+        >>> str(Estimate(n=5000, surely=200, in_doubt=2400, drawn=240, lost=0))
+        '~52.0 % (51.4-52.0)'
+    """
+
+    n: int
+    surely: int
+    in_doubt: int
+    drawn: int
+    lost: int
+
+    is_estimate = True
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.lost <= self.drawn <= self.in_doubt and 0 <= self.surely <= self.n - self.in_doubt):
+            raise ValueError(f"lost <= drawn <= in_doubt <= n - surely must hold; received {self}.")
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1; received {self.n}.")
+
+    @property
+    def value(self) -> float:
+        lost = self.in_doubt * self.lost / self.drawn if self.drawn else 0.0
+        return (self.surely + self.in_doubt - lost) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        least, most = self._lost_of_all()
+        kept = self.surely + self.in_doubt
+        return (kept - most) / self.n, (kept - least) / self.n
+
+    @property
+    def percent(self) -> str:
+        """The share alone, marked as an estimate: "~53.2 %"."""
+        return f"~{100 * self.value:.1f} %"
+
+    @property
+    def ends(self) -> str:
+        """The ends of the interval in percent, as "52.6-53.4"."""
+        low, high = self.interval
+        return f"{100 * low:.1f}-{100 * high:.1f}"
+
+    def __str__(self) -> str:
+        return f"{self.percent} ({self.ends})"
+
+    def _lost_of_all(self) -> tuple[int, int]:
+        """The fewest and the most of the images in doubt that may be lost, given those of the sample."""
+        # With more to lose fewer losses become ever less likely: both ends by bisection.
+        first, last = self.lost, self.lost + self.in_doubt - self.drawn
+        most = _last(first, last, lambda total: self._at_most(self.lost, total) > MISSED_ABOVE)
+        few_enough = _last(first - 1, last, lambda total: 1 - self._at_most(self.lost - 1, total) <= MISSED_BELOW)
+        return min(few_enough + 1, most), most
+
+    def _at_most(self, lost: int, total: int) -> float:
+        """The probability that a sample holds at most `lost` of `total` images to lose."""
+        kept = self.in_doubt - total
+        ways = _log_choose(self.in_doubt, self.drawn)
+        possible = range(max(0, self.drawn - kept), min(lost, total, self.drawn) + 1)
+        logs = (_log_choose(total, k) + _log_choose(kept, self.drawn - k) - ways for k in possible)
+        return math.fsum(map(math.exp, logs))
+
+
+def _last(first: int, last: int, holds: Callable[[int], bool]) -> int:
+    """The last number for which something holds that holds for `first` and, once it does not, never again."""
+    while first < last:
+        middle = (first + last + 1) // 2
+        first, last = (middle, last) if holds(middle) else (first, middle - 1)
+    return first
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, hypergeom, ttest_1samp
 
-from keras_robust.statistics import OverSeeds, Paired, Proportion, optimality, student_interval, wilson_interval
+from keras_robust.statistics import (
+    Estimate,
+    OverSeeds,
+    Paired,
+    Proportion,
+    optimality,
+    student_interval,
+    wilson_interval,
+)
 
 pytestmark = pytest.mark.once
 
@@ -91,3 +99,39 @@ def test_shares_over_seeds():
     assert (shares.value, shares.interval) == (0.25, (0.125, 0.375))
     assert str(shares) == "25.0 (25.0, 12.5, 37.5)"
     assert str(OverSeeds((0.5,))) == "50.0"
+
+
+@pytest.mark.parametrize(("in_doubt", "drawn"), [(30, 8), (60, 25), (100, 10)])
+def test_interval_of_an_estimate_holds_however_many_are_lost(in_doubt, drawn):
+    least = 1.0
+    for total in range(in_doubt + 1):
+        lost = np.arange(max(0, drawn - in_doubt + total), min(drawn, total) + 1)
+        chances = hypergeom(in_doubt, total, drawn).pmf(lost)
+        ends = np.array([Estimate(in_doubt, 0, in_doubt, drawn, int(each)).interval for each in lost])
+        share = (in_doubt - total) / in_doubt
+        least = min(least, chances[(ends[:, 0] <= share + 1e-9) & (share - 1e-9 <= ends[:, 1])].sum())
+    assert 0.95 <= least < 0.98
+
+
+def test_interval_of_an_estimate_when_nothing_is_lost():
+    # The most that can be lost so that a sample of 100 of 1000 holds none of it with more than 4 %, by hand.
+    most = max(total for total in range(901) if hypergeom(1000, total, 100).pmf(0) > 0.04)
+    estimate = Estimate(n=1000, surely=0, in_doubt=1000, drawn=100, lost=0)
+    np.testing.assert_allclose(estimate.interval, (1 - most / 1000, 1.0))
+    assert 25 < most < 35  # near 3 of 100
+
+
+def test_estimate_of_what_was_seen_whole_or_not_at_all():
+    assert Estimate(n=10, surely=2, in_doubt=5, drawn=5, lost=1).interval == (0.6, 0.6)
+    nothing = Estimate(n=10, surely=2, in_doubt=5, drawn=0, lost=0)
+    assert (nothing.value, nothing.interval) == (0.7, (0.2, 0.7))
+    assert Estimate(n=10, surely=2, in_doubt=0, drawn=0, lost=0).interval == (0.2, 0.2)
+    third = Estimate(n=10, surely=2, in_doubt=6, drawn=3, lost=1)
+    np.testing.assert_allclose(third.value, 0.6)
+    assert str(third).startswith("~60.0 % (")
+
+
+@pytest.mark.parametrize("counts", [(10, 5, 6, 3, 0), (10, 2, 5, 6, 0), (10, 2, 5, 3, 4), (0, 0, 0, 0, 0)])
+def test_counts_of_an_estimate_must_fit(counts):
+    with pytest.raises(ValueError, match="must"):
+        Estimate(*counts)

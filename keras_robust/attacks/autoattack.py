@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_robust.attacks.result import AttackResult
 from keras_robust.attacks.suite import AttackSuite
-from keras_robust.attacks.versions import FALLBACKS, VERSIONS, ensemble
+from keras_robust.attacks.versions import FALLBACKS, PLANS, VERSIONS, ensemble
 from keras_robust.batch_checks import check_batch, class_count
 from keras_robust.checks import check_choice, check_count
 from keras_robust.threat import ThreatModel
@@ -34,7 +34,9 @@ class AutoAttack:
     Args:
         threat: the `ThreatModel`.
         version: "standard" (APGD on cross-entropy, targeted APGD, targeted FAB, Square), "short" (the first two),
-            "plus" (six attacks, five restarts) or "rand" (gradients averaged over 20 samples of a random output).
+            "plus" (six attacks, five restarts), "rand" (gradients averaged over 20 samples of a random output) or
+            "fast" (APGD on cross-entropy and at two targets on all images, the whole of "standard" on a sample of what
+            they leave: an estimate of what "standard" would give, with its interval, `AttackResult.robust`).
         batch_size: the most images attacked at a time, which bounds the memory.
         seed: of all random draws, in [0, 2**31).
 
@@ -77,4 +79,5 @@ class AutoAttack:
             self.batch_size,
             expects_random=self.version == "rand",
             fallbacks={loss: FALLBACKS[loss] for loss in FALLBACKS if loss in used},
+            plan=PLANS.get(self.version),
         )

@@ -89,13 +89,15 @@ class Outcomes:
     `x_adv` float32 (n, height, width, channels), the image itself where no run succeeded; `misclassified` bool (n,);
     `evaluations` int (n,): gradients (Square: queries) over all runs, until the first misclassified point or, without a
     bound on the perturbation, all of them;
-    `unconfirmed` int: runs that ended on a point that the compiled model misclassifies and the uncompiled does not.
+    `unconfirmed` int: runs that ended on a point that the compiled model misclassifies and the uncompiled does not;
+    `loss` float32 (n,): the highest loss at which a run ended, -inf without a run to its end.
     """
 
     x_adv: np.ndarray
     misclassified: np.ndarray
     evaluations: np.ndarray
     unconfirmed: int
+    loss: np.ndarray
 
 
 class SlotRunner:
@@ -164,6 +166,7 @@ class SlotRunner:
         n_attempts = attack.n_restarts * attack.n_targets(examples.targets.shape[1] + 1)
         x_adv, winner = x.copy(), np.full(len(x), n_attempts)  # of each image, the first of its runs to succeed
         evaluations, unconfirmed = np.zeros((len(x), n_attempts), np.int64), 0
+        loss = np.full(len(x), -np.inf, np.float32)
         # All images meet their first target before any meets its second. Of two runs at one image the earlier counts:
         # it goes on when a later one succeeds, so that the outcome does not depend on which slots were free.
         waiting = [(image, number) for number in range(n_attempts) for image in range(len(x))][::-1]
@@ -179,7 +182,7 @@ class SlotRunner:
             if not width:
                 used = np.arange(n_attempts) <= winner[:, None]
                 misclassified = (winner < n_attempts) | np.isfinite(distance)
-                return Outcomes(x_adv, misclassified, (evaluations * used).sum(1), unconfirmed)
+                return Outcomes(x_adv, misclassified, (evaluations * used).sum(1), unconfirmed, loss)
             if width < len(slots):
                 kept = slots.narrow(width)
                 state = [ops.take(leaf, ops.convert_to_tensor(kept), axis=0) for leaf in state]
@@ -194,7 +197,7 @@ class SlotRunner:
             if refill:
                 state = self._fill(state, inputs, slots.done == 0)
             done = ops.convert_to_tensor(slots.done.astype("int32"))
-            *state, candidates, misclassified, in_vain = self._program.advance(*inputs, done, *state)
+            *state, candidates, misclassified, in_vain, reached = self._program.advance(*inputs, done, *state)
             misclassified, in_vain = ops.convert_to_numpy(misclassified), ops.convert_to_numpy(in_vain)
             busy = np.flatnonzero(slots.busy)
             left = np.minimum(attack.chunk, attack.evaluations - slots.done[busy])
@@ -202,6 +205,9 @@ class SlotRunner:
             evaluations[slots.image[busy], slots.number[busy]] += spent
             slots.done += attack.chunk
             over = slots.done >= attack.evaluations
+            ended = np.flatnonzero(slots.busy & over)
+            if len(ended):
+                np.fmax.at(loss, slots.image[ended], ops.convert_to_numpy(reached)[ended])
             misclassified = np.flatnonzero(misclassified & slots.busy & (over | (not to_the_end)))
             if len(misclassified):
                 points, image, number = (
@@ -271,9 +277,14 @@ def _of_part(confirm: Callable, rows: np.ndarray, points: np.ndarray, image: np.
 def _interleaved(x: np.ndarray, rows: list[Any], parts: "list[Outcomes]") -> "Outcomes":
     """The `Outcomes` of all images from those of the parts at `rows`."""
     whole = Outcomes(
-        x.copy(), np.zeros(len(x), bool), np.zeros(len(x), np.int64), sum(part.unconfirmed for part in parts)
+        x.copy(),
+        np.zeros(len(x), bool),
+        np.zeros(len(x), np.int64),
+        sum(part.unconfirmed for part in parts),
+        np.full(len(x), -np.inf, np.float32),
     )
     for row, part in zip(rows, parts):
+        whole.loss[row] = part.loss
         whole.x_adv[row], whole.misclassified[row] = part.x_adv, part.misclassified
         whole.evaluations[row] = part.evaluations
     return whole
@@ -321,7 +332,7 @@ class _Program:
         found = self._attack.outcome(problem, state)
         inside = problem.norm.contains(found.x, x, problem.eps)
         misclassified = ops.logical_and(found.misclassified, inside)
-        return (*tree.flatten(state), found.x, misclassified, in_vain)
+        return (*tree.flatten(state), found.x, misclassified, in_vain, ops.cast(found.loss, "float32"))
 
 
 # Of each Keras model by attack and stream. The radius is an argument of the compiled functions, so that all share them.
@@ -332,7 +343,8 @@ def _program(attack: Any, model: Callable | keras.Layer, stream: int, trace: boo
     own = type(attack).__module__.startswith("keras_robust.") and isinstance(attack.loss, str)
     if not isinstance(model, keras.Layer) or not own:  # another's attack may look at more than its arguments
         return _Program(attack, model, stream, trace, aims)
-    settings = {**attack.arguments(), "threat": attack.threat.norm}
+    # How many classes are aimed at is for the runner to know.
+    settings = {**attack.arguments(), "threat": attack.threat.norm, "n_target_classes": 0}
     key = (type(attack), *settings.items(), stream, aims)
     programs = _programs.setdefault(model, {})
     if key not in programs:

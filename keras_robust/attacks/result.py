@@ -6,11 +6,13 @@ from html import escape
 
 import numpy as np
 
+from keras_robust.attacks.sampling import Sample
 from keras_robust.norms import NORMS
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 from keras_robust.threat import ThreatModel
 
 CLEAN = "clean"  # the stage before the first attack
+LEFT_OUT = "left out"  # instead of a stage, where a sample left an image out
 
 
 def first_misclassified_at(correct: np.ndarray, misclassified: Sequence[np.ndarray]) -> np.ndarray:
@@ -104,6 +106,8 @@ class AttackResult:
             the attacks made of them, (n, 2); None unless asked for.
         aimed: the attacks aimed at a class of the user's choice: "correct", "clean" and "robust" then mean that the
             image is not taken for it.
+        sample: which images met all the attacks, where the last of them met a sample only; then the robust accuracy is
+            an estimate, and nothing here passes for the number itself: see `robust`. None where all images did.
     """
 
     threat: ThreatModel
@@ -122,6 +126,7 @@ class AttackResult:
     rounded_prediction: np.ndarray | None = None
     certainty: np.ndarray | None = None
     adversarial_certainty: np.ndarray | None = None
+    sample: Sample | None = None
 
     @property
     def n_examples(self) -> int:
@@ -129,24 +134,47 @@ class AttackResult:
 
     @property
     def correct(self) -> dict[str, np.ndarray]:
-        """Images still classified correctly at first ("clean") and after each attack: stage -> booleans (n,)."""
+        """Images still classified correctly at first ("clean") and after each attack that they met: stage -> booleans
+        (n,).
+        """
         return {stage: self.misclassified_at > place for place, stage in enumerate(self.stages)}
 
     @property
     def is_robust(self) -> np.ndarray:
-        """Images that are classified correctly and that no attack changed the answer to, booleans (n,)."""
+        """Images that are classified correctly and that no attack changed the answer to, booleans (n,).
+
+        Raises:
+            ValueError: some of them did not meet all the attacks.
+        """
+        self._check_known("is_robust")
+        return self.is_unbroken
+
+    @property
+    def is_unbroken(self) -> np.ndarray:
+        """The same as far as the attacks go that each image met, booleans (n,)."""
         return self.misclassified_at == len(self.stages)
+
+    def _check_known(self, name: str) -> None:
+        if self.sample is not None:
+            left_out = self.n_examples - int(self.sample.drawn.sum())
+            raise ValueError(
+                f"{name} is not known: {left_out} of {self.n_examples} images did not meet all attacks. `robust` is an "
+                "estimate, with its interval; `clean`, `is_unbroken` and `sample` are what was seen."
+            )
 
     @property
     def misclassified_by(self) -> np.ndarray:
-        """The stage at which each image was misclassified, strings (n,): "clean", an attack, or "" for none."""
-        return np.array([*self.stages, ""])[self.misclassified_at]
+        """The stage at which each image was misclassified, strings (n,): "clean", an attack, or "" for none; "left out"
+        of images that would have met more attacks, had a sample drawn them.
+        """
+        found = np.array([*self.stages, "", LEFT_OUT])[self.misclassified_at]
+        return found if self.sample is None else np.where(self.sample.drawn, found, LEFT_OUT)
 
     @property
     def distances(self) -> np.ndarray:
         """Norm of the smallest perturbation found for each image, float64 (n,): 0 where none is needed, else inf where
         none was found."""
-        return np.where(self.is_robust, np.inf, np.asarray(self.perturbation_norm, np.float64))
+        return np.where(self.is_unbroken, np.inf, np.asarray(self.perturbation_norm, np.float64))
 
     @property
     def propagations(self) -> np.ndarray:
@@ -165,12 +193,24 @@ class AttackResult:
     @property
     def curve(self) -> Curve:
         """The robust accuracy at every radius up to that of the threat model, by the same perturbations."""
+        self._check_known("curve")
         return Curve(self.threat.norm, self.distances, self.threat.eps)
 
     @property
     def accuracy_after(self) -> dict[str, float]:
-        """Fractions of 1: "clean" and every attack, in the order run."""
-        return {stage: float(np.mean(correct)) for stage, correct in self.correct.items()}
+        """Fractions of 1: "clean" and every attack, in the order run; estimates of them after those on a sample."""
+        return {stage: share.value for stage, share in self.shares.items()}
+
+    @property
+    def shares(self) -> dict[str, Proportion | Estimate]:
+        """The same with their intervals: what is estimated is an `Estimate`."""
+        if self.sample is None:
+            return {stage: Proportion.of(correct) for stage, correct in self.correct.items()}
+        seen_whole = self.stages[: 1 + self.stages.index(self.sample.after)]
+        return {
+            stage: Proportion.of(correct) if stage in seen_whole else self.sample.estimate(correct)
+            for stage, correct in self.correct.items()
+        }
 
     @property
     def clean(self) -> Proportion:
@@ -178,9 +218,9 @@ class AttackResult:
         return Proportion.of(self.misclassified_at > 0)
 
     @property
-    def robust(self) -> Proportion:
-        """The robust accuracy with its 95 % Wilson interval."""
-        return Proportion.of(self.is_robust)
+    def robust(self) -> Proportion | Estimate:
+        """The robust accuracy with its 95 % interval: Wilson's, or that of an estimate where a sample was drawn."""
+        return Proportion.of(self.is_unbroken) if self.sample is None else self.sample.estimate(self.is_unbroken)
 
     @property
     def clean_accuracy(self) -> float:
@@ -188,16 +228,23 @@ class AttackResult:
 
     @property
     def robust_accuracy(self) -> float:
+        """The value of `robust`.
+
+        Raises:
+            ValueError: it is an estimate.
+        """
+        self._check_known("robust_accuracy")
         return self.robust.value
 
     @property
     def _headline(self) -> str:
         if self.aimed:
             return f"not taken for the target {self.robust}, {self.clean} without an attack"
-        return f"robust {self.robust}, clean {self.clean}"
+        what = "robust" if self.sample is None else "estimated to be robust"
+        return f"{what} {self.robust}, clean {self.clean}"
 
     def __repr__(self) -> str:
-        after = ", ".join(f"{stage} {100 * accuracy:.1f}" for stage, accuracy in self.accuracy_after.items())
+        after = ", ".join(f"{stage} {share.percent.removesuffix(' %')}" for stage, share in self.shares.items())
         what = "not taken for the target" if self.aimed else "accuracy"
         lines = [
             f"{self._headline} under {self.threat}: {self.n_examples} images of {self.resolution} px",
@@ -207,10 +254,8 @@ class AttackResult:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{escape(stage)}</td><td>{100 * accuracy:.1f} %</td></tr>"
-            for stage, accuracy in self.accuracy_after.items()
-        )
+        rows = (f"<tr><td>{escape(stage)}</td><td>{share.percent}</td></tr>" for stage, share in self.shares.items())
+        cells = "".join(rows)
         warnings = "".join(f"<p><b>Warning.</b> {escape(warning)}</p>" for warning in self.warnings)
         return (
             f"<p>{self._headline.capitalize()} under {escape(str(self.threat))}: {self.n_examples} images "

@@ -13,7 +13,7 @@ from keras import ops
 from keras_robust import backend, losses
 from keras_robust.attacks.base import is_zero, zero_gradients
 from keras_robust.backend import keras_private
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 from keras_robust.types import Tensor
 
 RANDOM_CHANGE = 1e-4  # of the logits, relative to their length, that rounding does not explain
@@ -111,7 +111,7 @@ def of_answers(predicted: np.ndarray, labels: np.ndarray, what: str = "images") 
         )
 
 
-def of_chance(robust: Mapping[str, Proportion], labels: np.ndarray) -> Iterator[str]:
+def of_chance(robust: Mapping[str, Proportion | Estimate], labels: np.ndarray) -> Iterator[str]:
     """Warnings about robust accuracies, by what they are of, that answering one class to everything would reach.
 
     Args:
@@ -119,7 +119,7 @@ def of_chance(robust: Mapping[str, Proportion], labels: np.ndarray) -> Iterator[
         labels: count of the images of each class, (classes,).
     """
     share = labels.max() / labels.sum()
-    low = [f"{where} {robust}" for where, robust in robust.items() if robust.successes and robust.value <= share]
+    low = [f"{where} {robust}" for where, robust in robust.items() if 0 < robust.value <= share]
     if np.count_nonzero(labels) > 1 and low:
         yield (
             f"No better than one answer for all: the largest class has {share:.1%} of the images, and robust accuracy "

@@ -17,6 +17,7 @@ from keras_robust.attacks import sanity_checks
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.batching import Examples, Outcomes, slot_count
 from keras_robust.attacks.result import CLEAN, AttackResult, first_misclassified_at
+from keras_robust.attacks.sampling import Sample, SamplingPlan
 from keras_robust.batch_checks import check_outputs
 from keras_robust.model_graph import check_logits, check_pixels
 from keras_robust.precision import as_float32
@@ -50,6 +51,10 @@ class Transfer:
     def n_targets(self, num_classes: int) -> int:
         return 1
 
+    @property
+    def seed(self) -> int:
+        return self.attack.seed
+
     def get_config(self) -> dict:
         return self.attack.get_config()
 
@@ -68,6 +73,8 @@ class Stage:
         evaluations: gradients (Square: queries) spent on each image, int64 (n,).
         unconfirmed: successes of the compiled model that the uncompiled one did not confirm, and that do not count.
         seconds: that it took.
+        loss: the highest that a run ended at, float32 (n,), of the images that it could not break; -inf for none.
+        sample: of the images that are left, drawn for the attacks to come; None where these meet all of them.
     """
 
     name: str
@@ -76,6 +83,8 @@ class Stage:
     evaluations: np.ndarray
     unconfirmed: int
     seconds: float
+    loss: np.ndarray
+    sample: Sample | None = None
 
 
 class AttackSuite:
@@ -92,6 +101,7 @@ class AttackSuite:
         expects_random: the attacks are made for models whose output is random.
         fallbacks: losses that AutoAttack uses and that this model may have too few classes for: name -> (classes
             needed, the loss instead).
+        plan: of a sample, where not all attacks are to meet all images that are left.
     """
 
     def __init__(
@@ -102,13 +112,18 @@ class AttackSuite:
         batch_size: int,
         expects_random: bool = False,
         fallbacks: Mapping[str, tuple[int, str]] | None = None,
+        plan: SamplingPlan | None = None,
     ) -> None:
-        self.threat, self.attacks, self.batch_size = threat, attacks, batch_size
+        self.threat, self.attacks, self.batch_size, self.plan = threat, attacks, batch_size, plan
         check_pixels(model)
         self.model = float32_copy(model) if isinstance(model, keras.Model) else model
         self._expects_random, self._fallbacks = expects_random, fallbacks or {}
         self._runners: dict[tuple[str, bool], Any] = {}
         self._traces: bool | None = None
+
+    def share(self, name: str) -> float:
+        """The part of the images left that meets an attack, about: 1 where no sample is drawn."""
+        return 1.0 if self.plan is None or name in self.plan.beginnings else self.plan.share
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Logits of the uncompiled model, float32 (n, classes), in batches of few sizes (see `slot_count`)."""
@@ -144,6 +159,7 @@ class AttackSuite:
         done: Mapping[str, np.ndarray] | None = None,
         goal: np.ndarray | None = None,
         distance: np.ndarray | None = None,
+        sample: Sample | None = None,
     ) -> Iterator[Stage]:
         """The attacks in turn, each on the images that are still classified correctly.
 
@@ -156,6 +172,7 @@ class AttackSuite:
                 over.
             goal: what the model is to take each image for, int32 (n,); if not given, any class but its own will do.
             distance: norms of the perturbations that the attacks of `done` found, (n,).
+            sample: that was drawn after one of `done`.
         """
         remaining = resists(logits, y, goal)
         if goal is None:
@@ -168,12 +185,17 @@ class AttackSuite:
             if done is not None and name in done:
                 if self.threat.is_bounded:
                     remaining = remaining & ~done[name]
+                    if sample is not None and self.plan is not None and name == self.plan.after:
+                        remaining = remaining & sample.drawn
                 elif distance is not None:
                     nearest[done[name]] = distance[done[name]]
                 continue
             stage = self._stage(name, replace(examples, known=nearest), goal, remaining)
             if self.threat.is_bounded:
                 remaining = remaining & ~stage.misclassified
+                if self.plan is not None and name == self.plan.after:
+                    drawn = self.plan.draw(stage.loss, remaining, self.attacks[name].seed, examples.index)
+                    stage, remaining = replace(stage, sample=drawn), remaining & drawn.drawn
             else:
                 # In the precision in which they are stored, so that a run goes on from the same ones.
                 norms = self.threat.geometry.measure(stage.x_adv, x).astype(np.float32)
@@ -196,11 +218,12 @@ class AttackSuite:
         reasons = [*self.warnings(x[: self.batch_size], y[: self.batch_size])]
         prediction, n_attacks = predictions(logits), len(self.attacks)
         x_adv, misclassified = x.copy(), []
-        evaluations, unconfirmed = {}, {}
+        evaluations, unconfirmed, sample = {}, {}, None
         for stage in self.stages(x, y, logits, goal=goal):
             x_adv[stage.misclassified] = stage.x_adv[stage.misclassified]
             misclassified.append(stage.misclassified)
             evaluations[stage.name], unconfirmed[stage.name] = stage.evaluations, stage.unconfirmed
+            sample = stage.sample or sample
         misclassified_at = first_misclassified_at(resists(logits, y, goal), misclassified)
         adversarial_prediction = prediction.copy()
         changed = (misclassified_at > 0) & (misclassified_at <= n_attacks)
@@ -218,6 +241,7 @@ class AttackSuite:
             unconfirmed,
             x_adv,
             {name: attack.propagations(logits.shape[1]) for name, attack in self.attacks.items()},
+            sample=sample,
         )
         labels = np.bincount(y)
         reasons += sanity_checks.of_result(result.accuracy_after)
@@ -234,14 +258,15 @@ class AttackSuite:
         started, n = time.monotonic(), len(examples)
         x_adv, misclassified = examples.x.copy(), np.zeros(n, bool)
         evaluations, unconfirmed = np.zeros(n, np.int64), 0
+        loss = np.full(n, -np.inf, np.float32)
         left = np.flatnonzero(remaining)
         for start in range(0, len(left), self.batch_size):
             where = left[start : start + self.batch_size]
             outcomes = self._attack(name, examples.take(where), None if goal is None else goal[where])
             x_adv[where], misclassified[where] = outcomes.x_adv, outcomes.misclassified
-            evaluations[where] = outcomes.evaluations
+            evaluations[where], loss[where] = outcomes.evaluations, outcomes.loss
             unconfirmed += outcomes.unconfirmed
-        return Stage(name, misclassified, x_adv, evaluations, unconfirmed, time.monotonic() - started)
+        return Stage(name, misclassified, x_adv, evaluations, unconfirmed, time.monotonic() - started, loss)
 
     def _attack(self, name: str, examples: Examples, goal: np.ndarray | None) -> Outcomes:
         attack, confirm = self.attacks[name], partial(self._confirm, examples, goal)
@@ -249,13 +274,18 @@ class AttackSuite:
             return self._transfer(attack, examples.x, examples.y, confirm)
         key = name, goal is not None
         if key not in self._runners:
-            stream = 1 + list(self.attacks).index(name)
+            stream = self._stream(name)
             trace = self._can_trace(examples.x[:1])
             # Of other layers, an interpreter of a file for one, it is not known whether threads may share them.
             shareable = isinstance(self.model, keras.Model) and is_differentiable(self.model)
             side_by_side = shareable and backend.concurrent_calls() > 1 and self._repeats(examples.x[:1])
             self._runners[key] = attack.runner(self.model, stream, trace, side_by_side, goal is not None)
         return self._runners[key].run(examples, self.batch_size, confirm)
+
+    def _stream(self, name: str) -> int:
+        """Number of an attack, by which its random draws are keyed: its place, from 1."""
+        beginnings = {} if self.plan is None else self.plan.beginnings
+        return 1 + [each for each in self.attacks if each not in beginnings].index(beginnings.get(name, name))
 
     def _transfer(self, transfer: Transfer, x: np.ndarray, y: np.ndarray, confirm: Callable) -> Outcomes:
         size = self.batch_size
@@ -269,7 +299,8 @@ class AttackSuite:
         x_adv = np.concatenate(parts)[: len(x)]
         misclassified = confirm(x_adv, np.arange(len(x)))
         x_adv = np.where(misclassified[:, None, None, None], x_adv, x)
-        return Outcomes(x_adv, misclassified, np.ones(len(x), np.int64), 0)
+        loss = np.full(len(x), -np.inf, np.float32)
+        return Outcomes(x_adv, misclassified, np.ones(len(x), np.int64), 0, loss)
 
     def _confirm(self, examples: Examples, goal: np.ndarray | None, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whether points are misclassified by the uncompiled model and, in float64, in the threat model: (n,)."""

@@ -103,7 +103,11 @@ def parser() -> CommandParser:
         help="(default: Linf:4/255 L2:2 L1:75, the usual radii at 224 px)",
     )
     how.add_argument("--resolutions", type=int, nargs="+", metavar="PIXELS", help="(default: the model's, else 224)")
-    how.add_argument("--attack", default="standard", help="standard, short, plus or rand (default: standard)")
+    how.add_argument(
+        "--attack",
+        default="standard",
+        help="standard, short, plus, rand, or fast: an estimate of standard, with its interval (default: standard)",
+    )
     besides = parser.add_argument_group("what else is asked")
     besides.add_argument(
         "--corruptions",

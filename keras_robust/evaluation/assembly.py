@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_robust.attacks import AttackResult
 from keras_robust.attacks.result import CLEAN, first_misclassified_at
+from keras_robust.attacks.sampling import Sample
 from keras_robust.evaluation.result_store import BatchResult, Grid, Images
 from keras_robust.evaluation.results import ImageSetResult, Picture, Report
 from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
@@ -43,6 +44,7 @@ def _joined(
     names, cells = grid.attacks[place], [part.cells[place] for part in parts]
     prediction = np.concatenate([part.prediction for part in parts])
     misclassified = [np.concatenate([cell.misclassified[name] for cell in cells]) for name in names]
+    samples = [cell.sample for cell in cells if cell.sample is not None]
     return AttackResult(
         grid.threats[place],
         resolution,
@@ -54,6 +56,7 @@ def _joined(
         {name: np.concatenate([cell.evaluations[name] for cell in cells]) for name in names},
         {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
         passes=passes,
+        sample=Sample.concatenate(samples) if samples else None,
         **{name: np.concatenate([cell.extra[name] for cell in cells]) for name in cells[0].extra},
     )
 

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,21 @@ class EvaluationProgress:
         n_examples: resolution -> images that each attack meets in this run.
         workers: batches attacked at a time.
         verbose: whether to print.
+        sampled: cells whose attack meets a sample only, so that what is left after it is an upper bound.
 
     The time left assumes that an attack costs as much per image as it did so far, or per pixel as at other
     resolutions, or per forward pass as other attacks.
     """
 
     def __init__(
-        self, cells: Mapping[Cell, float], n_examples: Mapping[int, int], workers: int = 1, verbose: bool = True
+        self,
+        cells: Mapping[Cell, float],
+        n_examples: Mapping[int, int],
+        workers: int = 1,
+        verbose: bool = True,
+        sampled: Collection[Cell] = (),
     ) -> None:
+        self._sampled = sampled
         self._work = {cell: passes * cell[0] ** 2 for cell, passes in cells.items()}
         self._n_examples, self._workers = n_examples, workers
         self._seen: defaultdict[Hashable, int] = defaultdict(int)
@@ -88,7 +95,8 @@ class EvaluationProgress:
         left = sum(self.seconds_left(each) for each in self._work)
         self._line.show(
             f"[{'=' * int(20 * share):20}] {100 * share:3.0f} % | {resolution} px {threat} {name}: "
-            f"clean {self._accuracy(resolution)}, robust {self._accuracy(cell)} of {self._seen[cell]} | "
+            f"clean {self._accuracy(resolution)}, robust {'at most ' if cell in self._sampled else ''}"
+            f"{self._accuracy(cell)} of {self._seen[cell]} | "
             f"{duration(left)} left, {duration(self.seconds_left(cell))} in this attack"
         )
 

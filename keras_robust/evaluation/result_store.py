@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_robust.attacks.sampling import Sample
 from keras_robust.evaluation.image_selection import Selection
 from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
 from keras_robust.files import read_json, write_text, written_aside
@@ -76,6 +77,7 @@ class CellBatch:
         perturbation_norm: of each successful perturbation, float32 (n,).
         pictures: place of an image in the batch -> uint8 (3, height, width, channels), clean, adversarial, difference.
         extra: what was asked for besides, by the names that `AttackResult` has for it, (n, ...).
+        sample: of the images that met all attacks; None where all did, or before it is drawn.
     """
 
     adversarial_prediction: np.ndarray
@@ -86,6 +88,7 @@ class CellBatch:
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    sample: Sample | None = None
 
 
 @dataclass
@@ -123,6 +126,8 @@ class BatchResult:
                 found[f"{place}/evaluations/{name}"] = cell.evaluations[name]
                 found[f"{place}/unconfirmed/{name}"] = np.asarray(cell.unconfirmed[name])
                 found[f"{place}/seconds/{name}"] = np.asarray(cell.seconds[name])
+            if cell.sample is not None:
+                found |= {f"{place}/{name}": array for name, array in cell.sample.arrays().items()}
             for position, picture in cell.pictures.items():
                 found[f"{place}/pictures/{position}"] = picture
             for name, values in cell.extra.items():
@@ -141,6 +146,7 @@ class BatchResult:
         for place, cell in enumerate(result.cells):
             cell.perturbation_norm = arrays[f"{place}/perturbation_norm"]
             cell.adversarial_prediction = arrays[f"{place}/adversarial_prediction"]
+            cell.sample = Sample.from_arrays(arrays, f"{place}/")
         for key, array in arrays.items():
             number, _, rest = key.partition("/")
             kind, slash, name = rest.partition("/")
@@ -156,7 +162,12 @@ class BatchResult:
         counts = {
             len(each)
             for cell in result.cells
-            for each in (cell.perturbation_norm, cell.adversarial_prediction, *cell.misclassified.values())
+            for each in (
+                cell.perturbation_norm,
+                cell.adversarial_prediction,
+                *cell.misclassified.values(),
+                *(() if cell.sample is None else (cell.sample.probability, cell.sample.drawn)),
+            )
         }
         if counts != {len(result.prediction)}:
             raise ValueError(f"its arrays are of {sorted({*counts, len(result.prediction)})} images")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 
 from keras_robust.attacks import AttackResult, sanity_checks
 from keras_robust.attacks.result import Curve
+from keras_robust.attacks.sampling import Sample
 from keras_robust.evaluation.result_store import Images, write_arrays
 from keras_robust.evaluation.settings import EvaluationSettings, ImageSetSettings
 from keras_robust.files import read_json, write_text
 from keras_robust.npz import read_arrays
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 from keras_robust.threat import ThreatModel
 
 ALL = "all threat models"
@@ -167,12 +168,26 @@ class Report:
         return list(dict.fromkeys(result.resolution for result in self.results))
 
     def robust_to_all(self, resolution: int) -> np.ndarray:
-        """Images that no attack under any threat model succeeded on, booleans (n,): the worst case per image."""
+        """Images that no attack under any threat model succeeded on, booleans (n,): the worst case per image.
+
+        Raises:
+            ValueError: some of them did not meet all the attacks.
+        """
         return np.all([self[threat, resolution].is_robust for threat in self.threats], axis=0)
 
-    def union(self, resolution: int) -> Proportion:
+    def union(self, resolution: int) -> Proportion | Estimate:
         """Union accuracy: the share of images that are robust under all threat models, with its interval."""
-        return Proportion.of(self.robust_to_all(resolution))
+        if not self.is_estimated:
+            return Proportion.of(self.robust_to_all(resolution))
+        cells = [self[threat, resolution] for threat in self.threats]
+        unbroken = [cell.is_unbroken for cell in cells]
+        samples = [cell.sample for cell in cells if cell.sample is not None]
+        return Sample.of_all(samples, unbroken).estimate(np.all(unbroken, axis=0))
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether robust accuracies are estimates, from a sample of the images that cheap attacks left."""
+        return any(result.sample is not None for result in self.results)
 
     @property
     def warnings(self) -> list[str]:
@@ -198,7 +213,7 @@ class Report:
             where = f"At {result.resolution} px, {result.threat}: "
             found += [where + warning for warning in sanity_checks.of_result(result.accuracy_after)]
         for resolution in self.resolutions:
-            for norm in dict.fromkeys(threat.norm for threat in self.threats):
+            for norm in dict.fromkeys(threat.norm for threat in self.threats if not self.is_estimated):
                 accuracies = {
                     threat.eps: self[threat, resolution].robust_accuracy
                     for threat in self.threats
@@ -248,7 +263,8 @@ class Report:
         """Columns of a table with a row for each image in each cell; those of a text are strings, `eps` may be inf.
 
         `label` and the predictions are places in `images.outputs`; `misclassified_by` is the stage that the model first
-        failed at, "" where it never did. Confidences and the answers to rounded images are there where asked for.
+        failed at, "" where it never did, "left out" where a sample left the image out before it met all attacks.
+        Confidences and the answers to rounded images are there where asked for.
         """
         columns: dict[str, list[np.ndarray]] = {}
         n = self.n_examples
@@ -344,6 +360,8 @@ class Report:
             arrays |= {f"sets/{number}/label": image_set.label, f"sets/{number}/digest": image_set.digest}
             for version, answers in image_set.predictions.items():
                 arrays[f"sets/{number}/answers/{version}"] = answers
+            if result.sample is not None:
+                arrays |= {f"{number}/{name}": array for name, array in result.sample.arrays().items()}
         return arrays
 
     def _summary(self) -> dict[str, Any]:
@@ -402,6 +420,7 @@ class Report:
                     {name: arrays[f"{number}/evaluations/{name}"] for name in stages[1:]},
                     cell["unconfirmed"],
                     passes=settings.propagations(threat),
+                    sample=Sample.from_arrays(arrays, f"{number}/"),
                     **{name: arrays[key] for name in EXTRA if (key := f"{number}/{name}") in arrays},
                 )
             )
@@ -431,7 +450,10 @@ def _describe(result: AttackResult) -> dict[str, Any]:
         "eps": result.threat.bound,
         "resolution": result.resolution,
         "n_examples": result.n_examples,
-        "n_correct_after": {stage: int(np.sum(correct)) for stage, correct in result.correct.items()},
+        "n_correct_after": {
+            stage: None if share.is_estimate else int(np.sum(result.correct[stage]))
+            for stage, share in result.shares.items()
+        },
         **_proportion("clean", result.clean),
         **_proportion("robust", result.robust),
         "unconfirmed": dict(result.unconfirmed),
@@ -450,5 +472,7 @@ def _describe_set(image_set: ImageSetResult) -> dict[str, Any]:
     }
 
 
-def _proportion(name: str, share: Proportion) -> dict[str, Any]:
+def _proportion(name: str, share: Proportion | Estimate) -> dict[str, Any]:
+    if isinstance(share, Estimate):  # under another name than a number that is known
+        return {f"{name}_estimate": {"value": share.value, "interval_95": list(share.interval), **asdict(share)}}
     return {f"{name}_accuracy": share.value, f"{name}_interval_95": list(share.interval)}

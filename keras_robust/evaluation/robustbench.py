@@ -35,16 +35,19 @@ def cell(report: Report, name: str) -> AttackResult:
     """The cell of a report that a preset's published figures are of: its own threat model and resolution.
 
     Raises:
-        ValueError: there is no such preset, or the report is of others.
+        ValueError: there is no such preset, or the report is of others, or its robust accuracy an estimate.
     """
     row = models.preset(name)
     threat, resolution = ThreatModel(*row.threat), row.preprocessing.resolution
     try:
-        return report[threat, resolution]
+        found = report[threat, resolution]
     except KeyError:
         raise ValueError(
             f"report must have a cell of {threat} at {resolution} pixels, as {name} was published"
         ) from None
+    if report.is_estimated:
+        raise ValueError(f"report must hold the robust accuracy itself; received an estimate, {found.robust}.")
+    return found
 
 
 def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, Any]:

@@ -58,12 +58,14 @@ class ImageSettings:
 class ThreatSettings:
     """A threat model of an evaluation, and the settings of its attacks by name, in the order run.
 
-    `eps` None is no bound.
+    `eps` None is no bound. `sampling` is what an `attacks.sampling.SamplingPlan` holds, None where all attacks meet all
+    images that are left.
     """
 
     norm: str
     eps: float | None
     attacks: Mapping[str, Mapping[str, Any]]
+    sampling: Mapping[str, Any] | None = None
 
     @property
     def threat(self) -> ThreatModel:

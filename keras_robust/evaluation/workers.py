@@ -91,7 +91,7 @@ class Worker:
             if x is not None and logits is not None and len(earlier) < len(names):
                 pictures = GALLERY if batch == 0 and resolution == grid.resolutions[0] else 0
                 for stage in self.suites[threat].stages(
-                    x, y, logits, rows.start, cell.misclassified, distance=cell.perturbation_norm
+                    x, y, logits, rows.start, cell.misclassified, distance=cell.perturbation_norm, sample=cell.sample
                 ):
                     self._record(cell, self.suites[threat], x, y, stage, pictures)
                     store.write(resolution, batch, result)
@@ -146,6 +146,7 @@ class Worker:
         cell.misclassified[stage.name] = stage.misclassified
         cell.evaluations[stage.name] = stage.evaluations.astype(np.int32)
         cell.unconfirmed[stage.name], cell.seconds[stage.name] = stage.unconfirmed, stage.seconds
+        cell.sample = stage.sample or cell.sample
 
 
 def run(workers: Sequence[Worker], tasks: Sequence[Callable[[Worker], None]]) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -43,7 +44,7 @@ def images(net):
 @pytest.fixture
 def quick(monkeypatch):
     """The same attacks with fewer iterations."""
-    few = {"apgd-ce": 12, "apgd-dlr": 12, "apgd-t": 12, "fab": 6, "fab-t": 6}
+    few = {"apgd-ce": 12, "apgd-dlr": 12, "apgd-t": 12, "fab": 6, "fab-t": 6, "apgd-ce-first": 12, "apgd-t-first": 12}
     changed = {
         name: (kind, {**settings, "n_iter": few[name]} if name in few else {**settings, "n_queries": 110})
         for name, (kind, settings) in versions.ATTACKS.items()
@@ -248,6 +249,31 @@ def test_other_versions(version, net, images, quick):
 
 
 @pytest.mark.once
+def test_what_fast_finds_standard_finds(net, images, quick, monkeypatch):
+    x, y = images
+    short = {"apgd-ce": {}, "apgd-t": {}}
+    monkeypatch.setitem(versions.VERSIONS, "standard", short)
+    monkeypatch.setitem(versions.VERSIONS, "fast", {"apgd-ce-first": {}, "apgd-t-first": {}, **short})
+    results = {}
+    for nearest in (None, 0.0, 0.3, 1.0):
+        if nearest is not None:
+            plan = replace(versions.PLANS["fast"], nearest=nearest, probability=0.3)
+            monkeypatch.setitem(versions.PLANS, "fast", plan)
+        version = "standard" if nearest is None else "fast"
+        results[nearest] = kr.attacks.AutoAttack(kr.ThreatModel("Linf", 0.03), version, batch_size=20)(net, x, y)
+    standard = results.pop(None)
+    assert 0.2 < standard.robust_accuracy < 0.7
+    for nearest, fast in results.items():
+        drawn = fast.sample.drawn
+        assert drawn.all() == (nearest == 1.0)
+        np.testing.assert_array_equal(fast.is_unbroken[drawn], standard.is_robust[drawn])
+        low, high = fast.robust.interval
+        assert low <= standard.robust_accuracy <= high
+        assert (fast.robust.value == standard.robust_accuracy) or nearest < 1
+        assert "estimated to be robust ~" in repr(fast)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes(classes, quick):
     net = _net(classes)
@@ -276,6 +302,13 @@ def test_versions_as_published():
         assert ce.returns == targeted.returns == "misclassified"
         assert (square.n_queries, square.p_init) == (5000, 0.8)
         assert list(ensemble(kr.ThreatModel(norm, 1.0), "short")) == ["apgd-ce", "apgd-t"]
+        fast, standard = (ensemble(kr.ThreatModel(norm, 1.0), version) for version in ("fast", "standard"))
+        assert list(fast)[2:] == list(standard)
+        for name in standard:
+            assert fast[name].get_config() == standard[name].get_config()
+        for first, whole in versions.PLANS["fast"].beginnings.items():
+            fewer = {"n_restarts": 1, "n_target_classes": fast[first].n_target_classes}
+            assert fast[first].arguments() == {**standard[whole].arguments(), **fewer}
         plus = ensemble(kr.ThreatModel(norm, 1.0), "plus")
         assert [plus[name].n_restarts for name in ("apgd-ce", "apgd-dlr", "fab")] == [5, 5, 5]
         assert not plus["fab"].targeted

@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from keras_robust import models
+from keras_robust.attacks.sampling import Sample
 from keras_robust.evaluation import robustbench
 from tests.evaluation.samples import L2, LINF, N, report
 
@@ -47,6 +49,15 @@ def test_what_is_not_robustbenchs_evaluation_says_so():
     assert entry["footnote"] == "Evaluated by keras_robust: attack short; 200 images; preprocessing"
     warned = robustbench.entry(evaluated(attack_warnings=["no gradient reaches the images"]), NAME)
     assert "no gradient reaches the images" in warned["footnote"]
+
+
+def test_an_estimate_is_not_published():
+    found = evaluated()
+    sample = Sample("apgd-ce", np.full(N, 0.5, np.float32), np.ones(N, bool))
+    object.__setattr__(found.results[0], "sample", sample)
+    for function in (robustbench.entry, robustbench.comparison):
+        with pytest.raises(ValueError, match=r"must hold the robust accuracy itself; received an estimate, ~50\.0 %"):
+            function(found, NAME)
 
 
 def test_difference_to_the_published_figures():

@@ -12,7 +12,7 @@ from keras_robust.attacks.result import Curve
 from keras_robust.evaluation import measures
 from keras_robust.evaluation.results import ALL, Report
 from keras_robust.files import write_text, written_aside
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ class Line:
 
     name: str
     style: int
-    points: Sequence[tuple[float, Proportion]]
+    points: Sequence[tuple[float, Proportion | Estimate]]
     falls: bool = False
 
 
@@ -97,9 +97,9 @@ class Panel:
     diagonal: bool = False
 
 
-def columns(report: Report, resolution: int) -> dict[str, Proportion]:
+def columns(report: Report, resolution: int) -> dict[str, Proportion | Estimate]:
     """Accuracies of one model at one resolution: without attack, under each threat model, under all of them."""
-    shares = {NO_ATTACK: report[report.threats[0], resolution].clean}
+    shares: dict[str, Proportion | Estimate] = {NO_ATTACK: report[report.threats[0], resolution].clean}
     shares |= {str(threat): report[threat, resolution].robust for threat in report.threats}
     if len(report.threats) > 1:
         shares[ALL] = report.union(resolution)
@@ -209,14 +209,14 @@ def panels_side_by_side(reports: Mapping[str, Report]) -> list[Panel]:
     return panels
 
 
-def _at_radii(report: Report, norm: str, resolution: int, scale: float) -> list[tuple[float, Proportion]]:
+def _at_radii(report: Report, norm: str, resolution: int, scale: float) -> list[tuple[float, Proportion | Estimate]]:
     points = {0.0: report[report.threats[0], resolution].clean}
     radii = [threat for threat in report.threats if threat.norm == norm and threat.is_bounded]
     points |= {threat.eps * scale: report[threat, resolution].robust for threat in radii}
     return sorted(points.items(), key=lambda point: point[0])
 
 
-def _whole_curve(curve: Curve, scale: float) -> list[tuple[float, Proportion]]:
+def _whole_curve(curve: Curve, scale: float) -> list[tuple[float, Proportion | Estimate]]:
     return [(eps * scale, curve.at(eps)) for eps in curve.levels(POINTS)]
 
 
@@ -322,7 +322,8 @@ def _draw_panel(panel: Panel, axes: "Axes") -> None:
         axes.legend(fontsize=8)
     axes.set_title(panel.title)
     axes.set_ylim(0, 100)
-    axes.set_ylabel("accuracy (%)")
+    estimated = any(share.is_estimate for line in panel.lines for _, share in line.points)
+    axes.set_ylabel("accuracy (%), estimated" if estimated else "accuracy (%)")
     axes.set_xlabel(panel.label)
     if bars:
         axes.set_xticks(range(len(panel.lines)), ["" for _ in panel.lines])

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from keras_robust.checks import check_choice
 from keras_robust.evaluation import robustbench
-from keras_robust.evaluation.reporting import charts, tables
+from keras_robust.evaluation.reporting import charts, sentences, tables
 from keras_robust.evaluation.results import Report
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -29,7 +29,7 @@ def latex(reports: Mapping[str, Report]) -> str:
     """
     header, rows = _accuracies(reports, lambda low, high: rf"{{\scriptsize ({low:.1f}--{high:.1f})}}")
     head = [_norm_in_latex(escaped(cell)) for cell in header]
-    body = [[escaped(row[0]), row[1], *row[2:]] for row in rows]
+    body = [[escaped(row[0]), row[1], *(cell.replace("~", r"$\sim$") for cell in row[2:])] for row in rows]
     lines = [" & ".join(line) + r" \\" for line in (head, *body)]
     return "\n".join(
         [
@@ -112,14 +112,14 @@ def _accuracies(
     """Header and rows: model, pixels and the accuracies that any of the reports has, "" where one lacks it."""
     labels = charts.labels(reports)
 
-    def cell(shares: Mapping[str, Proportion], label: str) -> str:
+    def cell(shares: Mapping[str, Proportion | Estimate], label: str) -> str:
         if label not in shares:
             return ""
         low, high = (100 * end for end in shares[label].interval)
-        return f"{100 * shares[label].value:.1f} {interval(low, high)}"
+        return f"{shares[label].percent.removesuffix(' %')} {interval(low, high)}"
 
     rows: list[list[str]] = []
-    for name, report in reports.items():
+    for name, report in sentences.marked(reports).items():
         for resolution in report.resolutions:
             shares = charts.columns(report, resolution)
             rows.append([name, str(resolution), *(cell(shares, label) for label in labels)])

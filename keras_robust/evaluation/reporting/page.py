@@ -13,7 +13,7 @@ from keras_robust.evaluation.reporting import charts, sentences, tables
 from keras_robust.evaluation.reporting.charts import Panel
 from keras_robust.evaluation.reporting.sections import sections
 from keras_robust.evaluation.results import Picture, Report
-from keras_robust.statistics import Proportion
+from keras_robust.statistics import Estimate, Proportion
 
 SMALL = 96  # up to this height, in pixels, images are shown enlarged and stored without loss
 IN_A_ROW = 3  # pictures of a gallery
@@ -21,17 +21,18 @@ IN_A_ROW = 3  # pictures of a gallery
 
 @dataclass(frozen=True)
 class Cell:
-    """One accuracy of the table: percentages, and the colour of its model."""
+    """One accuracy of the table: as text and as a number of percent, with its interval, and the colour of its model."""
 
     label: str
+    text: str
     value: str
     interval: str
     style: int
 
     @classmethod
-    def of(cls, label: str, share: Proportion, style: int) -> "Cell":
-        low, high = share.interval
-        return cls(label, f"{100 * share.value:.1f}", f"{100 * low:.0f}–{100 * high:.0f}", style)
+    def of(cls, label: str, share: Proportion | Estimate, style: int) -> "Cell":
+        text, interval = share.percent.removesuffix(" %"), share.ends.replace("-", "–")
+        return cls(label, text, f"{100 * share.value:.1f}", interval, style)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def page(reports: Mapping[str, Report]) -> str:
         stages={name: tables.stages(report) for name, report in reports.items()},
         sections={name: sections(report) for name, report in reports.items()},
         gallery=_gallery(reports),
-        notes=sentences.notes(next(iter(reports.values()))),
+        notes=sentences.notes(reports),
         settings={name: json.dumps(r.settings.to_json(), indent=2, ensure_ascii=False) for name, r in reports.items()},
     )
 

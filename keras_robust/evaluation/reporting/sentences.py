@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 
 from keras_robust.attacks.autoattack import NOT_COVERED
+from keras_robust.attacks.versions import ESTIMATED
 from keras_robust.evaluation.results import ALL, RADII_NOTE, Report
-from keras_robust.statistics import Paired, Proportion
+from keras_robust.statistics import Estimate, Paired, Proportion
 
 INTERVALS = (
     "In brackets 95 % intervals: Wilson's for a share of images. They say what another draw of images could give, not "
     "what a stronger attack would."
 )
+NO_PAIRED_TEST = "a robust accuracy is an estimate: no paired test"
 
 
 def title(reports: Mapping[str, Report]) -> str:
@@ -35,10 +37,16 @@ def headlines(reports: Mapping[str, Report]) -> list[str]:
         for name, report in reports.items()
         if threat in report.threats and resolution in report.resolutions
     }
-    ranked = sorted(cells, key=lambda name: -cells[name].robust_accuracy)
+    ranked = sorted(cells, key=lambda name: -cells[name].robust.value)
     figures = ", ".join(f"{name} {_with_interval(cells[name].robust)}" for name in ranked)
     found = [f"Under attack within {threat} at {resolution} px, images still classified correctly: {figures}."]
-    if len(ranked) > 1 and reports[ranked[0]].saw_same_images(reports[ranked[1]]):
+    estimated = [name for name, report in reports.items() if report.is_estimated]
+    if estimated:
+        found.append(
+            f"Those of {', '.join(estimated)} are estimates, and their intervals are of another kind than those of "
+            "numbers: which of the models is the more robust one, this comparison does not say."
+        )
+    elif len(ranked) > 1 and reports[ranked[0]].saw_same_images(reports[ranked[1]]):
         paired = Paired.of(cells[ranked[1]].is_robust, cells[ranked[0]].is_robust)
         low, high = paired.interval
         found.append(
@@ -55,14 +63,39 @@ def subtitle(report: Report) -> str:
     attack = f"AutoAttack {settings.attack}" if settings.attack != "own" else "own attacks"
     if not settings.model.differentiable:
         attack = "black-box attacks"
+    elif report.is_estimated:
+        attack += f", an estimate of {ESTIMATED[settings.attack]}"
     return f"{report.n_examples} images · {attack} · seed {settings.seed} · {settings.backend}, float32"
 
 
-def notes(report: Report) -> list[str]:
-    """What a reader must know to read the figures."""
-    found = [INTERVALS, RADII_NOTE, NOT_COVERED]
+def marked(reports: Mapping[str, Report]) -> dict[str, Report]:
+    """The reports under their names, to which those with estimates have "(estimate)" added where there are others."""
+    several = len(reports) > 1
+    return {
+        f"{name} (estimate)" if several and report.is_estimated else name: report for name, report in reports.items()
+    }
+
+
+def estimates(reports: Mapping[str, Report]) -> list[str]:
+    """What an estimate is, where there is one: a sentence or none."""
+    which = [name for name, report in reports.items() if report.is_estimated]
+    if not which:
+        return []
+    version = next(report.settings.attack for report in reports.values() if report.is_estimated)
+    of = f" of {', '.join(which)}" if len(reports) > 1 else ""
+    return [
+        f"marks estimates{of}: cheap attacks met all images, all of AutoAttack {ESTIMATED[version]} a sample of what "
+        "those left. The interval is for what it would give on these very images, with 95 % certainty; it is not "
+        "for other images, and not a number to publish."
+    ]
+
+
+def notes(reports: Mapping[str, Report]) -> list[str]:
+    """What a reader must know to read the figures, most of it of the first report."""
+    report = next(iter(reports.values()))
+    found = [*(f"~ {sentence}" for sentence in estimates(reports)), INTERVALS, RADII_NOTE, NOT_COVERED]
     if len(report.threats) > 1:
-        found.insert(1, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
+        found.insert(-2, f"Under {ALL}, an image counts if no attack under any of them broke it (union accuracy).")
     if report.settings.images.note:
         found.append(f"The images: {report.settings.images.note}.")
     if report.settings.images.imagenet and report.settings.images.list is None:
@@ -70,6 +103,8 @@ def notes(report: Report) -> list[str]:
     return found
 
 
-def _with_interval(share: Proportion) -> str:
+def _with_interval(share: Proportion | Estimate) -> str:
+    if isinstance(share, Estimate):
+        return f"an estimated {share.percent.removeprefix('~')} ({share.ends.replace('-', ' to ')})"
     low, high = share.interval
     return f"{100 * share.value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"

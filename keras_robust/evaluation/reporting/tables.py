@@ -19,6 +19,7 @@ def table(reports: Mapping[str, Report]) -> str:
     Args:
         reports: one per model, by the name to print; cells that only some have are left empty in the others.
     """
+    reports = sentences.marked(reports)
     head = f"{'':20}" + "".join(f"{name[-27:]:>29}" for name in reports)
     lines = [head, f"{'pixels  threat':20}" + f"{'clean':>11}{'robust (95 %)':>18}" * len(reports)]
     cells = dict.fromkeys((r.resolution, r.threat) for report in reports.values() for r in report.results)
@@ -28,6 +29,7 @@ def table(reports: Mapping[str, Report]) -> str:
             line = f"{resolution:>6}  {label:12}"
             line += "".join(_cell(report, resolution, threat) for report in reports.values())
             lines.append(line.rstrip())
+    lines += [f"~ {sentence}" for sentence in sentences.estimates(reports)]
     lines += [f"warning: {name}: {warning}" for name, report in reports.items() for warning in report.warnings]
     return "\n".join(lines)
 
@@ -37,8 +39,7 @@ def _cell(report: Report, resolution: int, threat: ThreatModel | None) -> str:
         return " " * 29
     clean = report[report.threats[0], resolution].clean_accuracy
     share = report.union(resolution) if threat is None else report[threat, resolution].robust
-    low, high = share.interval
-    return f"{100 * clean:9.1f} %{100 * share.value:8.1f} % {f'({100 * low:.0f}-{100 * high:.0f})':8}"
+    return f"{100 * clean:9.1f} %{share.percent:>10} {f'({share.ends})':8}"
 
 
 def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference], str | None]]:
@@ -53,6 +54,9 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference
     for name, second in others:
         if not first.saw_same_images(second):
             found.append((name, first_name, [], "not the same images: no paired test"))
+            continue
+        if first.is_estimated or second.is_estimated:
+            found.append((name, first_name, [], sentences.NO_PAIRED_TEST))
             continue
         rows = differences(first, second)
         found.append((name, first_name, rows, None if rows else "no resolution in common"))
@@ -71,7 +75,7 @@ def pairs_rows(reports: Mapping[str, Report]) -> list[dict[str, Any]]:
 def pairs_table(reports: Mapping[str, Report]) -> str:
     """Paired tests of each model against the first, as text."""
     lines = []
-    for name, first, rows, reason in pairs(reports):
+    for name, first, rows, reason in pairs(sentences.marked(reports)):
         lines += ["", f"{name} against {first}, image by image{f': {reason}' if reason else ''}"]
         for row in rows:
             line = f"{row.resolution:>6}  {row.label:22}{row.text:32}"
@@ -97,8 +101,8 @@ def stages(report: Report) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(stage for result in report.results for stage in result.stages))
     rows = []
     for result in report.results:
-        after = result.accuracy_after
-        cells = [f"{100 * after[name]:.1f} %" if name in after else "" for name in names]
+        after = result.shares
+        cells = [after[name].percent if name in after else "" for name in names]
         rows.append([str(result.resolution), str(result.threat), *cells])
     return ["pixels", "threat model", *names], rows
 
@@ -125,7 +129,7 @@ def markdown(reports: Mapping[str, Report]) -> str:
         body = [[str(row.resolution), row.label, row.text, *row.only, row.p_value] for row in rows]
         header = ["pixels", "figure", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
         parts.append(reason or markdown_rows(header, body))
-    parts += ["## Reading it", "\n".join(f"- {note}" for note in sentences.notes(next(iter(reports.values()))))]
+    parts += ["## Reading it", "\n".join(f"- {note}" for note in sentences.notes(reports))]
     parts.append("## Settings")
     for name, report in reports.items():
         parts.append(f"{name}:\n\n```json\n{json.dumps(report.settings.to_json(), indent=2)}\n```")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from keras_robust.evaluation.reporting import charts
+from keras_robust.evaluation.reporting import charts, sentences
 from keras_robust.evaluation.reporting.page import chart_groups, page
 from keras_robust.evaluation.reporting.tables import markdown
 from keras_robust.evaluation.results import Report
@@ -40,7 +40,7 @@ def write_comparison(reports: Mapping[str, Report], out: str | PathLike) -> Path
     """
     if not reports:
         raise ValueError("reports must hold at least one report; received none.")
-    out = Path(out)
+    reports, out = sentences.marked(reports), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "report.md", markdown(reports))
     path = out / "report.html"
@@ -64,6 +64,7 @@ def write_figure(reports: Mapping[str, Report], path: str | PathLike) -> Path:
     Raises:
         ValueError: the reports are all of one resolution, or the path ends in something else.
     """
+    reports = sentences.marked(reports)
     panels = charts.panels_by_resolution(reports)
     if not panels:
         raise ValueError("reports must be of at least two resolutions together.")

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.once
 
 def test_imagenet_without_the_list_is_said():
     def is_said(**images):
-        return any("RobustBench" in note for note in notes(report(100, image_settings=images)))
+        return any("RobustBench" in note for note in notes({"a": report(100, image_settings=images)}))
 
     assert not is_said()
     assert is_said(imagenet=True)
@@ -31,4 +31,4 @@ def test_headlines_say_what_was_found():
 
 def test_what_is_not_held_out_is_said():
     note = "no images are held out: those that a model was trained on may be among them"
-    assert f"The images: {note}." in notes(report(100, image_settings={"note": note}))
+    assert f"The images: {note}." in notes({"a": report(100, image_settings={"note": note})})
