@@ -1,6 +1,5 @@
 """Samples of images: drawn with the probabilities that they say, alike in any batch, and put together as they must."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -8,7 +7,6 @@ from keras_robust.attacks.sampling import Sample, SamplingPlan
 from keras_robust.statistics import Estimate
 
 PLAN = SamplingPlan({"cheap": "costly"}, nearest=0.1, probability=0.25)
-on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
 
 
 def places(first, n):
@@ -40,7 +38,7 @@ def test_where_an_attack_could_not_begin_the_image_is_drawn():
     assert np.flatnonzero(sample.probability == 1).tolist() == [3, 5]
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_a_number_belongs_to_an_image_wherever_it_is_met():
     plan = SamplingPlan({"cheap": "costly"}, 0.0, 0.3)
     loss, remaining = np.zeros(50, np.float32), np.ones(50, bool)
@@ -78,7 +76,7 @@ def test_of_several_threat_models_an_image_surely_broken_under_one_is_in_no_doub
     assert union.estimate(np.all(unbroken, axis=0)) == Estimate(n=4, surely=1, in_doubt=2, drawn=2, lost=1)
 
 
-@on_tensorflow
+@pytest.mark.once
 def test_estimates_have_no_bias_and_their_intervals_hold_for_flips_of_any_kind():
     rng = np.random.default_rng(0)
     loss, remaining = rng.normal(size=600).astype(np.float32), np.arange(600) < 500

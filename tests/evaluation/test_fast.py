@@ -1,6 +1,5 @@
 """The estimating version of AutoAttack in an evaluation: one report, however it was run, that never says a number."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from keras_robust.evaluation import Report, evaluate, merge, pairs_table, render
 from keras_robust.robustness import robustness_rows
 from tests.evaluation.problem import Flat, linear_model
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same code on all backends")
+pytestmark = pytest.mark.once
 
 N, LINF, L2 = 60, kr.ThreatModel("Linf", 0.01), kr.ThreatModel("L2", 0.2)
 FILES = ("report.json", "per_image.npz", "report.md", "report.html")
