@@ -355,13 +355,13 @@ class Report:
                 arrays[f"{number}/{name}"] = getattr(result, name)
             for name, evaluations in result.evaluations.items():
                 arrays[f"{number}/evaluations/{name}"] = evaluations
+            if result.sample is not None:
+                arrays |= {f"{number}/{name}": array for name, array in result.sample.arrays().items()}
             arrays |= {f"{number}/{name}": values for name in EXTRA if (values := getattr(result, name)) is not None}
         for number, image_set in enumerate(self.image_sets):
             arrays |= {f"sets/{number}/label": image_set.label, f"sets/{number}/digest": image_set.digest}
             for version, answers in image_set.predictions.items():
                 arrays[f"sets/{number}/answers/{version}"] = answers
-            if result.sample is not None:
-                arrays |= {f"{number}/{name}": array for name, array in result.sample.arrays().items()}
         return arrays
 
     def _summary(self) -> dict[str, Any]:
