@@ -378,7 +378,7 @@ def run_case(name: str, number: int, seed: int, folder: Path, whole: bytes) -> t
             return ("read" if row.read(path) else "nonsense"), ""
     except Exception as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if type(error) is not ValueError and type(error).__name__ != "CheckpointError":
+        if type(error) is not ValueError and not type(error).__module__.startswith("keras_robust."):
             where = traceback.extract_tb(error.__traceback__)[-1]
             return "foreign", f"{message} ({Path(where.filename).name}:{where.lineno})"
         return ("refused" if path.name in str(error) or path.parent.name in str(error) else "nameless"), message

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from keras_robust.weights.loading import MisfitError
 from tests import scripts
 
 pytestmark = pytest.mark.once
@@ -32,6 +33,8 @@ def test_a_tally(load, tmp_path, capsys):
     ("outcome", "error"),
     [
         ("refused", lambda path: ValueError(f"{path} is damaged")),
+        ("refused", lambda path: MisfitError(f"{path} does not fit", {})),
+        ("foreign", lambda path: UnicodeError(f"{path} is damaged")),
         ("nameless", lambda path: ValueError("it is damaged")),
         ("foreign", lambda path: KeyError("header")),
         ("nonsense", lambda path: None),
