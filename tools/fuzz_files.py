@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from campaign import Tally
 
-SECONDS, MEGABYTES = 10.0, 1024
+SECONDS, START_SECONDS, MEGABYTES = 10.0, 600.0, 1024
 FORMATS: dict[str, "Format"] = {}
 FINE = ("refused", "read")
 
@@ -421,7 +421,7 @@ def worker(name: str, seed: int) -> Iterator[tuple[Any, Connection]]:
         process.start()
         theirs.close()
         try:
-            if not ours.poll(120):
+            if not ours.poll(START_SECONDS):
                 raise RuntimeError(f"{name}: the worker does not start")
             if trouble := ours.recv():
                 raise RuntimeError(f"{name}: whole files are not read: {trouble}")
