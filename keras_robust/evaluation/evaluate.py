@@ -172,7 +172,8 @@ def evaluate(
         for name, source in (shifts or {}).items()
     ]
     if corruptions:
-        image_sets.insert(0, corrupted(corruptions, dataset, selection, resolutions, crop_pct, interpolation, seed))
+        folder = None if corruptions is True else corruptions
+        image_sets.insert(0, corrupted(folder, dataset, selection, resolutions, crop_pct, interpolation, seed))
     worker = Worker(make_suites(model), images, calibration=calibration, eight_bit=eight_bit)
     first = next(iter(worker.suites.values())).logits(probes(resolutions[0], channels_of(model)))
     settings = EvaluationSettings(

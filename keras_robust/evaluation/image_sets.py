@@ -76,7 +76,7 @@ class ImageSet:
 
 
 def corrupted(
-    corruptions: bool | str | PathLike,
+    corruptions: str | PathLike | None,
     dataset: Source,
     selection: Selection,
     resolutions: Sequence[int],
@@ -87,7 +87,7 @@ def corrupted(
     """The images of an evaluation under common corruptions.
 
     Args:
-        corruptions: True to make them on the fly, or a folder in the layout of ImageNet-C.
+        corruptions: a folder in the layout of ImageNet-C, or None to make them on the fly.
         dataset, selection: the images of the evaluation.
         resolutions, crop_pct, interpolation: of it.
         seed: of what is drawn.
@@ -96,7 +96,7 @@ def corrupted(
         ImportError: they are to be made, and imagecorruptions is not installed.
         ValueError: they are too small for that, or the folder lacks some.
     """
-    if corruptions is True:
+    if corruptions is None:
         if min(resolutions) < SMALLEST:
             raise ValueError(f"resolutions must be at least {SMALLEST} for corruptions; received {min(resolutions)}.")
         corrupt(np.zeros((SMALLEST, SMALLEST, 3), np.uint8), "contrast", 1, 0)  # before hours are spent

@@ -408,6 +408,7 @@ class Report:
             stages = tuple(cell["n_correct_after"])
             misclassified_at, *answers, norms = (arrays[f"{number}/{name}"] for name in PER_IMAGE)
             threat = ThreatModel(cell["norm"], cell["eps"])
+            extra: dict[str, Any] = {name: arrays[key] for name in EXTRA if (key := f"{number}/{name}") in arrays}
             results.append(
                 AttackResult(
                     threat,
@@ -421,7 +422,7 @@ class Report:
                     cell["unconfirmed"],
                     passes=settings.propagations(threat),
                     sample=Sample.from_arrays(arrays, f"{number}/"),
-                    **{name: arrays[key] for name in EXTRA if (key := f"{number}/{name}") in arrays},
+                    **extra,
                 )
             )
         gallery = [
@@ -438,9 +439,9 @@ class Report:
         image_sets = []
         for number, entry in enumerate(content.get("image_sets", ())):
             known, place = sets[entry["name"]], f"sets/{number}"
-            answers = {version: arrays[f"{place}/answers/{version}"] for version in known.versions}
+            predictions = {version: arrays[f"{place}/answers/{version}"] for version in known.versions}
             label, digest = (arrays[f"{place}/{name}"] for name in ("label", "digest"))
-            image_sets.append(ImageSetResult(known, entry["resolution"], label, digest, answers))
+            image_sets.append(ImageSetResult(known, entry["resolution"], label, digest, predictions))
         return cls(settings, results, images, content["attack_warnings"], gallery, image_sets)
 
 
