@@ -1,6 +1,7 @@
 """Assembly of a report from the batches of a finished evaluation."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,7 @@ def _joined(
     prediction = np.concatenate([part.prediction for part in parts])
     misclassified = [np.concatenate([cell.misclassified[name] for cell in cells]) for name in names]
     samples = [cell.sample for cell in cells if cell.sample is not None]
+    extra: dict[str, Any] = {name: np.concatenate([cell.extra[name] for cell in cells]) for name in cells[0].extra}
     return AttackResult(
         grid.threats[place],
         resolution,
@@ -57,7 +59,7 @@ def _joined(
         {name: sum(cell.unconfirmed[name] for cell in cells) for name in names},
         passes=passes,
         sample=Sample.concatenate(samples) if samples else None,
-        **{name: np.concatenate([cell.extra[name] for cell in cells]) for name in cells[0].extra},
+        **extra,
     )
 
 
