@@ -41,7 +41,7 @@ WAYS = (CLEAN, ADVERSARIAL, ROBUST)
 CHECKED_RADIUS = 4  # under Linf, of 255
 CLASSES = 11
 # Multiply-adds per second of one core: measured (plan.md), for the predicted times of --list.
-TRAINING_RATE, ATTACK_RATE, CLASSIFIER_RATE = 27e9, 28e9, 25e9
+TRAINING_RATE, ATTACK_RATE, CLASSIFIER_RATE = 27e9, 28e9, 19e9
 CLASSIFIER_PASSES, ATTACKS = 8, 3  # APGD of 2 steps; those of SEA
 COMPILING = 10.0  # seconds, of a training or an attack
 
