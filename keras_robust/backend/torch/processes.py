@@ -173,7 +173,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
-        total = gradient.clone()
+        total = gradient.clone(memory_format=torch.contiguous_format)
         _add_up(total)
         return total
 
