@@ -127,8 +127,7 @@ class WebDataset(EncodedSource):
         return {name: value for name, value in vars(self).items() if name != "_content"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Opens the files anew: a worker process has no descriptors of its parent's."""
-        vars(self).update(state)
+        vars(self).update(state)  # without open files: a worker process has no descriptors of its parent's
         self._open_anew()
 
 
