@@ -131,7 +131,7 @@ class PhotoAttack:
         )
 
     def _new_attack(self, norm: str, eps: float) -> APGD:
-        how = {"loss": "margin", "random_start": True, "returns": "misclassified"}
+        how: dict[str, Any] = {"loss": "margin", "random_start": True, "returns": "misclassified"}
         return APGD(ThreatModel(norm, eps), n_iter=self.n_iter, **how)
 
     @staticmethod

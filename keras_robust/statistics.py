@@ -54,6 +54,8 @@ class OverSeeds:
 
     values: tuple[float, ...]
 
+    is_estimate = False
+
     @property
     def value(self) -> float:
         return fmean(self.values)
