@@ -346,7 +346,7 @@ def test_settings_are_those_of_the_reference_implementation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"version": "full"}, "version must be one of 'standard', 'short', 'plus', 'rand'; received 'full'"),
+        ({"version": "full"}, "version must be one of 'standard', 'short', 'plus', 'rand', 'fast'; received 'full'"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1; received 0"),
         ({"seed": -1}, "seed must be an integer >= 0"),
     ],

@@ -202,7 +202,7 @@ class OnHost(keras.layers.Layer):
         self.function, self.width = function, width
 
     def call(self, x, training=False):
-        return kr.backend.on_host(self.function, x, self.width)
+        return kr.backend.on_host(self.function, x, (self.width,))
 
 
 def test_numpy_in_the_middle_of_an_attack():

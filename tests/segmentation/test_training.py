@@ -41,7 +41,7 @@ def small():
 
 def with_second_head(net):
     h = net.get_layer("features").output
-    return keras.Model(net.inputs, [*net.outputs, keras.layers.Conv2D(CLASSES, 3, padding="same")(h)])
+    return keras.Model(net.input, [net.output, keras.layers.Conv2D(CLASSES, 3, padding="same")(h)])
 
 
 def test_objective_is_the_sum_over_the_heads():
