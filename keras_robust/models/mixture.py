@@ -33,11 +33,11 @@ def mixed_nuts(standard: Any, robust: Any, name: str = "mixednuts", **transforma
         A functional `keras.Model` from images to log-probabilities `(batch, classes)`, which are logits, too.
 
     Raises:
-        ValueError: the two have other numbers of classes.
+        ValueError: the two have other numbers of classes, or the same name.
 
     Example:
 
-    >>> standard, robust = (kr.models.create("vit_tiny", num_classes=10, input_size=32) for _ in range(2))
+    >>> standard, robust = (kr.models.create(f"convnext_atto{stem}", num_classes=10) for stem in ("", "_convstem"))
     >>> mixture = kr.models.mixed_nuts(standard, robust)
     >>> mixture.output_shape
     (None, 10)
@@ -47,6 +47,8 @@ def mixed_nuts(standard: Any, robust: Any, name: str = "mixednuts", **transforma
             f"standard and robust must have the same classes; received outputs {standard.output_shape} and "
             f"{robust.output_shape}."
         )
+    if standard.name == robust.name:
+        raise ValueError(f"standard and robust must be models of different names; both are called {robust.name!r}.")
     images = keras.Input(robust.input_shape[1:], name="images")
     mixture = NonlinearMixture(**(transformation or IMAGENET_SWIN_L), name="mixture")
     return keras.Model(images, mixture(standard(images), robust(images)), name=name)

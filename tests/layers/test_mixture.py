@@ -60,3 +60,5 @@ def test_refused():
     )
     with pytest.raises(ValueError, match="standard and robust must have the same classes; received outputs"):
         kr.models.mixed_nuts(three, four)
+    with pytest.raises(ValueError, match="standard and robust must be models of different names; both are called"):
+        kr.models.mixed_nuts(four, four)
