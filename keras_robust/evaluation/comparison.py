@@ -10,6 +10,7 @@ from keras_robust.evaluation import measures
 from keras_robust.evaluation.calibration import Calibration
 from keras_robust.evaluation.results import ALL, ImageSetResult, Report
 from keras_robust.statistics import Measured, Paired
+from keras_robust.threat import ThreatModel
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Difference:
 def differences(first: Report, second: Report) -> list[Difference]:
     """All differences between two reports on the same images, at the resolutions that both have.
 
+    What was found under attack is compared where both models met the same attacks: see `attacked_otherwise`.
+
     Of images that are right or wrong (without attack, under each threat model, under all of them) by McNemar's exact
     test, so, too, other images and adversarial images rounded to 8 bits; of curves, the mean accuracy over all radii,
     of corruptions and calibration their figures, by the bootstrap over images.
@@ -67,14 +70,26 @@ def differences(first: Report, second: Report) -> list[Difference]:
     return found
 
 
+def attacked_otherwise(first: Report, second: Report) -> list[ThreatModel]:
+    """The threat models of both reports under which they ran other attacks, and which `differences` leaves out."""
+    return [threat for threat in _threats(first, second) if not first.met_same_attacks(second, [threat])]
+
+
+def _threats(first: Report, second: Report) -> list[ThreatModel]:
+    """The threat models of both, with a radius or without."""
+    ours, theirs = (dict.fromkeys(result.threat for result in each.results) for each in (first, second))
+    return [threat for threat in ours if threat in theirs]
+
+
 def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Which images each of two models gets right, by what they meet."""
     both = (first, second)
     yield "clean", [each[each.threats[0], resolution].misclassified_at > 0 for each in both]
-    threats = [threat for threat in first.threats if threat in second.threats and threat.is_bounded]
+    others = attacked_otherwise(first, second)
+    threats = [threat for threat in _threats(first, second) if threat.is_bounded and threat not in others]
     for threat in threats:
         yield str(threat), [each[threat, resolution].is_robust for each in both]
-    if len(threats) > 1 and first.threats == second.threats:
+    if len(threats) > 1 and first.threats == second.threats == threats:
         yield ALL, [each.robust_to_all(resolution) for each in both]
     if all(each.settings.eight_bit for each in both):
         for threat in threats:
@@ -90,7 +105,7 @@ def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[st
 def _curves(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
     """The mean accuracies over all radii up to the largest that is needed for either model."""
     for norm in filter(first.has_curve, first.norms):
-        if not second.has_curve(norm):
+        if not second.has_curve(norm) or not _same_curve(first, second, norm):
             continue
         curves = [each.curve(norm, resolution) for each in (first, second)]
         end = max(curve.end for curve in curves)
@@ -98,6 +113,14 @@ def _curves(first: Report, second: Report, resolution: int) -> Iterator[Differen
             # The area under a curve up to a radius is the mean of the distances cut off there.
             ours, theirs = (np.minimum(curve.distances, end) / end for curve in curves)
             yield Difference(resolution, f"{norm} curve to {end:.3g}", Measured.mean(theirs - ours))
+
+
+def _same_curve(first: Report, second: Report, norm: str) -> bool:
+    """Whether the same attacks looked for the nearest images, those in balls of this norm among them."""
+    ours, theirs = (
+        {result.threat for result in each.results if result.threat.norm == norm} for each in (first, second)
+    )
+    return ours == theirs and first.met_same_attacks(second, list(ours))
 
 
 def _corruptions(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
@@ -113,7 +136,8 @@ def _calibrations(first: Report, second: Report, resolution: int) -> Iterator[Di
     if not (first.settings.calibration and second.settings.calibration):
         return
     before, after = (dict(measures.calibrations(each, resolution)) for each in (first, second))
-    for name in filter(after.__contains__, before):
+    others = set(map(str, attacked_otherwise(first, second)))
+    for name in (name for name in before if name in after and name not in others):
         ours, theirs = before[name], after[name]
         error = Measured.of(partial(_more, ours, theirs), first.n_examples)
         yield Difference(resolution, f"ECE, {name}", error)

@@ -323,6 +323,12 @@ class Report:
             list(getattr(self.images, name)) == list(getattr(other.images, name)) for name in ("digest", "label")
         )
 
+    def met_same_attacks(self, other: "Report", threats: Sequence[ThreatModel]) -> bool:
+        """Whether two models met the same attacks under each of these threat models, which both have; if they did not,
+        the difference between their robust accuracies is the attacks', too, and no test tells it from the models'.
+        """
+        return all(self.settings.attacks_as(other.settings, threat) for threat in threats)
+
     @classmethod
     def load(cls, path: str | PathLike) -> "Report":
         """Read a `report.json` and the `per_image.npz` and `gallery.npz` beside it.

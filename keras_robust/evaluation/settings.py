@@ -1,5 +1,6 @@
 """Settings of an evaluation: all that decides its figures, as records that go into reports and resumed runs."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -134,10 +135,29 @@ class EvaluationSettings:
         Raises:
             ValueError: the evaluation does not have this threat model.
         """
+        return {name: attack[PROPAGATIONS] for name, attack in self._attacks(threat).items()}
+
+    def attacks_as(self, other: "EvaluationSettings", threat: ThreatModel) -> bool:
+        """Whether two evaluations attack alike under a threat model, from whatever seed.
+
+        Raises:
+            ValueError: one of them does not have this threat model.
+        """
+        ours, theirs = (
+            (
+                each.model.differentiable,
+                each.surrogate_sha256,
+                json.loads(json.dumps(each._attacks(threat)), object_hook=_without_seed),
+            )
+            for each in (self, other)
+        )
+        return ours == theirs
+
+    def _attacks(self, threat: ThreatModel) -> Mapping[str, Mapping[str, Any]]:
         attacks = next((each.attacks for each in self.threats if each.threat == threat), None)
         if attacks is None:
             raise ValueError(f"threats must hold {threat}; the evaluation has {len(self.threats)} others.")
-        return {name: attack[PROPAGATIONS] for name, attack in attacks.items()}
+        return attacks
 
     def to_json(self) -> dict[str, Any]:
         """The settings as what `json` writes."""
@@ -170,3 +190,7 @@ class EvaluationSettings:
                 ),
             }
         )
+
+
+def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "seed"}

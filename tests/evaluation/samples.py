@@ -62,15 +62,17 @@ def report(
     skipped=(),
     image_settings=None,
     multiply_adds=10**6,
+    attack_settings=None,
     **changes,
 ):
+    attacks = {"apgd-ce": {"seed": 0, PROPAGATIONS: 2, **(attack_settings or {})}}
     costs = {resolution: multiply_adds and resolution**2 * multiply_adds for resolution in resolutions}
     settings = replace(
         SETTINGS,
         model=replace(SETTINGS.model, name=name, multiply_adds=costs),
         images=replace(SETTINGS.images, **(image_settings or {})),
         resolutions=tuple(resolutions),
-        threats=tuple(ThreatSettings(threat.norm, threat.eps, {"apgd-ce": {PROPAGATIONS: 2}}) for threat in threats),
+        threats=tuple(ThreatSettings(threat.norm, threat.eps, attacks) for threat in threats),
     )
     results = [
         result(threat, resolution, 150, robust - 10 * (threat == WIDE), shift * (threat == L2))

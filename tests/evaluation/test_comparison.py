@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation.comparison import differences
+from keras_robust.evaluation.comparison import attacked_otherwise, differences
 from keras_robust.statistics import Measured
-from tests.evaluation.samples import N, report, result
+from tests.evaluation.samples import L2, LINF, WIDE, N, report, result
 
 pytestmark = pytest.mark.once
 
 EVERYWHERE = kr.ThreatModel("L2", None)
 
 
-def with_curve(robust, distance):
+def with_curve(robust, distance, **attack_settings):
     """A report whose 150 right images are all misclassified at one distance."""
-    one = report(robust, resolutions=(32,))
+    one = report(robust, resolutions=(32,), attack_settings=attack_settings)
+    threats = (*one.settings.threats, replace(one.settings.threats[-1], eps=None))
     cell = result(EVERYWHERE, 32, 150, 0)
     norms = np.where(cell.misclassified_at == 1, distance, 0).astype(np.float32)
-    return replace(one, results=[*one.results, replace(cell, perturbation_norm=norms)])
+    settings = replace(one.settings, threats=threats)
+    return replace(one, settings=settings, results=[*one.results, replace(cell, perturbation_norm=norms)])
 
 
 def test_every_figure_of_both_has_a_row():
@@ -31,6 +33,26 @@ def test_every_figure_of_both_has_a_row():
     clean, linf = found[0], found[1]
     assert (clean.text, clean.only, clean.p_value) == ("+0.0 points (-1.0 to +1.0)", ("0", "0"), "1.000")
     assert (linf.text[:12], linf.only, linf.p_value) == ("+10.0 points", ("20", "0"), "< 0.001")
+
+
+def test_figures_of_other_attacks_are_not_compared():
+    first, second = with_curve(100, 1.0), with_curve(120, 0.5, n_iter=10)
+    assert [row.label for row in differences(first, second)] == ["clean"]
+    assert attacked_otherwise(first, second) == [LINF, WIDE, L2, EVERYWHERE]
+    # The seed is no other attack, and a threat model of one of the two keeps the other figures.
+    seeded = with_curve(120, 0.5, seed=1)
+    assert attacked_otherwise(first, seeded) == []
+    assert "L2 curve to 1" in [row.label for row in differences(first, seeded)]
+    one = report(120, threats=(LINF,))
+    assert [row.label for row in differences(report(100), one)][:2] == ["clean", "Linf 4/255"]
+
+
+def test_a_model_without_gradients_is_not_compared_under_attack():
+    one = report(100)
+    settings = replace(one.settings, model=replace(one.settings.model, differentiable=False))
+    assert not one.met_same_attacks(replace(one, settings=settings), [LINF])
+    transferred = replace(one.settings, surrogate_sha256="3" * 64)
+    assert not one.met_same_attacks(replace(one, settings=transferred), [LINF])
 
 
 def test_a_curve_is_compared_by_its_area():

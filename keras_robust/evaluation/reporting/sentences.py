@@ -12,6 +12,7 @@ INTERVALS = (
     "what a stronger attack would."
 )
 NO_PAIRED_TEST = "a robust accuracy is an estimate: no paired test"
+OTHER_ATTACKS = "not the same attacks under {threats}: no paired test of it"
 
 
 def title(reports: Mapping[str, Report]) -> str:
@@ -47,6 +48,12 @@ def headlines(reports: Mapping[str, Report]) -> list[str]:
             "numbers: which of the models is the more robust one, this comparison does not say."
         )
     elif len(ranked) > 1 and reports[ranked[0]].saw_same_images(reports[ranked[1]]):
+        if not reports[ranked[0]].met_same_attacks(reports[ranked[1]], [threat]):
+            return [
+                *found,
+                f"{ranked[0]} and {ranked[1]} did not meet the same attacks: which of them is the more robust one, "
+                "this comparison does not say.",
+            ]
         paired = Paired.of(cells[ranked[1]].is_robust, cells[ranked[0]].is_robust)
         low, high = paired.interval
         found.append(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from keras_robust.evaluation.comparison import Difference, differences
+from keras_robust.evaluation.comparison import Difference, attacked_otherwise, differences
 from keras_robust.evaluation.reporting import sentences
 from keras_robust.evaluation.reporting.sections import sections
 from keras_robust.evaluation.results import ALL, Report
@@ -46,8 +46,8 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference
     """Each model against the first, image by image.
 
     Returns:
-        For each other model: its name, that of the first, the `Difference` of each figure, and why there are none where
-        the two did not see the same images.
+        For each other model: its name, that of the first, the `Difference` of each figure, and why there are none, or
+        none under attack, where the two did not see the same images or meet the same attacks.
     """
     (first_name, first), *others = reports.items()
     found: list[tuple[str, str, list[Difference], str | None]] = []
@@ -59,7 +59,9 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference
             found.append((name, first_name, [], sentences.NO_PAIRED_TEST))
             continue
         rows = differences(first, second)
-        found.append((name, first_name, rows, None if rows else "no resolution in common"))
+        others = ", ".join(map(str, attacked_otherwise(first, second)))
+        reason = sentences.OTHER_ATTACKS.format(threats=others) if others else None
+        found.append((name, first_name, rows, reason if rows else "no resolution in common"))
     return found
 
 
@@ -128,7 +130,8 @@ def markdown(reports: Mapping[str, Report]) -> str:
         parts.append(f"## {name} against {first}")
         body = [[str(row.resolution), row.label, row.text, *row.only, row.p_value] for row in rows]
         header = ["pixels", "figure", "difference (95 %)", f"only {name}", f"only {first}", "p (exact McNemar)"]
-        parts.append(reason or markdown_rows(header, body))
+        parts += [reason] if reason else []
+        parts += [markdown_rows(header, body)] if body else []
     parts += ["## Reading it", "\n".join(f"- {note}" for note in sentences.notes(reports))]
     parts.append("## Settings")
     for name, report in reports.items():

@@ -29,6 +29,13 @@ def test_headlines_say_what_was_found():
     )
 
 
+def test_no_headline_ranks_models_that_met_other_attacks():
+    reports = {"a": report(60), "b": report(100, attack_settings={"n_iter": 10})}
+    assert headlines(reports)[1] == (
+        "b and a did not meet the same attacks: which of them is the more robust one, this comparison does not say."
+    )
+
+
 def test_what_is_not_held_out_is_said():
     note = "no images are held out: those that a model was trained on may be among them"
     assert f"The images: {note}." in notes({"a": report(100, image_settings={"note": note})})

@@ -1,6 +1,8 @@
 import pytest
 
 from keras_robust.evaluation import pairs_table, table
+from keras_robust.evaluation.reporting.page import page
+from keras_robust.evaluation.reporting.tables import markdown
 from tests.evaluation.samples import report
 
 pytestmark = pytest.mark.once
@@ -24,6 +26,17 @@ def test_pairs_are_tested_image_by_image():
     assert row.endswith("p < 0.001")  # 2 / 2^20
     assert next(line for line in text if "clean" in line).endswith("0 : 0   p 1.000")
     assert "c against a, image by image" in text
+
+
+def test_other_attacks_are_not_paired():
+    reports = {"a": report(100), "b": report(120, attack_settings={"n_iter": 10})}
+    reason = "not the same attacks under Linf 4/255, Linf 8/255, L2 0.5: no paired test of it"
+    assert pairs_table(reports).splitlines()[1:] == [
+        f"b against a, image by image: {reason}",
+        *(line for line in pairs_table({"a": report(100), "b": report(120)}).splitlines() if " clean " in line),
+    ]
+    assert f"{reason}\n\n| pixels | figure |" in markdown(reports)
+    assert f'<p class="note">{reason}</p>' in page(reports)
 
 
 def test_other_images_are_not_paired():
