@@ -33,7 +33,8 @@ VERSIONS = tuple(f"{name}/{severity}" for name in ALEXNET for severity in SEVERI
 SMALLEST = 32  # pixels, below which some corruptions are not defined
 ON_THE_FLY = (
     "made by imagecorruptions {version} at the resolution evaluated, with the settings of ImageNet-C and without its "
-    "last JPEG compression: read them beside each other, not beside figures of ImageNet-C's files"
+    "last JPEG compression: read them beside each other, not beside figures of ImageNet-C's files ({packages}; seed "
+    "{seed})"
 )
 SEEDED = ("impulse_noise", "glass_blur")  # by an argument; the others by numpy's global state
 _global_state = threading.Lock()

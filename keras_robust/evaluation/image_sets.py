@@ -12,15 +12,17 @@ import numpy as np
 
 from keras_robust.attacks.suite import predictions
 from keras_robust.data import Source, resize_and_crop
-from keras_robust.data.class_names import match_classes, read_class_names
+from keras_robust.data.class_names import is_number, match_classes, read_class_names
 from keras_robust.data.preprocessing import decode
 from keras_robust.evaluation.corruptions import ALEXNET, ON_THE_FLY, SEVERITIES, SMALLEST, VERSIONS, corrupt, seed_of
 from keras_robust.evaluation.image_selection import DECODERS, Selection, open_dataset, select
 from keras_robust.evaluation.results import CORRUPTIONS
 from keras_robust.evaluation.settings import ImageSetSettings
-from keras_robust.versions import version
+from keras_robust.versions import installed_versions, version
 
 LIBRARY = "imagecorruptions-imaug"
+MAKERS = ("numba", "opencv-python", "opencv-python-headless", "scikit-image", "scipy")  # what it calculates with
+HASHED = 16  # files of each version of corrupted images whose content is hashed
 AS_THEY_ARE = ""  # the version of images that are not varied
 NAME = r"\w[\w.-]*"
 
@@ -37,6 +39,7 @@ class ImageSet:
         outputs: the model's outputs that may be the answer, int64, where the classes are a part of the model's.
         read: an image by place, version and resolution, uint8 (resolution, resolution, 3).
         note: what a reader must know of the images.
+        matched_by, skipped, files_sha256: see `ImageSetSettings`.
     """
 
     name: str
@@ -46,6 +49,9 @@ class ImageSet:
     outputs: np.ndarray | None
     read: Callable[[int, str, int], np.ndarray]
     note: str = ""
+    matched_by: str = "name"
+    skipped: int = 0
+    files_sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,8 +59,19 @@ class ImageSet:
     @property
     def settings(self) -> ImageSetSettings:
         digest = hashlib.sha256(self.digests.tobytes() + self.labels.astype("<i8").tobytes()).hexdigest()
-        outputs = None if self.outputs is None else len(self.outputs)
-        return ImageSetSettings(self.name, self.versions, len(self), digest, outputs, self.note)
+        outputs = self.outputs
+        return ImageSetSettings(
+            self.name,
+            self.versions,
+            len(self),
+            digest,
+            None if outputs is None else len(outputs),
+            self.note,
+            None if outputs is None else hashlib.sha256(outputs.astype("<i8").tobytes()).hexdigest(),
+            self.matched_by,
+            self.skipped,
+            self.files_sha256,
+        )
 
     def at(self, version: str, resolution: int, rows: slice) -> np.ndarray:
         """One version of some of the images, float32 (n, resolution, resolution, 3) in [0, 1]."""
@@ -107,7 +124,9 @@ def corrupted(
             name, _, severity = kind.partition("/")
             return corrupt(image, name, int(severity), seed_of(seed, place, kind))
 
-        versions, read, note = VERSIONS, made, ON_THE_FLY.format(version=version(LIBRARY))
+        versions, read, files = VERSIONS, made, None
+        packages = ", ".join(f"{name} {each}" for name, each in installed_versions(MAKERS).items())
+        note = ON_THE_FLY.format(version=version(LIBRARY), packages=packages, seed=seed)
     else:
         folder = Path(corruptions)
         versions, note = _versions_in(folder), "read from files, as they were made once for all"
@@ -124,8 +143,8 @@ def corrupted(
             # They are cropped already: at their own resolution nothing is left to do.
             return resize_and_crop(decode(folder / kind / selection.names[place]), resolution, 1.0, interpolation)
 
-        read = stored
-    return ImageSet(CORRUPTIONS, versions, selection.labels, selection.digests, None, read, note)
+        read, files = stored, _files_sha256(folder, versions, selection.names)
+    return ImageSet(CORRUPTIONS, versions, selection.labels, selection.digests, None, read, note, files_sha256=files)
 
 
 def shifted(
@@ -151,6 +170,10 @@ def shifted(
         images: what `open_dataset` takes.
         class_names: names of the model's outputs; if not given, those that the images attacked are called by.
         n_examples: the most images; all of them if not given.
+
+    Raises:
+        ValueError: the name is none, or the images or their classes are not as `select` wants them. Classes that the
+            images attacked do not have are refused, but for whole numbers, which count as the model's outputs.
     """
     if not re.fullmatch(NAME, name) or name == CORRUPTIONS:
         raise ValueError(
@@ -158,10 +181,15 @@ def shifted(
             f"received {name!r}."
         )
     source = open_dataset(images)
-    if class_names is None and set(source.class_names) <= set(selection.outputs):
+    numbered = _are_numbers(source.class_names) and not _are_numbers(selection.outputs)
+    if class_names is None and selection.matched_by == "order" and not numbered:
         class_names = selection.outputs
-    count = None if n_examples is None else min(n_examples, len(source))
-    chosen = select(source, num_classes, count, seed, class_names, None, skip_corrupt, verbose)
+    # All of them are those that can be read.
+    count = None if n_examples is not None and n_examples >= len(source) else n_examples
+    try:
+        chosen = select(source, num_classes, count, seed, class_names, None, skip_corrupt, verbose)
+    except ValueError as error:
+        raise ValueError(f"shifts[{name!r}]: {error}") from error
     aliases = None if class_names is None else read_class_names(class_names)
     outputs = np.unique(match_classes(source.class_names, num_classes, aliases).outputs)
 
@@ -169,8 +197,40 @@ def shifted(
         return resize_and_crop(source.image(int(chosen.index[place])), resolution, crop_pct, interpolation)
 
     part = None if len(outputs) == num_classes else outputs
-    note = "" if part is None else f"the answer is the largest of {len(outputs)} logits"
-    return ImageSet(name, (AS_THEY_ARE,), chosen.labels, chosen.digests, part, read, note)
+    skipped = len(chosen.skipped)
+    note = [
+        *([] if part is None else [f"the answer is the largest of {len(outputs)} logits"]),
+        *([f"{skipped} images could not be read"] if skipped else []),
+        *([source.note] if source.note else []),
+    ]
+    return ImageSet(
+        name,
+        (AS_THEY_ARE,),
+        chosen.labels,
+        chosen.digests,
+        part,
+        read,
+        "; ".join(note),
+        chosen.matched_by,
+        skipped,
+    )
+
+
+def _are_numbers(class_names: Sequence[str]) -> bool:
+    return all(map(is_number, class_names))
+
+
+def _files_sha256(folder: Path, versions: Sequence[str], names: Sequence[str]) -> str:
+    """One hash of the names and sizes of all files, and of the content of some of each version."""
+    found = hashlib.sha256()
+    step = -(-len(names) // HASHED)
+    for each in versions:
+        for place, name in enumerate(names):
+            path = folder / each / name
+            found.update(f"{each}/{name} {path.stat().st_size}\n".encode())
+            if place % step == 0:
+                found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _versions_in(folder: Path) -> tuple[str, ...]:

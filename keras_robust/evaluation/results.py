@@ -24,6 +24,7 @@ ALL = "all threat models"
 CORRUPTIONS = "corruptions"  # the set of corrupted versions of the images attacked
 PER_IMAGE = ("misclassified_at", "prediction", "adversarial_prediction", "perturbation_norm")
 EXTRA = ("rounded_prediction", "certainty", "adversarial_certainty")  # where asked for
+TAKEN = {"order": "for these in their order", "number": "as numbers of these, counted from 0"}
 SCHEMA = "keras_robust.evaluation"
 SCHEMA_VERSION = 4
 RADII_NOTE = (
@@ -228,6 +229,17 @@ class Report:
         skipped = len(self.images.skipped)
         if skipped:
             found.append(f"Skipped: {skipped} images could not be read, and were replaced by others if any.")
+        for each in self.settings.image_sets:
+            if each.matched_by != "name":
+                found.append(
+                    f"Classes of {each.name} by {each.matched_by}: they are called otherwise than the model's outputs, "
+                    f"and were taken {TAKEN[each.matched_by]}."
+                )
+            if each.skipped:
+                found.append(
+                    f"Skipped: {each.skipped} images of {each.name} could not be read, and were replaced by others if "
+                    "any."
+                )
         return list(dict.fromkeys(found))
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from keras_robust import models
 from keras_robust.attacks import AttackResult
 from keras_robust.checks import check_choice
 from keras_robust.evaluation import measures
+from keras_robust.evaluation.corruptions import VERSIONS
 from keras_robust.evaluation.results import Report
 from keras_robust.threat import ThreatModel
 
@@ -55,8 +56,8 @@ def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, An
 
     "unreliable" is true, and a footnote says why, where it is not RobustBench's evaluation (AutoAttack's standard
     version on its 5,000 images of ImageNet, prepared as there) or where the report warns of its figures. Accuracies are
-    texts in percent; those under corruptions are there where they were asked for, "external", a lower accuracy that
-    others found, and "footnote" only with something to say.
+    texts in percent; those under corruptions are there where all 75 versions of the images were read from files, as
+    ImageNet-C has them, "external", a lower accuracy that others found, and "footnote" only with something to say.
 
     Args:
         report: of a preset at its own threat model and resolution; of any other model the first threat model with a
@@ -106,7 +107,8 @@ def entry(report: Report, name: str | None = None, **about: Any) -> dict[str, An
         "autoattack_acc": f"{100 * result.robust_accuracy:.2f}",
     }
     for image_set in report.image_sets:
-        if image_set.is_corrupted and image_set.resolution == result.resolution:
+        published = image_set.settings.files_sha256 is not None and set(VERSIONS) <= set(image_set.predictions)
+        if image_set.is_corrupted and published and image_set.resolution == result.resolution:
             figures = measures.corruptions(report, image_set)
             accuracies["corruptions_acc"] = f"{100 * figures['mean accuracy'].mean():.2f}"
             if "mCE" in figures:

@@ -84,6 +84,10 @@ class ImageSetSettings:
         sha256: hash of all images, their order and their labels.
         outputs: how many of the model's outputs may be the answer, None for all.
         note: what a reader must know of the images, "" if nothing.
+        outputs_sha256: hash of the outputs that may be the answer, None for all.
+        matched_by: how their classes were matched to the model's outputs: by "name", or by "order" or "number".
+        skipped: number of images that could not be read.
+        files_sha256: hash of the files of corrupted images, None of others.
     """
 
     name: str
@@ -92,6 +96,10 @@ class ImageSetSettings:
     sha256: str
     outputs: int | None
     note: str
+    outputs_sha256: str | None = None
+    matched_by: str = "name"
+    skipped: int = 0
+    files_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """Other images in an evaluation: corrupted ones and other data sets, resumed, in shards, merged."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import keras_robust as kr
-from keras_robust.evaluation import Report, evaluate, merge, sections
-from keras_robust.evaluation.corruptions import VERSIONS
+from keras_robust.evaluation import Report, evaluate, image_sets, merge, sections
+from keras_robust.evaluation.corruptions import ALEXNET, VERSIONS
+from keras_robust.evaluation.image_selection import select
 from tests.evaluation.problem import WEIGHTS, Flat, linear_model
 
 pytestmark = pytest.mark.once
@@ -39,6 +42,7 @@ def place(tmp_path_factory):
     for version, dim in (("contrast/1", 1.0), ("fog/2", 0.5)):
         write(folder / "c" / version, Named(N), dim)
     write(folder / "half", Named(N), only=1)
+    write(folder / "other", Named(N), only=0)
     return folder
 
 
@@ -130,10 +134,92 @@ def test_all_figures_are_compared(report):
     assert all(row.paired.difference == 0 for row in kr.evaluation.comparison.differences(report, report))
 
 
-def test_entries_have_corruptions(report):
-    found = kr.evaluation.robustbench.entry(report)
-    assert float(found["corruptions_acc"]) == round(100 * np.mean(list(report.image_sets[0].correct.values())), 2)
-    assert "corruptions_mce" not in found
+def test_entries_have_corruptions_where_all_were_read_from_files(report):
+    def found(imagenet=True, versions=VERSIONS, **changes):
+        corrupted = report.image_sets[0]
+        answers = dict.fromkeys(versions, corrupted.predictions["fog/2"])
+        settings = replace(corrupted.settings, versions=versions, **changes)
+        images = replace(report.settings.images, imagenet=imagenet)
+        whole = replace(corrupted, settings=settings, predictions=answers)
+        evaluated = replace(report, settings=replace(report.settings, images=images), image_sets=[whole])
+        return {key: text for key, text in kr.evaluation.robustbench.entry(evaluated).items() if "corruptions" in key}
+
+    accuracy = np.mean(report.image_sets[0].correct["fog/2"])
+    mce = np.mean([(1 - accuracy) / error for error in ALEXNET.values()])
+    assert found() == {"corruptions_acc": f"{100 * accuracy:.2f}", "corruptions_mce": f"{100 * mce:.2f}"}
+    assert found(imagenet=False) == {"corruptions_acc": f"{100 * accuracy:.2f}"}
+    assert found(versions=VERSIONS[1:]) == found(files_sha256=None) == {}
+
+
+def test_a_part_of_the_corruptions_is_called_one(report):
+    each, together = sections(report)[:2]
+    assert [row[0] for row in together.rows] == ["mean accuracy of 2 of 75"]
+    assert [row[-1] for row in each.rows] == ["", ""]
+
+
+def test_other_files_are_not_the_same_corruptions(place, report, tmp_path):
+    shutil.copytree(place / "c", tmp_path / "c")
+    run(place, out=tmp_path / "out")
+    run(place, out=tmp_path / "out", corruptions=tmp_path / "c")  # the same files elsewhere
+    write(tmp_path / "c" / "fog" / "2", Named(N), 0.4)
+    with pytest.raises(ValueError, match=r"state of another evaluation: image_sets"):
+        run(place, out=tmp_path / "out", corruptions=tmp_path / "c")
+    others = run(place, corruptions=tmp_path / "c")
+    labels = [row.label for row in kr.evaluation.comparison.differences(report, others)]
+    assert "half" in labels
+    assert "corruptions, mean accuracy" not in labels
+
+
+def test_what_makes_corruptions_is_noted(monkeypatch):
+    monkeypatch.setattr(image_sets, "corrupt", lambda image, *_: image)
+    monkeypatch.setattr(image_sets, "MAKERS", ("numpy",))
+    selection = select(Named(N, 32), 2)
+    settings = image_sets.corrupted(None, Named(N, 32), selection, [32], 1.0, "bicubic", 7).settings
+    assert f"numpy {np.__version__}; seed 7)" in settings.note
+    assert settings.files_sha256 is None
+
+
+def set_of(source, selection=None, **options):
+    selection = select(Flat(N, class_names=("no", "yes")), 2) if selection is None else selection
+    return image_sets.shifted("other", source, 2, selection, 1.0, "bicubic", **options)
+
+
+def test_classes_of_other_images_that_are_strangers_are_refused():
+    # In the order of their names "affirmative" would be "no".
+    with pytest.raises(ValueError, match=r"shifts\['other'\]: .* not there are 2 of 2: affirmative, negative"):
+        set_of(Flat(N, class_names=("affirmative", "negative")))
+    swapped = set_of(Flat(N, class_names=("yes", "no")))
+    assert swapped.settings.matched_by == "name"
+    assert sorted(swapped.labels) == sorted(1 - Flat(N).labels)
+
+
+def test_classes_by_order_or_number_are_warned_of(report):
+    numbered = set_of(Flat(N, class_names=("0", "1"))).settings
+    assert numbered.matched_by == "order"
+    settings = replace(report.settings, image_sets=(numbered, replace(numbered, matched_by="number", skipped=3)))
+    found = [warning for warning in replace(report, settings=settings).warnings if "other" in warning]
+    assert [warning.split(":")[0] for warning in found[:2]] == [
+        "Classes of other by order",
+        "Classes of other by number",
+    ]
+    assert found[2] == "Skipped: 3 images of other could not be read, and were replaced by others if any."
+
+
+def test_which_outputs_may_be_the_answer_is_kept(place):
+    selection = replace(select(Flat(N), 2), outputs=("no", "yes"))
+    one, other = (set_of(place / part, selection).settings for part in ("half", "other"))
+    assert (one.outputs, other.outputs) == (1, 1)
+    assert one.outputs_sha256 != other.outputs_sha256
+
+
+def test_other_images_that_cannot_be_read_are_told(place, tmp_path):
+    shutil.copytree(place / "half", tmp_path / "half")
+    first = min((tmp_path / "half" / "yes").iterdir())
+    first.write_bytes(b"no image")
+    n = len(list(first.parent.iterdir()))
+    found = set_of(tmp_path / "half", n_examples=N, skip_corrupt=True)
+    assert (len(found), found.settings.skipped) == (n - 1, 1)
+    assert "; 1 images could not be read; " in found.settings.note + "; "
 
 
 def test_without_them_nothing_is_shown():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_robust.evaluation import measures
-from keras_robust.evaluation.corruptions import ALEXNET, SEVERITIES
+from keras_robust.evaluation.corruptions import ALEXNET, SEVERITIES, VERSIONS
 from keras_robust.evaluation.results import ImageSetResult, Report
 from keras_robust.statistics import Measured, Proportion
 
@@ -48,7 +48,10 @@ def _corruptions(report: Report, result: ImageSetResult) -> Iterator[Section]:
         known = [each for each in shares.values() if each is not None]
         if known:
             cells = ["" if each is None else str(Proportion.of(each)) for each in shares.values()]
-            rows.append([name.replace("_", " "), *cells, f"{100 * np.mean(known):.1f} %"])
+            mean = f"{100 * np.mean(known):.1f} %" if len(known) == len(SEVERITIES) else ""
+            rows.append([name.replace("_", " "), *cells, mean])
+    if len(correct) < len(VERSIONS):
+        figures[f"mean accuracy of {len(correct)} of {len(VERSIONS)}"] = figures.pop("mean accuracy")
     heading = f"Common corruptions at {result.resolution} px"
     yield Section(heading, note, header, rows)
     yield Section(
