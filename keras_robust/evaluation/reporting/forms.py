@@ -25,30 +25,32 @@ NORMS = {"Linf": r"$\ell_\infty$", "L2": r"$\ell_2$", "L1": r"$\ell_1$", "L0": r
 def latex(reports: Mapping[str, Report]) -> str:
     r"""Accuracies as a LaTeX table of the package booktabs, in % with 95 % intervals, a row per model and resolution.
 
-    Names are escaped. `\usepackage{booktabs}` is all that it needs.
+    Names are escaped. `\usepackage{booktabs}` is all that it needs. What "~" marks and warnings follow as comments.
     """
     header, rows = _accuracies(reports, lambda low, high: rf"{{\scriptsize ({low:.1f}--{high:.1f})}}")
     head = [_norm_in_latex(escaped(cell)) for cell in header]
-    body = [[escaped(row[0]), row[1], *(cell.replace("~", r"$\sim$") for cell in row[2:])] for row in rows]
+    body = [[*map(escaped, row[:3]), *(cell.replace("~", r"$\sim$") for cell in row[3:])] for row in rows]
     lines = [" & ".join(line) + r" \\" for line in (head, *body)]
     return "\n".join(
         [
-            r"\begin{tabular}{lr" + "c" * (len(header) - 2) + "}",
+            r"\begin{tabular}{llr" + "c" * (len(header) - 3) + "}",
             r"\toprule",
             lines[0],
             r"\midrule",
             *lines[1:],
             r"\bottomrule",
             r"\end{tabular}",
+            *(f"% {sentence}" for sentence in sentences.cautions(sentences.marked(reports))),
         ]
     )
 
 
 def markdown(reports: Mapping[str, Report]) -> str:
-    """The same as a Markdown table."""
+    """The same as a Markdown table, and a list of what "~" marks and of warnings below it."""
     header, rows = _accuracies(reports, lambda low, high: f"({low:.1f}-{high:.1f})")
-    named = [[re.sub(r"([\\`*_<>\[\]])", r"\\\1", row[0]), *row[1:]] for row in rows]
-    return tables.markdown_rows(header, named)
+    named = [[_literal(row[0]), *row[1:]] for row in rows]
+    cautions = [f"- {_literal(sentence)}" for sentence in sentences.cautions(sentences.marked(reports))]
+    return "\n".join([tables.markdown_rows(header, named), *([""] if cautions else []), *cautions])
 
 
 def per_image_csv(reports: Mapping[str, Report]) -> str:
@@ -101,6 +103,11 @@ def escaped(text: str) -> str:
     return re.sub(r"[\\~^&%$#_{}]", lambda found: SPECIAL[found[0]], text)
 
 
+def _literal(text: str) -> str:
+    """A text as Markdown prints it."""
+    return re.sub(r"([\\`*_<>\[\]~])", r"\\\1", text)
+
+
 def _norm_in_latex(label: str) -> str:
     norm, space, radius = label.partition(" ")
     return f"{NORMS[norm]}{space}{radius}" if norm in NORMS else label
@@ -109,7 +116,7 @@ def _norm_in_latex(label: str) -> str:
 def _accuracies(
     reports: Mapping[str, Report], interval: Callable[[float, float], str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: model, pixels and the accuracies that any of the reports has, "" where one lacks it."""
+    """Header and rows: model, attack, pixels and the accuracies that any of the reports has, "" where one lacks it."""
     labels = charts.labels(reports)
 
     def cell(shares: Mapping[str, Proportion | Estimate], label: str) -> str:
@@ -122,6 +129,11 @@ def _accuracies(
     for name, report in sentences.marked(reports).items():
         for resolution in report.resolutions:
             shares = charts.columns(report, resolution)
-            rows.append([name, str(resolution), *(cell(shares, label) for label in labels)])
-    header: Sequence[str] = ["model", "pixels", *("clean" if label == charts.NO_ATTACK else label for label in labels)]
+            rows.append([name, sentences.attack(report), str(resolution), *(cell(shares, label) for label in labels)])
+    header: Sequence[str] = [
+        "model",
+        "attack",
+        "pixels",
+        *("clean" if label == charts.NO_ATTACK else label for label in labels),
+    ]
     return list(header), rows

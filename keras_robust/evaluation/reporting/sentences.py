@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from keras_robust.attacks.autoattack import NOT_COVERED
 from keras_robust.attacks.versions import ESTIMATED
 from keras_robust.evaluation.results import ALL, RADII_NOTE, Report
+from keras_robust.evaluation.settings import OWN
 from keras_robust.statistics import Estimate, Paired, Proportion
 
 INTERVALS = (
@@ -65,14 +66,26 @@ def headlines(reports: Mapping[str, Report]) -> list[str]:
     return found
 
 
+def attack(report: Report) -> str:
+    """What a model met, as "AutoAttack standard"."""
+    settings = report.settings
+    if not settings.model.differentiable:
+        return "black-box attacks"
+    if settings.attack == OWN:
+        return "own attacks"
+    estimated = f", an estimate of {ESTIMATED[settings.attack]}" if report.is_estimated else ""
+    return f"AutoAttack {settings.attack}{estimated}"
+
+
 def subtitle(report: Report) -> str:
     settings = report.settings
-    attack = f"AutoAttack {settings.attack}" if settings.attack != "own" else "own attacks"
-    if not settings.model.differentiable:
-        attack = "black-box attacks"
-    elif report.is_estimated:
-        attack += f", an estimate of {ESTIMATED[settings.attack]}"
-    return f"{report.n_examples} images · {attack} · seed {settings.seed} · {settings.backend}, float32"
+    return f"{report.n_examples} images · {attack(report)} · seed {settings.seed} · {settings.backend}, float32"
+
+
+def cautions(reports: Mapping[str, Report]) -> list[str]:
+    """What must go with a table of accuracies, a line each: what "~" marks, and every warning."""
+    warnings = [f"warning: {name}: {each}" for name, report in reports.items() for each in report.warnings]
+    return [" ".join(each.split()) for each in (*(f"~ {sentence}" for sentence in estimates(reports)), *warnings)]
 
 
 def marked(reports: Mapping[str, Report]) -> dict[str, Report]:

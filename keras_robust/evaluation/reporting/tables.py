@@ -29,9 +29,7 @@ def table(reports: Mapping[str, Report]) -> str:
             line = f"{resolution:>6}  {label:12}"
             line += "".join(_cell(report, resolution, threat) for report in reports.values())
             lines.append(line.rstrip())
-    lines += [f"~ {sentence}" for sentence in sentences.estimates(reports)]
-    lines += [f"warning: {name}: {warning}" for name, report in reports.items() for warning in report.warnings]
-    return "\n".join(lines)
+    return "\n".join([*lines, *sentences.cautions(reports)])
 
 
 def _cell(report: Report, resolution: int, threat: ThreatModel | None) -> str:
@@ -59,8 +57,8 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference
             found.append((name, first_name, [], sentences.NO_PAIRED_TEST))
             continue
         rows = differences(first, second)
-        others = ", ".join(map(str, attacked_otherwise(first, second)))
-        reason = sentences.OTHER_ATTACKS.format(threats=others) if others else None
+        threats = ", ".join(map(str, attacked_otherwise(first, second)))
+        reason = sentences.OTHER_ATTACKS.format(threats=threats) if threats else None
         found.append((name, first_name, rows, reason if rows else "no resolution in common"))
     return found
 

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from keras_robust.attacks.sampling import Sample
 from keras_robust.evaluation import render
 from tests.evaluation.samples import L2, LINF, N, report
 
@@ -20,28 +22,47 @@ def test_latex_is_a_table_of_booktabs_with_escaped_names():
         r"a\b{c}~": report(90, resolutions=(32,), threats=(L2,)),
     }
     lines = render(reports, "latex").splitlines()
-    assert [lines[0], *lines[1:4:2], *lines[-2:]] == [
-        r"\begin{tabular}{lrccccc}",
+    assert [lines[0], *lines[1:4:2], *lines[6:]] == [
+        r"\begin{tabular}{llrccccc}",
         *(r"\toprule", r"\midrule"),
         *(r"\bottomrule", r"\end{tabular}"),
     ]
     assert lines[2] == (
-        r"model & pixels & clean & $\ell_\infty$ 4/255 & $\ell_\infty$ 8/255 & $\ell_2$ 0.5 & all threat models \\"
+        r"model & attack & pixels & clean & $\ell_\infty$ 4/255 & $\ell_\infty$ 8/255 & $\ell_2$ 0.5 & "
+        r"all threat models \\"
     )
     # Wilson's intervals of 150, 100 and 90 of 200.
     assert lines[4].startswith(
-        r"50\% \& more\_\#1 & 32 & 75.0 {\scriptsize (68.6--80.5)} & 50.0 {\scriptsize (43.1--56.9)} & 45.0"
+        r"50\% \& more\_\#1 & AutoAttack short & 32 & 75.0 {\scriptsize (68.6--80.5)} & "
+        r"50.0 {\scriptsize (43.1--56.9)} & 45.0"
     )
     assert lines[5] == (
-        r"a\textbackslash{}b\{c\}\textasciitilde{} & 32 & 75.0 {\scriptsize (68.6--80.5)} &  &  & "
+        r"a\textbackslash{}b\{c\}\textasciitilde{} & AutoAttack short & 32 & 75.0 {\scriptsize (68.6--80.5)} &  &  & "
         r"45.0 {\scriptsize (38.3--51.9)} &  \\"
     )
 
 
 def test_markdown_escapes_names():
     lines = render({"a|b *c* <d>": report(100, resolutions=(32,), threats=(LINF,))}, "markdown").splitlines()
-    assert lines[0] == "| model | pixels | clean | Linf 4/255 |"
-    assert lines[2] == r"| a\|b \*c\* \<d\> | 32 | 75.0 (68.6-80.5) | 50.0 (43.1-56.9) |"
+    assert lines[0] == "| model | attack | pixels | clean | Linf 4/255 |"
+    assert lines[2] == r"| a\|b \*c\* \<d\> | AutoAttack short | 32 | 75.0 (68.6-80.5) | 50.0 (43.1-56.9) |"
+
+
+def test_what_makes_figures_doubtful_goes_with_the_table():
+    found = report(100, resolutions=(32,), threats=(LINF,), attack_warnings=["no gradient\nreaches <x>"])
+    settings = replace(found.settings, attack="fast")
+    sample = Sample("apgd-ce", np.full(N, 0.5, np.float32), np.ones(N, bool))
+    estimated = replace(found, settings=settings, results=[replace(found.results[0], sample=sample)])
+    for form, mark, warning in (
+        ("latex", "% ~ marks estimates: cheap attacks", "% warning: a: no gradient reaches <x>"),
+        ("markdown", r"- \~ marks estimates: cheap attacks", r"- warning: a: no gradient reaches \<x\>"),
+    ):
+        text = render({"a": estimated}, form)
+        assert "AutoAttack fast, an estimate of standard" in text
+        lines = text.splitlines()
+        assert sum(line.startswith(mark) for line in lines) == 1
+        assert warning in lines
+        assert mark not in render({"a": found}, form)
 
 
 def test_csv_has_a_row_for_each_image_in_each_cell():
