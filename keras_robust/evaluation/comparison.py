@@ -70,9 +70,11 @@ def differences(first: Report, second: Report) -> list[Difference]:
     return found
 
 
-def attacked_otherwise(first: Report, second: Report) -> list[ThreatModel]:
-    """The threat models of both reports under which they ran other attacks, and which `differences` leaves out."""
-    return [threat for threat in _threats(first, second) if not first.met_same_attacks(second, [threat])]
+def attacked_otherwise(first: Report, second: Report) -> list[str]:
+    """Threat models and curves that both have, but of other attacks, so that `differences` leaves them out."""
+    threats = [threat for threat in _threats(first, second) if not first.met_same_attacks(second, [threat])]
+    norms = [norm for norm in _curved(first, second) if not _same_curve(first, second, norm)]
+    return [*(str(threat) for threat in threats if threat.is_bounded), *(f"{norm} curve" for norm in norms)]
 
 
 def _threats(first: Report, second: Report) -> list[ThreatModel]:
@@ -81,12 +83,17 @@ def _threats(first: Report, second: Report) -> list[ThreatModel]:
     return [threat for threat in ours if threat in theirs]
 
 
+def _curved(first: Report, second: Report) -> list[str]:
+    """The norms that both have a curve of."""
+    return [norm for norm in first.norms if first.has_curve(norm) and second.has_curve(norm)]
+
+
 def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Which images each of two models gets right, by what they meet."""
     both = (first, second)
     yield "clean", [each[each.threats[0], resolution].misclassified_at > 0 for each in both]
     others = attacked_otherwise(first, second)
-    threats = [threat for threat in _threats(first, second) if threat.is_bounded and threat not in others]
+    threats = [threat for threat in _threats(first, second) if threat.is_bounded and str(threat) not in others]
     for threat in threats:
         yield str(threat), [each[threat, resolution].is_robust for each in both]
     if len(threats) > 1 and first.threats == second.threats == threats:
@@ -104,9 +111,8 @@ def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[st
 
 def _curves(first: Report, second: Report, resolution: int) -> Iterator[Difference]:
     """The mean accuracies over all radii up to the largest that is needed for either model."""
-    for norm in filter(first.has_curve, first.norms):
-        if not second.has_curve(norm) or not _same_curve(first, second, norm):
-            continue
+    others = attacked_otherwise(first, second)
+    for norm in (norm for norm in _curved(first, second) if f"{norm} curve" not in others):
         curves = [each.curve(norm, resolution) for each in (first, second)]
         end = max(curve.end for curve in curves)
         if end:
@@ -136,7 +142,7 @@ def _calibrations(first: Report, second: Report, resolution: int) -> Iterator[Di
     if not (first.settings.calibration and second.settings.calibration):
         return
     before, after = (dict(measures.calibrations(each, resolution)) for each in (first, second))
-    others = set(map(str, attacked_otherwise(first, second)))
+    others = attacked_otherwise(first, second)
     for name in (name for name in before if name in after and name not in others):
         ours, theirs = before[name], after[name]
         error = Measured.of(partial(_more, ours, theirs), first.n_examples)

@@ -8,7 +8,7 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation.comparison import attacked_otherwise, differences
 from keras_robust.statistics import Measured
-from tests.evaluation.samples import L2, LINF, WIDE, N, report, result
+from tests.evaluation.samples import L2, LINF, N, report, result
 
 pytestmark = pytest.mark.once
 
@@ -38,7 +38,10 @@ def test_every_figure_of_both_has_a_row():
 def test_figures_of_other_attacks_are_not_compared():
     first, second = with_curve(100, 1.0), with_curve(120, 0.5, n_iter=10)
     assert [row.label for row in differences(first, second)] == ["clean"]
-    assert attacked_otherwise(first, second) == [LINF, WIDE, L2, EVERYWHERE]
+    assert attacked_otherwise(first, second) == ["Linf 4/255", "Linf 8/255", "L2 0.5", "L2 curve"]
+    # Attacks within one more radius find nearer images, too.
+    fewer = replace(second, results=[each for each in first.results if each.threat != L2])
+    assert attacked_otherwise(first, replace(fewer, settings=first.settings)) == ["L2 curve"]
     # The seed is no other attack, and a threat model of one of the two keeps the other figures.
     seeded = with_curve(120, 0.5, seed=1)
     assert attacked_otherwise(first, seeded) == []

@@ -128,7 +128,7 @@ def test_no_file_and_no_line_gives_it_for_the_number_itself(model, exact, tmp_pa
     latex, markdown = (render(both, form) for form in ("latex", "markdown"))
     assert f"$\\sim${value.removeprefix('~')} {{" in latex
     assert "quick (estimate) & AutoAttack fast, an estimate of standard & 8" in latex
-    assert "| quick (estimate) | 8 | " in markdown
+    assert "| quick (estimate) | AutoAttack fast, an estimate of standard | 8 | " in markdown
     assert f"| {value} (" in markdown
     with pytest.raises(ValueError, match="robust_accuracy is not known"):
         render({"quick": report}, "robustbench")

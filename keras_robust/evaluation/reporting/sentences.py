@@ -13,7 +13,7 @@ INTERVALS = (
     "what a stronger attack would."
 )
 NO_PAIRED_TEST = "a robust accuracy is an estimate: no paired test"
-OTHER_ATTACKS = "not the same attacks under {threats}: no paired test of it"
+OTHER_ATTACKS = "not the same attacks for {figures}: no paired test of these"
 
 
 def title(reports: Mapping[str, Report]) -> str:

@@ -57,8 +57,8 @@ def pairs(reports: Mapping[str, Report]) -> list[tuple[str, str, list[Difference
             found.append((name, first_name, [], sentences.NO_PAIRED_TEST))
             continue
         rows = differences(first, second)
-        threats = ", ".join(map(str, attacked_otherwise(first, second)))
-        reason = sentences.OTHER_ATTACKS.format(threats=threats) if threats else None
+        figures = ", ".join(attacked_otherwise(first, second))
+        reason = sentences.OTHER_ATTACKS.format(figures=figures) if figures else None
         found.append((name, first_name, rows, reason if rows else "no resolution in common"))
     return found
 

@@ -30,7 +30,7 @@ def test_pairs_are_tested_image_by_image():
 
 def test_other_attacks_are_not_paired():
     reports = {"a": report(100), "b": report(120, attack_settings={"n_iter": 10})}
-    reason = "not the same attacks under Linf 4/255, Linf 8/255, L2 0.5: no paired test of it"
+    reason = "not the same attacks for Linf 4/255, Linf 8/255, L2 0.5: no paired test of these"
     assert pairs_table(reports).splitlines()[1:] == [
         f"b against a, image by image: {reason}",
         *(line for line in pairs_table({"a": report(100), "b": report(120)}).splitlines() if " clean " in line),
