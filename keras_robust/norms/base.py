@@ -180,15 +180,17 @@ def on_8_bit_grid(norm: Norm, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         # Of whole numbers, which no rounding of pixels blurs.
         return norm.of(rounded(threshold)) <= LEVELS * eps * (1.0 + RELATIVE_SLACK)
 
-    outside = 0.5 * ops.ones_like(x[:, 0, 0, 0])
-    nearest, inside = outside, 2.0 * outside
+    # The last threshold sends every pixel towards the image, also one whose size was rounded to just below a level.
+    nearest = outside = 0.5 * ops.ones_like(x[:, 0, 0, 0])
+    inside = (1.0 + LEVEL_ROUNDING) * ops.ones_like(outside)
     for _ in range(THRESHOLD_HALVINGS):
         middle = 0.5 * (outside + inside)
         fits = is_inside(middle)
         outside, inside = ops.where(fits, outside, middle), ops.where(fits, middle, inside)
     levels = rounded(ops.where(is_inside(nearest), nearest, inside))
-    # The float next to a level on the sphere may lie just outside.
-    return norm.project(clip_to_box((ops.round(LEVELS * x) + levels) / LEVELS), x, eps)
+    moved = clip_to_box((ops.round(LEVELS * x) + levels) / LEVELS)
+    # Pixels that stay keep their last bit, too; the float next to a level on the sphere may lie just outside.
+    return norm.project(ops.where(levels == 0.0, x, moved), x, eps)
 
 
 def step_within(norm: Norm, x: Tensor, change: Tensor, sign: Tensor, eps: Any) -> Tensor:

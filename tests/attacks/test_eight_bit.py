@@ -71,7 +71,28 @@ def test_what_is_found_is_an_8_bit_image(model, norm):
 
 def test_less_than_a_level_is_no_change(model):
     attack = kr.attacks.APGD(kr.ThreatModel("Linf", 0.9 / 255), n_iter=3, eight_bit=True)
-    np.testing.assert_allclose(attack(model, X, Y), X, atol=1e-7)
+    np.testing.assert_array_equal(attack(model, X, Y), X)
+
+
+def test_a_radius_just_below_a_level_goes_to_the_level_below():
+    """0.03137 is 7.99935 levels: level 8 is outside, by less than floats are taken to miss a level by."""
+    x = ops.convert_to_tensor(np.round(0.5 * 255 * np.ones((1, 4, 4, 3))).astype("float32") / np.float32(255))
+    for sign in (-1.0, 1.0):
+        points = ops.convert_to_numpy(on_8_bit_grid(NORMS["Linf"], x + sign * 0.03137, x, 0.03137))
+        assert is_on_grid(points)
+        np.testing.assert_array_equal(np.round(255 * (points - ops.convert_to_numpy(x))), sign * 7)
+
+
+@pytest.mark.parametrize("norm", RADII)
+def test_pixels_that_stay_are_the_same_to_the_last_bit(norm):
+    """Although they are an ulp off their level, as other arithmetic makes them: L1 counts what changed."""
+    x = np.nextafter(X, np.float32(0.5))
+    moved = x.copy()
+    moved[:, 2, 2, 1] += np.where(x[:, 2, 2, 1] > 0.5, -1, 1).astype("float32") * 3 / 255
+    tensor = ops.convert_to_tensor(x)
+    points = on_8_bit_grid(NORMS[norm], ops.convert_to_tensor(moved), tensor, RADII[norm])
+    changed = ops.convert_to_numpy(points) != x
+    assert changed.reshape(8, -1).sum(1).tolist() == [1] * 8
 
 
 def test_other_images_and_settings_are_refused(model):
