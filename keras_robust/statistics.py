@@ -298,7 +298,8 @@ class Measured:
 
         The basic interval (Davison & Hinkley 1997, "Bootstrap methods and their application", section 5.2): by as much
         as resampled figures lie above the figure, the figure may lie above the truth, so that a bias of the figure,
-        such as that of the calibration error, is not counted twice.
+        such as that of the calibration error, is not counted twice. A bias as large as the spread would leave the
+        figure outside: neither end is nearer to the figure than the resampled figures reach from their median.
 
         Args:
             figure: from places of images, int64 (n,), to a number.
@@ -314,9 +315,10 @@ class Measured:
         rng = np.random.default_rng(seed)
         value = float(figure(np.arange(n)))
         resampled = [figure(rng.integers(0, n, n)) for _ in range(RESAMPLES)]
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        low, median, high = np.quantile(resampled, [0.025, 0.5, 0.975])
         least, most = limits
-        return cls(value, (max(least, float(2 * value - high)), min(most, float(2 * value - low))))
+        ends = value - (high - min(value, median)), value + (max(value, median) - low)
+        return cls(value, (max(least, float(ends[0])), min(most, float(ends[1]))))
 
     @classmethod
     def mean(cls, values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf)) -> "Measured":

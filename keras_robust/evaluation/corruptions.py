@@ -3,6 +3,7 @@
 Hendrycks & Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations", ICLR.
 """
 
+import math
 import threading
 from collections.abc import Mapping
 
@@ -30,6 +31,8 @@ ALEXNET: dict[str, float] = {
 ALEXNET_CLEAN = 0.435  # table 1
 SEVERITIES = (1, 2, 3, 4, 5)
 VERSIONS = tuple(f"{name}/{severity}" for name in ALEXNET for severity in SEVERITIES)
+# Between which each figure of `scores` lies: corruption may also help, so that the relative one has no limits.
+LIMITS = {"mean accuracy": (0.0, 1.0), "mCE": (0.0, math.inf), "relative mCE": (-math.inf, math.inf)}
 SMALLEST = 32  # pixels, below which some corruptions are not defined
 ON_THE_FLY = (
     "made by imagecorruptions {version} at the resolution evaluated, with the settings of ImageNet-C and without its "

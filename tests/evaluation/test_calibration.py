@@ -32,7 +32,18 @@ def test_ece_is_that_of_brute_force():
     )
     assert list(places) == sorted(places)
     low, high = found.measured()["ECE"].interval
-    assert low < found.ece < high + 0.05
+    assert low < found.ece < high
+
+
+def test_the_interval_of_an_error_of_zero():
+    """Resampled errors all lie above it: as an interval around them would, one that mirrors them would miss it."""
+    confidence, right = np.repeat([0.5, 0.9], 500), np.repeat([True, False, True, False], [250, 250, 450, 50])
+    measured = Calibration(np.stack([confidence, confidence], 1), right).measured()["ECE"]
+    assert measured.value == pytest.approx(0.0, abs=1e-9)
+    low, high = measured.interval
+    # Two independent bins that each hold half: the error of 0.5 * (|z1| * 0.0224 + |z2| * 0.0134) is near 0.014.
+    assert low == 0.0
+    assert 0.005 < high < 0.03
 
 
 def test_brier_score_and_confidence_of_a_softmax():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_robust.evaluation import measures
-from keras_robust.evaluation.corruptions import ALEXNET, SEVERITIES, VERSIONS
+from keras_robust.evaluation.corruptions import ALEXNET, LIMITS, SEVERITIES, VERSIONS
 from keras_robust.evaluation.results import ImageSetResult, Report
 from keras_robust.statistics import Measured, Proportion
 
@@ -58,7 +58,7 @@ def _corruptions(report: Report, result: ImageSetResult) -> Iterator[Section]:
         f"{heading}, in all",
         "Intervals: bootstrap over the images.",
         ["figure", "value (95 %)"],
-        [[name, percent(Measured.mean(values))] for name, values in figures.items()],
+        [[name, percent(Measured.mean(values, LIMITS[name]))] for name, values in figures.items()],
     )
 
 
