@@ -92,8 +92,10 @@ class AttackResult:
         stages: "clean" and the attacks, in the order run.
         misclassified_at: place in `stages` of what each image was first misclassified under, int16 (n,): 0 where it was
             misclassified without an attack, len(stages) where no attack succeeded.
-        prediction, adversarial_prediction: the model's answer to each image, and to what the attacks made of it, (n,).
-        perturbation_norm: norm of each successful perturbation, float (n,), 0 where there is none.
+        prediction, adversarial_prediction: the model's answer to each image, and to what the attacks made of it, (n,);
+            the latter -1 where a sample left the image out.
+        perturbation_norm: norm of each successful perturbation, float (n,), 0 where there is none, NaN where a sample
+            left the image out.
         evaluations: attack -> gradients (Square: queries) spent on each image, up to success; int (n,). Without a bound
             on the perturbation there is no such end.
         unconfirmed: attack -> successes that the uncompiled model in float32 did not confirm, and that do not count.
@@ -128,16 +130,29 @@ class AttackResult:
     adversarial_certainty: np.ndarray | None = None
     sample: Sample | None = None
 
+    def __post_init__(self) -> None:
+        # Of an image that was left out nobody knows what all attacks make of it: not its clean answer, nor nothing.
+        if self.sample is not None:
+            for name, unknown in (("adversarial_prediction", -1), ("perturbation_norm", np.nan)):
+                object.__setattr__(self, name, np.where(self.sample.drawn, getattr(self, name), unknown))
+
     @property
     def n_examples(self) -> int:
         return len(self.misclassified_at)
 
     @property
     def correct(self) -> dict[str, np.ndarray]:
-        """Images still classified correctly at first ("clean") and after each attack that they met: stage -> booleans
-        (n,).
+        """Images still classified correctly at first ("clean") and after each attack that all images met: stage ->
+        booleans (n,).
         """
-        return {stage: self.misclassified_at > place for place, stage in enumerate(self.stages)}
+        return {stage: self._unbroken_after(stage) for stage in self._met_by_all}
+
+    @property
+    def _met_by_all(self) -> tuple[str, ...]:
+        return self.stages if self.sample is None else self.stages[: 1 + self.stages.index(self.sample.after)]
+
+    def _unbroken_after(self, stage: str) -> np.ndarray:
+        return self.misclassified_at > self.stages.index(stage)
 
     @property
     def is_robust(self) -> np.ndarray:
@@ -173,8 +188,9 @@ class AttackResult:
     @property
     def distances(self) -> np.ndarray:
         """Norm of the smallest perturbation found for each image, float64 (n,): 0 where none is needed, else inf where
-        none was found."""
-        return np.where(self.is_unbroken, np.inf, np.asarray(self.perturbation_norm, np.float64))
+        none was found, and NaN where a sample left the image out."""
+        norm = np.asarray(self.perturbation_norm, np.float64)
+        return np.where(self.is_unbroken & ~np.isnan(norm), np.inf, norm)
 
     @property
     def propagations(self) -> np.ndarray:
@@ -204,13 +220,11 @@ class AttackResult:
     @property
     def shares(self) -> dict[str, Proportion | Estimate]:
         """The same with their intervals: what is estimated is an `Estimate`."""
-        if self.sample is None:
-            return {stage: Proportion.of(correct) for stage, correct in self.correct.items()}
-        seen_whole = self.stages[: 1 + self.stages.index(self.sample.after)]
-        return {
-            stage: Proportion.of(correct) if stage in seen_whole else self.sample.estimate(correct)
-            for stage, correct in self.correct.items()
-        }
+        found: dict[str, Proportion | Estimate] = {stage: Proportion.of(each) for stage, each in self.correct.items()}
+        if self.sample is not None:
+            sampled = self.stages[len(found) :]
+            found |= {stage: self.sample.estimate(self._unbroken_after(stage)) for stage in sampled}
+        return found
 
     @property
     def clean(self) -> Proportion:

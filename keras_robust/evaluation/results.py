@@ -276,7 +276,8 @@ class Report:
 
         `label` and the predictions are places in `images.outputs`; `misclassified_by` is the stage that the model first
         failed at, "" where it never did, "left out" where a sample left the image out before it met all attacks.
-        Confidences and the answers to rounded images are there where asked for.
+        Of such an image the adversarial prediction is -1, the norm of the perturbation NaN. Confidences and the answers
+        to rounded images are there where asked for.
         """
         columns: dict[str, list[np.ndarray]] = {}
         n = self.n_examples

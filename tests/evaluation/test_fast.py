@@ -57,7 +57,11 @@ def test_it_is_an_estimate_of_what_is_known_in_closed_form(model):
         for name in ("robust_accuracy", "is_robust", "curve"):
             with pytest.raises(ValueError, match=f"{name} is not known: "):
                 getattr(result, name)
-        assert result.distances[~known].min() == np.inf
+        assert list(result.correct) == ["clean", "apgd-t-first"]
+        assert list(result.shares) == [*result.correct, "apgd-t"]
+        np.testing.assert_array_equal(np.isnan(result.distances), ~known)
+        np.testing.assert_array_equal(np.isinf(result.distances), known & result.is_unbroken)
+        np.testing.assert_array_equal(result.adversarial_prediction == -1, ~known)
         np.testing.assert_array_equal(result.misclassified_by == "left out", ~known)
         np.testing.assert_array_equal(result.misclassified_by == "", known & result.is_unbroken)
         assert "estimated to be robust ~" in str(result)
@@ -91,6 +95,10 @@ def test_stopped_sharded_and_read_again_it_is_the_same_report(model, tmp_path, m
         for name in FILES:
             assert (tmp_path / folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     again = Report.load(tmp_path / "whole")
+    for columns in (whole.per_image(), again.per_image()):
+        left_out = columns["misclassified_by"] == "left out"
+        np.testing.assert_array_equal(columns["adversarial_prediction"] == -1, left_out)
+        np.testing.assert_array_equal(np.isnan(columns["perturbation_norm"]), left_out)
     assert again.union(8) == whole.union(8)
     assert str(again) == str(whole)
 
