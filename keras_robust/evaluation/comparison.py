@@ -55,7 +55,7 @@ def differences(first: Report, second: Report) -> list[Difference]:
     What was found under attack is compared where both models met the same attacks: see `attacked_otherwise`.
 
     Of images that are right or wrong (without attack, under each threat model, under all of them) by McNemar's exact
-    test, so, too, other images and adversarial images rounded to 8 bits; of curves, the mean accuracy over all radii,
+    test, so, too, other images and what is right still once attacks' images are rounded to 8 bits; of curves, the mean accuracy over all radii,
     of corruptions and calibration their figures, by the bootstrap over images.
     """
     found: list[Difference] = []
@@ -101,8 +101,8 @@ def _binary(first: Report, second: Report, resolution: int) -> Iterator[tuple[st
     if all(each.settings.eight_bit for each in both):
         for threat in threats:
             yield (
-                f"{threat} in 8 bits",
-                [measures.robust_in_8_bits(each[threat, resolution], each.images.label) for each in both],
+                f"{threat}, {measures.STILL_RIGHT}",
+                [measures.right_in_8_bits(each[threat, resolution], each.images.label) for each in both],
             )
     for ours, theirs in _sets(first, second, resolution):
         if not ours.is_corrupted:

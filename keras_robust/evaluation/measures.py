@@ -11,6 +11,9 @@ from keras_robust.evaluation.corruptions import scores
 from keras_robust.evaluation.results import ImageSetResult, Report
 from keras_robust.statistics import Proportion
 
+ALL_ATTACKS = "all attacks"
+STILL_RIGHT = "still right after rounding (no attack knew of it)"
+
 
 def calibrations(report: Report, resolution: int) -> Iterator[tuple[str, Calibration]]:
     """The model's calibration without attack ("clean") and under each threat model with a radius.
@@ -36,10 +39,16 @@ def corruptions(report: Report, result: ImageSetResult) -> dict[str, np.ndarray]
 def survivors(cell: AttackResult, label: np.ndarray) -> dict[str, Proportion | None]:
     """Attack -> the share of its successes that are misclassified still once rounded to 8 bits; None of no successes.
 
+    Without a bound on the perturbation the nearest of all attacks' images is kept, which need not be that of the attack
+    that succeeded first: there one share for all attacks.
+
     Raises:
         ValueError: the evaluation was not asked for it.
     """
     left = _asked_for("eight_bit", cell.rounded_prediction) != label
+    if not cell.threat.is_bounded:
+        broken = (cell.misclassified_at > 0) & ~cell.is_unbroken
+        return {ALL_ATTACKS: Proportion.of(left[broken]) if broken.any() else None}
     found: dict[str, Proportion | None] = {}
     for place, name in enumerate(cell.stages[1:], start=1):
         broken = cell.misclassified_at == place
@@ -47,8 +56,11 @@ def survivors(cell: AttackResult, label: np.ndarray) -> dict[str, Proportion | N
     return found
 
 
-def robust_in_8_bits(cell: AttackResult, label: np.ndarray) -> np.ndarray:
-    """Images that are right and that no adversarial image, rounded to 8 bits, changes the answer to, booleans (n,).
+def right_in_8_bits(cell: AttackResult, label: np.ndarray) -> np.ndarray:
+    """Images that are right, and right still where the image that an attack found is rounded to 8 bits, booleans (n,).
+
+    No attack knew of the rounding, nor is another one tried where it undoes the first: they are more than those that
+    are robust in 8 bits.
 
     Raises:
         ValueError: the evaluation was not asked for it.

@@ -99,11 +99,13 @@ def _eight_bit(report: Report) -> Section:
             count = 0 if share is None else share.n
             rows.append([str(cell.resolution), str(cell.threat), name, str(count), "" if share is None else str(share)])
         if cell.threat.is_bounded:
-            robust = Proportion.of(measures.robust_in_8_bits(cell, label))
-            rows.append([str(cell.resolution), str(cell.threat), "robust accuracy after rounding", "", str(robust)])
+            right = Proportion.of(measures.right_in_8_bits(cell, label))
+            rows.append([str(cell.resolution), str(cell.threat), measures.STILL_RIGHT, "", str(right)])
     note = (
         "How many of the adversarial images that each attack found are misclassified still when they are rounded to 8 "
-        "bits, as an image file holds them. Rounding may leave the ball by half a grey level."
+        "bits, as an image file holds them. Rounding may leave the ball by half a grey level. What is still right of "
+        "all images is not the robust accuracy against an attacker who knows of the rounding: that attack is "
+        "APGD(..., eight_bit=True)."
     )
     header = ["pixels", "threat model", "attack", "found", "left (95 %)"]
     return Section("Adversarial images in 8 bits", note, header, rows)
