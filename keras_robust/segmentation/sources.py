@@ -1,7 +1,8 @@
 """Sources of images with masks: folders and tar archives in the layouts of CamVid, of Pascal VOC and of ADE20K."""
 
+import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -104,6 +105,17 @@ class MaskSource:
             )
         return image, mask
 
+    @property
+    def sha256(self) -> str:
+        """Hash of the names and the bytes of all files, in hexadecimal digits."""
+        digest = hashlib.sha256(f"{self.class_names}{self.ignored}".encode())
+        for name in self.names:
+            for file in self._pairs[name]:
+                content = self._read(file)
+                digest.update(f"{file} {len(content)}\n".encode())
+                digest.update(content)
+        return digest.hexdigest()
+
     def arrays(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """All images, uint8 (n, height, width, 3), and masks, int32 (n, height, width), resized."""
         size = (check_count("height", height), check_count("width", width))
@@ -151,6 +163,18 @@ def source(path: str | PathLike, split: str = "train", layout: str = "camvid") -
     if without:
         raise ValueError(f"{printable(path)} lacks the masks of {len(without)} images: {', '.join(without[:5])}.")
     return MaskSource(pairs, read, row.class_names, row.ignored)
+
+
+def pairs_sha256(pairs: MaskSource | Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Hash of images and masks and of their order, in hexadecimal digits: of a source, that of its files."""
+    if isinstance(pairs, MaskSource):
+        return pairs.sha256
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for array in map(np.ascontiguousarray, pair):
+            digest.update(f"{array.shape}{array.dtype}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def decode_mask(content: bytes, name: str = "the mask") -> np.ndarray:

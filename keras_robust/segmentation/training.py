@@ -12,14 +12,15 @@ import keras
 import numpy as np
 
 from keras_robust import attacks
+from keras_robust import weights as weight_files
 from keras_robust.checks import check_count
 from keras_robust.evaluation.result_store import check_same
-from keras_robust.files import read_json, write_text, written_aside
+from keras_robust.files import printable, read_json, write_text, written_aside
 from keras_robust.recipes.checkpoints import CheckpointFolder, capture, restore
 from keras_robust.segmentation.batches import MaskBatches
 from keras_robust.segmentation.objective import PixelCrossEntropy
 from keras_robust.segmentation.registry import create, load_backbone, with_auxiliary_head
-from keras_robust.segmentation.sources import MaskSource
+from keras_robust.segmentation.sources import MaskSource, pairs_sha256
 from keras_robust.threat import ThreatModel
 from keras_robust.training import AdversarialModel, WarmupPolynomial, adamw
 
@@ -85,7 +86,8 @@ def train(
         The trained model, without its auxiliary head; read from `out` where the run is done.
 
     Raises:
-        ValueError: `out` holds a run of another recipe, backbone or number of images.
+        ValueError: `backbone` is no file; `out` holds a run of another recipe, from other weights (whatever their file
+            is called), on other images or masks, or on another backend.
 
     Example:
         >>> recipe = kr.segmentation.SegmentationRecipe(
@@ -95,7 +97,15 @@ def train(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps({**asdict(recipe), "backbone": backbone and str(backbone), "images": len(pairs)}))
+    if backbone is not None and not Path(backbone).is_file():
+        raise ValueError(f"backbone must be a file with weights; received {printable(backbone)}.")
+    found = {
+        **asdict(recipe),
+        "backbone": None if backbone is None else weight_files.sha256_of(Path(backbone)),
+        "pairs": pairs_sha256(pairs),
+        "backend": keras.backend.backend(),
+    }
+    settings = json.loads(json.dumps(found))
     if (out / RECIPE).is_file():
         check_same(settings, read_json(out / RECIPE), f"out is {out}, which holds another run")
     else:

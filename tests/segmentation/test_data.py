@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import keras_robust as kr
-from keras_robust.segmentation.sources import LAYOUTS, decode_mask, resized, resized_and_cropped
+from keras_robust.segmentation.sources import LAYOUTS, decode_mask, pairs_sha256, resized, resized_and_cropped
 from tests.published_nets import FOLDER as SHARED
 
 pytestmark = pytest.mark.once
@@ -69,6 +69,20 @@ def test_layouts(layout, kind, tmp_path):
     assert x.dtype == np.uint8
     with pytest.raises(ValueError, match="val"):
         kr.segmentation.source(path, "val", layout)
+
+
+def test_the_hash_of_a_source_is_that_of_its_files(tmp_path):
+    content = files("camvid")
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        for name, data in content.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(data)
+            archive.add(tmp_path / name, name)
+    whole, packed = (kr.segmentation.source(path) for path in (tmp_path, tmp_path / "data.tar"))
+    assert pairs_sha256(whole) == pairs_sha256(packed)
+    mask = tmp_path / "trainannot" / "b.png"
+    mask.write_bytes(png(np.roll(MASKS[0], 1, axis=1)))
+    assert pairs_sha256(whole) != pairs_sha256(packed)
 
 
 def test_refused(tmp_path):

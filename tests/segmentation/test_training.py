@@ -134,6 +134,33 @@ def test_a_stopped_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match="holds another run: seed is 1 here and 0 there"):
         kr.segmentation.train(replace(recipe, seed=1), pairs, whole)
+    with pytest.raises(ValueError, match="holds another run: pairs is "):
+        kr.segmentation.train(recipe, pairs[::-1], whole)
+
+
+@pytest.mark.once
+def test_what_a_run_is_known_by(data, tmp_path, monkeypatch):
+    """The bytes of weights, images and masks, not what their files are called, nor their number."""
+    monkeypatch.setattr(training, "create", lambda *args, **options: pytest.fail("trains"))
+    monkeypatch.setattr(training.keras.saving, "load_model", lambda path: "the finished model")
+    recipe = kr.segmentation.SegmentationRecipe("tiny", CLASSES, (32, 32), 2, 1, 2, 1e-2, 0.01, n_iter=0)
+    pairs = list(zip(*data))
+    weights, out = tmp_path / "robust.safetensors", tmp_path / "out"
+    weights.write_bytes(b"first")
+    out.mkdir()
+    (out / training.MODEL).touch()
+    assert kr.segmentation.train(recipe, pairs, out, weights) == "the finished model"
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    assert kr.segmentation.train(recipe, pairs, out, moved) == "the finished model"
+    moved.write_bytes(b"other")
+    with pytest.raises(ValueError, match="holds another run: backbone is "):
+        kr.segmentation.train(recipe, pairs, out, moved)
+    moved.write_bytes(b"first")
+    other = [*pairs[:-1], (pairs[-1][0], np.roll(pairs[-1][1], 1, axis=0))]
+    with pytest.raises(ValueError, match="holds another run: pairs is "):
+        kr.segmentation.train(recipe, other, out, moved)
+    with pytest.raises(ValueError, match=r"backbone must be a file with weights; received .*robust\.safetensors"):
+        kr.segmentation.train(recipe, pairs, out, weights)
 
 
 def test_without_radius_it_is_plain_training(data):
