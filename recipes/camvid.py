@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,13 +188,46 @@ def train_classifier(scale: Scale, data: Path | None, runs: Path, results: Path)
     from keras_robust import recipes
 
     path = results / f"{CLASSIFIER}.json"
-    if path.exists():
+    if is_done(path, identity(scale)):
         return
     recipe = classifier_recipe(scale, data)
     _, seconds = timed(runs / CLASSIFIER, lambda: recipes.train(recipe, runs / CLASSIFIER))
     history = json.loads((runs / CLASSIFIER / "history.json").read_text())
-    recipe = classifier_recipe(scale, None)  # whose data have no place on this machine
-    write(path, {"recipe": json.loads(recipe.to_json()), "seconds": seconds, "history": history})
+    # The folders on this machine say nothing to others.
+    names = {part: Path(place).name for part in ("source", "validation") if (place := getattr(recipe.data, part))}
+    recipe = replace(recipe, data=replace(recipe.data, **names))
+    write(path, {**identity(scale), "recipe": json.loads(recipe.to_json()), "seconds": seconds, "history": history})
+
+
+def identity(scale: Scale, backbone: Path | None = None) -> dict[str, Any]:
+    """What a result holds for: the scale, and the weights that a training began with, by file name and hash.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
+    import keras_robust as kr
+
+    weights = None
+    if backbone is not None:
+        if not backbone.is_file():
+            raise ValueError(f"backbone must be a file with weights; there is no {backbone}.")
+        weights = {"name": backbone.name, "sha256": kr.weights.sha256_of(backbone)}
+    return json.loads(json.dumps({"scale": asdict(scale), "backbone": weights}))
+
+
+def is_done(path: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a result is written.
+
+    Raises:
+        ValueError: it holds for another scale or other weights.
+    """
+    from keras_robust.evaluation.result_store import check_same
+    from keras_robust.files import read_json
+
+    if path.exists():
+        there = read_json(path)
+        check_same(wanted, {name: there.get(name) for name in wanted}, f"results holds {path.name} of other settings")
+    return path.exists()
 
 
 def timed(folder: Path, work: Callable[[], Any]) -> tuple[Any, float]:
@@ -218,7 +251,8 @@ def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: 
     import keras_robust as kr
 
     path, folder = results / f"{cell.name}.json", runs / cell.name
-    if path.exists():
+    started_from = identity(scale, backbone if cell.way == ROBUST else None)
+    if is_done(path, started_from):
         return
     recipe = segmentation_recipe(cell, scale)
     pairs, _ = images(data, "train")
@@ -235,6 +269,7 @@ def run_cell(cell: Cell, scale: Scale, backbone: Path, data: Path | None, runs: 
     )
     found = {
         **asdict(cell),
+        **started_from,
         "recipe": asdict(recipe),
         "training": json.loads((folder / "history.json").read_text()),
         "sea": report.as_dict(),

@@ -36,6 +36,11 @@ class Experiment:
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
         if not found:
             raise ValueError(f"scale must be one that was run; {folder} holds no results.")
+        for name in ("scale", "backbone"):
+            # Trainings from random weights have no backbone.
+            values = {json.dumps(cell[name]) for cell in found if cell[name] is not None}
+            if len(values) > 1:
+                raise ValueError(f"results must be of one {name}; those in {folder} are of {' and '.join(values)}.")
         found.sort(key=lambda cell: (list(WAYS).index(cell["way"]), cell["seed"]))
         self.cells = {(cell["way"], cell["seed"]): cell for cell in found}
         self.threats = list(found[0]["sea"]["threats"])
