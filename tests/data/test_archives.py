@@ -1,5 +1,6 @@
 """Archives of images: .tar and .npz, whole, broken and hostile."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -115,6 +116,34 @@ def test_truncated_archives_are_refused(folder, tmp_path, name, mode):
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=f"{name} cannot be read as a tar archive"):
         data.source(tmp_path / name, "train")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
+def test_damaged_archives_are_refused(tmp_path, monkeypatch, name, mode):
+    """`tarfile` takes a damaged header, or zeros in its place, for the end of the archive."""
+    path = pack(tmp_path / "whole.tar", [(f"a/{i}.png", png(i)) for i in range(6)])
+    whole, header = path.read_bytes(), 3 * 1024  # a header and a block of content for each file
+    flipped = bytearray(whole)
+    flipped[header] ^= 1
+    damages = {
+        "the header of a member is damaged: bad checksum": flipped,
+        "the header of a member is damaged: truncated": whole[: header + 100],
+        "it was cut: it has no end": whole[:header],
+        "it goes on after its end at byte 3,072": whole[:header] + bytes(512) + whole[header + 512 :],
+        "it goes on after its end at byte 6,144": whole + whole,
+    }
+    opened = gzip.open if mode == "w:gz" else open
+    for message, content in damages.items():
+        with opened(tmp_path / name, "wb") as file:
+            file.write(content)
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a tar archive: {message}"):
+            data.source(tmp_path / name, None)
+    with opened(tmp_path / name, "wb") as file:
+        file.write(whole)
+    assert len(data.source(tmp_path / name, None)) == 6
+    monkeypatch.setattr(tar, "MAX_END_BYTES", 2048)  # as of a file that was allocated and not yet downloaded
+    with pytest.raises(ValueError, match="it goes on after its end"):
+        data.source(tmp_path / name, None)
 
 
 def test_corrupt_images_are_named(tmp_path):

@@ -158,7 +158,7 @@ def test_what_is_wrong_is_named(tmp_path, members, message):
     assert values(data.source(tmp_path / "train-0.tar", "train")) == [(n, n % 2) for n in range(4)]
 
 
-def test_cut_archives_are_refused(tmp_path):
+def test_cut_and_damaged_archives_are_refused(tmp_path):
     path = tar(tmp_path / "s-0.tar", samples(range(4)))
     content = path.read_bytes()
     whole = 4 * 2 * 1024  # a header and a block of content for each file
@@ -166,6 +166,11 @@ def test_cut_archives_are_refused(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match=rf"s-0\.tar cannot be read as a tar archive.*{message}"):
             data.source([path], None)
+    flipped = bytearray(content)
+    flipped[whole // 2] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(ValueError, match=r"s-0\.tar cannot be read as a tar archive: the header of a member is damaged"):
+        data.source([path], None)
     shutil.copy(tar(tmp_path / "b.tar", samples(range(4))), path)
     assert len(data.source([path], None)) == 4
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras_robust.files import cache_folder, written_aside
 from keras_robust.npz import read_arrays
 
-VERSION = 1  # of what indices hold; others are not read
+VERSION = 2  # of what indices hold; others are not read
 SETTLED_SECONDS = 3.0  # FAT knows times to two seconds
 
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 # An image of MAX_PIXELS in 32 bits, and what a compressed archive may unpack to in memory.
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_UNPACKED_BYTES = 4 * 2**30
+# Zeros at an archive's end; a download that was broken off may leave more, where its file was allocated as a whole.
+MAX_END_BYTES = 2**20
 # What gzip, bzip2 and xz files begin with.
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 
@@ -35,7 +37,7 @@ class TarArchive(EncodedSource):
         seed: of the split of an archive that has none of its own.
 
     Raises:
-        ValueError: no archive, a truncated one, one with names outside of it (`..` or absolute), sparse or linked
+        ValueError: no archive, a truncated or damaged one, one with names outside of it (`..` or absolute), sparse or linked
             files, files or contents larger than the limits; else as `ImageFolder`. The message names the file.
     """
 
@@ -114,7 +116,7 @@ def _members(path: Path) -> tuple[Any, ...]:
             memory = None
         else:
             memory = bytearray()
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
+            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
                 for member, name in _checked(path, archive):
                     if member.isdir():
                         members[name] = (0, 0)
@@ -142,17 +144,30 @@ def plain_members(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, int]]:
         ValueError: as `TarArchive`; other exceptions of `DAMAGE` where it is no archive, or was cut.
     """
     length = os.fstat(file.fileno()).st_size
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
         for member, name in _checked(path, archive):
             if member.offset_data + member.size > length:
                 raise tarfile.ReadError(f"it ends within {member.name!r}")
             yield name, member.offset_data, member.size
-        if archive.offset >= length:  # at its end every archive has blocks of zeros
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header must be whole: `tarfile` takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if not buf:  # at its end every archive has blocks of zeros
             raise tarfile.ReadError("it was cut: it has no end")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise tarfile.ReadError(f"the header of a member is damaged: {error}") from error
+            raise
 
 
 def _checked(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """The members of an archive, and what they are called here."""
+    """The members of an archive, and what they are called here; refuses one that goes on after its end."""
     while (member := archive.next()) is not None:
         # TarFile keeps every header that it has read, a kilobyte each.
         archive.members.clear()  # type: ignore[attr-defined]
@@ -170,6 +185,9 @@ def _checked(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.Tar
                 f"{path} must hold files of at most {MAX_MEMBER_BYTES:,} bytes; {member.name!r} has {member.size:,}."
             )
         yield member, name
+    rest = cast(IO[bytes], archive.fileobj).read(MAX_END_BYTES + 1)
+    if len(rest) > MAX_END_BYTES or any(rest):
+        raise tarfile.ReadError(f"it goes on after its end at byte {archive.offset:,}: it is damaged, or several in one")
 
 
 def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str]:
