@@ -146,6 +146,9 @@ def _listed(dataset: Source, path: Path) -> list[int]:
     if not lines:
         raise ValueError(f"image_list must name images; {path} is empty.")
     places = {dataset.identifier(index): index for index in range(len(dataset))}
+    if len(places) < len(dataset):
+        twice = len(dataset) - len(places)
+        raise ValueError(f"image_list needs images with different names; of {len(dataset)}, {twice} have another's.")
     missing = [line for line in lines if line not in places]
     if missing:
         raise ValueError(

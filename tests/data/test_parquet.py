@@ -43,6 +43,13 @@ def test_folders_of_the_hub(hub):
         data.source(hub, "test")
 
 
+def test_files_of_one_name_in_several_folders(tmp_path):
+    for folder in "ab":
+        shards.parquet(tmp_path / folder / "0.parquet", range(2))
+    source = data.source(f"{tmp_path}/{{a,b}}/0.parquet", None)
+    assert [source.identifier(index) for index in (0, 3)] == ["a/0.parquet: row 0", "b/0.parquet: row 1"]
+
+
 @pytest.mark.parametrize("form", ["struct", "binary"])
 @pytest.mark.parametrize("names", [("cat", "dog"), None])
 def test_columns_and_names(tmp_path, form, names):

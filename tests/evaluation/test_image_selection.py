@@ -80,6 +80,11 @@ def test_list_of_images(folder, tmp_path_factory):
     path.write_text("\n")
     with pytest.raises(ValueError, match=r"list\.txt is empty"):
         select(source(folder), 2, image_list=path)
+    path.write_text("photo\n")
+    unnamed = Flat(8)
+    unnamed.identifier = lambda index: "photo"
+    with pytest.raises(ValueError, match="image_list needs images with different names; of 8, 7 have another's"):
+        select(unnamed, 2, image_list=path)
 
 
 def test_classes_are_matched_by_name(folder, tmp_path_factory):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from keras_robust.data.sources.shards import (
     check_unchanged,
     checked_names,
     names_beside,
+    short_names,
     split_of,
     stamp_of,
 )
@@ -73,7 +73,7 @@ class Parquet(EncodedSource):
             names = [str(label) for label in range(min(count, MOST_CLASSES))]
         self.class_names = checked_names(names, "class_names" if names is class_names else f"the {CLASSES} or schema")
         self._paths, self._column = [table.path for table in own], own[0].layout[0]
-        self._stamps = [table.stamp for table in own]
+        self._stamps, self._short_names = [table.stamp for table in own], short_names(chosen.paths)
         # Of each row group: its file, its number there, and the first of its rows among all.
         groups = [(file, group, rows) for file, table in enumerate(own) for group, rows in enumerate(table.group_rows)]
         self._groups = np.array([each[:2] for each in groups], np.int64)
@@ -82,19 +82,18 @@ class Parquet(EncodedSource):
         strange = np.flatnonzero((labels < 0) | (labels >= len(self.class_names)))
         if len(strange):
             row = int(strange[0])
-            raise ValueError(
-                f"{self._where(row)} must have a label in [0, {len(self.class_names) - 1}]; received {labels[row]}."
-            )
+            where, highest = self._where(row, self._paths), len(self.class_names) - 1
+            raise ValueError(f"{where} must have a label in [0, {highest}]; received {labels[row]}.")
         places = chosen.places(shards, labels, self.class_names, seed)
         self._rows = np.arange(len(labels)) if places is None else places
         self.labels, self.note = labels[self._rows], chosen.note(seed)
         self._open_anew()
 
     def name(self, index: int) -> str:
-        return self._where(int(self._rows[index]))
+        return self._where(int(self._rows[index]), self._paths)
 
     def identifier(self, index: int) -> str:
-        return self._where(int(self._rows[index]), os.path.basename)
+        return self._where(int(self._rows[index]), self._short_names)
 
     def encoded(self, index: int) -> bytes:
         row = int(self._rows[index])
@@ -105,11 +104,11 @@ class Parquet(EncodedSource):
             raise ValueError(f"{self.name(index)} has no image in it.")
         return content
 
-    def _where(self, row: int, shown: Any = str) -> str:
+    def _where(self, row: int, files: list[str]) -> str:
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         file = int(self._groups[group][0])
         first = int(self._starts[np.flatnonzero(self._groups[:, 0] == file)[0]])
-        return f"{printable(shown(self._paths[file]))}: row {row - first}"
+        return f"{printable(files[file])}: row {row - first}"
 
     def _images(self, group: int) -> Any:
         """The images of a row group, from the cache or from its file, one thread after the other."""

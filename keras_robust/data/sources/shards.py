@@ -162,6 +162,17 @@ def checked_names(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The names of files below the folder that all of them lie in: each is there once, wherever that folder is.
+
+    Example:
+        >>> short_names(["/data/a/0.tar", "/data/b/0.tar"])
+        ['a/0.tar', 'b/0.tar']
+    """
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, folder or os.curdir).replace(os.sep, "/") for path in paths]
+
+
 def stamp_of(path: str) -> tuple[int, int]:
     """Size of a file in bytes, and when it was changed last, in nanoseconds: what tells that it is the same.
 

@@ -37,8 +37,8 @@ class TarArchive(EncodedSource):
         seed: of the split of an archive that has none of its own.
 
     Raises:
-        ValueError: no archive, a truncated or damaged one, one with names outside of it (`..` or absolute), sparse or linked
-            files, files or contents larger than the limits; else as `ImageFolder`. The message names the file.
+        ValueError: no archive, a truncated or damaged one, one with names outside of it (`..` or absolute), sparse or
+            linked files, files or contents larger than the limits; else as `ImageFolder`. The message names the file.
     """
 
     def __init__(self, path: str | PathLike, split: str | None, seed: int = 0) -> None:
@@ -187,7 +187,7 @@ def _checked(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[tarfile.Tar
         yield member, name
     rest = cast(IO[bytes], archive.fileobj).read(MAX_END_BYTES + 1)
     if len(rest) > MAX_END_BYTES or any(rest):
-        raise tarfile.ReadError(f"it goes on after its end at byte {archive.offset:,}: it is damaged, or several in one")
+        raise tarfile.ReadError(f"it goes on after its end at byte {archive.offset:,}: damaged, or several in one")
 
 
 def _without_common_folder(members: dict[str, tuple[int, int]]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from keras_robust.data.sources.shards import (
     checked_names,
     names_beside,
     sample_key,
+    short_names,
     split_of,
     stamp_of,
 )
@@ -74,7 +75,8 @@ class WebDataset(EncodedSource):
         chosen = split_of(shards, split)
         indices = _indices([*chosen.paths, *chosen.others])
         own, others = ([indices[path] for path in paths] for paths in (chosen.paths, chosen.others))
-        self._paths, self._stamps = chosen.paths, [(index.size, index.changed) for index in own]
+        self._paths, self._short_names = chosen.paths, short_names(chosen.paths)
+        self._stamps = [(index.size, index.changed) for index in own]
         self._shard_of = np.repeat(np.arange(len(own)), [len(index.labels) for index in own])
         self._members = PackedNames(np.concatenate([index.names for index in own]))
         of_classes = others or own
@@ -94,7 +96,7 @@ class WebDataset(EncodedSource):
 
     def identifier(self, index: int) -> str:
         row = int(self._rows[index])
-        return printable(f"{os.path.basename(self._paths[self._shard_of[row]])}:{self._members[row]}")
+        return printable(f"{self._short_names[self._shard_of[row]]}:{self._members[row]}")
 
     def file_size(self, index: int) -> int | None:
         return int(self._places[self._rows[index], 1])
