@@ -151,6 +151,30 @@ def test_row_groups_are_bounded(tmp_path, monkeypatch):
         data.source(path, None)
 
 
+def test_images_that_are_stored_once_and_repeated_are_bounded(tmp_path, monkeypatch):
+    """In a dictionary: what a file says of its size counts each image once."""
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 2**16)
+    names, pixels = ("often", "seldom"), np.random.default_rng(0).bytes(2**13)
+    for name, count in zip(names, (1000, 7)):
+        write(tmp_path / f"{name}.parquet", image=[pixels] * count, label=[0] * count)
+    often, seldom = (data.source(tmp_path / f"{name}.parquet", None) for name in names)
+    with pytest.raises(
+        ValueError, match=r"often\.parquet must have row groups of at most 65,536 bytes.* 0 has [\d,]+ or"
+    ):
+        often.encoded(3)
+    assert seldom.encoded(6) == pixels
+
+
+def test_rows_are_bounded(tmp_path, monkeypatch):
+    path = shards.parquet(tmp_path / "a.parquet", range(10))
+    monkeypatch.setattr(parquet, "FREE_BYTES", 79)
+    monkeypatch.setattr(parquet, "MAX_RATIO", 0)
+    with pytest.raises(ValueError, match=r"a\.parquet must have an image in each row; it claims 10 rows in"):
+        data.source(path, None)
+    monkeypatch.setattr(parquet, "FREE_BYTES", 80)
+    assert len(data.source(path, None)) == 10
+
+
 def test_few_row_groups_are_kept(hub, monkeypatch):
     read = []
     real = parquet._read_images

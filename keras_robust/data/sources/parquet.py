@@ -21,7 +21,7 @@ from keras_robust.data.sources.shards import (
     split_of,
     stamp_of,
 )
-from keras_robust.files import printable
+from keras_robust.files import FREE_BYTES, MAX_RATIO, printable
 
 # Of images in a process, beyond the row group read last; and of a row group that is accepted.
 CACHED_BYTES = 128 * 2**20
@@ -49,8 +49,8 @@ class Parquet(EncodedSource):
 
     Raises:
         ValueError: a file that is no Parquet, has no images or labels in it, or other columns or classes than the
-            first; a row without an image or a label; a label that is no class; a row group of more than 1 GiB; as for
-            splits in `ImageFolder`. The message names the file.
+            first; a row without an image or a label; a label that is no class; a row group of more than 1 GiB; more
+            rows than a file of its size can hold; as for splits in `ImageFolder`. The message names the file.
         ImportError: pyarrow is not installed.
     """
 
@@ -155,6 +155,9 @@ class _Table:
             self.layout = _layout(shown, schema)
             image, label, _ = self.layout
             self.group_rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            rows, size = sum(self.group_rows), self.stamp[0]
+            if 8 * rows > FREE_BYTES + MAX_RATIO * size:  # of labels, before any is read
+                raise ValueError(f"{shown} must have an image in each row; it claims {rows:,} rows in {size:,} bytes.")
             _check_group_sizes(shown, metadata, image)
             column = _guarded(shown, lambda: file.read(columns=[label], use_threads=False).column(label))
         if not len(column):
@@ -212,22 +215,35 @@ def _column(shown: str, schema: Any, features: dict[str, dict[str, Any]], kind: 
 
 def _check_group_sizes(shown: str, metadata: Any, image: str) -> None:
     for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = (group.column(place) for place in range(group.num_columns))
-        size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] == image)
-        if size > MAX_GROUP_BYTES:
-            raise ValueError(
-                f"{shown} must have row groups of at most {MAX_GROUP_BYTES:,} bytes, each of which is read as a whole; "
-                f"row group {number} has {size:,}. Write it anew in groups of about 100 rows."
-            )
+        _check_group_size(shown, number, _stored_bytes(metadata.row_group(number), image))
+
+
+def _check_group_size(shown: str, number: int, size: int) -> None:
+    if size > MAX_GROUP_BYTES:
+        raise ValueError(
+            f"{shown} must have row groups of at most {MAX_GROUP_BYTES:,} bytes, each of which is read as a whole; "
+            f"row group {number} has {size:,} or more. Write it anew in groups of about 100 rows."
+        )
+
+
+def _stored_bytes(group: Any, column: str) -> int:
+    """Bytes of a column in a row group, unpacked; of values that are repeated, a dictionary may hold one alone."""
+    parts = (group.column(place) for place in range(group.num_columns))
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)
 
 
 def _read_images(path: str, group: int, column: str) -> Any:
     """The image files in a row group, as an Arrow array of binaries."""
-    arrow, shown = pyarrow(), printable(path)
+    arrow, shown, parts, size = pyarrow(), printable(path), [], 0
     with _opened(path) as file:
-        images = _guarded(shown, lambda: file.read_row_group(group, columns=[column], use_threads=False).column(0))
-    images = images.combine_chunks()
+        # So many rows at once that they are within the bound even where each is all that is stored.
+        rows = max(MAX_GROUP_BYTES // max(_stored_bytes(file.metadata.row_group(group), column), 1), 1)
+        batches = file.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False)
+        while (batch := _guarded(shown, lambda: next(batches, None))) is not None:
+            parts.append(batch)
+            size += batch.nbytes
+            _check_group_size(shown, group, size)
+    images = _guarded(shown, lambda: arrow.Table.from_batches(parts).column(0).combine_chunks())
     if isinstance(images, arrow.ChunkedArray):  # of releases that keep one chunk in a list
         images = images.chunk(0)
     return images.field("bytes") if arrow.types.is_struct(images.type) else images
