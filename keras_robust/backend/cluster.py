@@ -79,6 +79,8 @@ def from_keras() -> Any:
 def from_torchrun() -> Any:
     """The cluster in the variables of torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK, ...), or None.
 
+    Without any LOCAL_ variable a process is the only one of its host, as Kubernetes starts one in each container.
+
     Raises:
         ValueError: one of the variables is missing or malformed.
     """
@@ -86,7 +88,9 @@ def from_torchrun() -> Any:
         return None
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     try:
-        index, count, local, neighbours = (int(os.environ[name]) for name in (*names[:2], *names[4:]))
+        index, count = (int(os.environ[name]) for name in names[:2])
+        alone = not any(name in os.environ for name in names[4:])
+        local, neighbours = (0, 1) if alone else (int(os.environ[name]) for name in names[4:])
         address = f"{os.environ['MASTER_ADDR']}:{int(os.environ['MASTER_PORT'])}"
         return Cluster((address,) * count, index, (local, neighbours))
     except (KeyError, ValueError) as error:
@@ -128,16 +132,18 @@ def from_slurm(share_gpus: bool = True) -> Any:
 def local_processes() -> int:
     """Processes of this training on this host, as far as torchrun, srun, MPI or TF_CONFIG say it; else 1.
 
-    Raises:
-        ValueError: variables of a launcher are malformed.
+    What a launcher left out or malformed is 1, too: training in several processes refuses it, and one alone needs none.
     """
     for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
         if os.environ.get(name, "").isdecimal():
             return max(int(os.environ[name]), 1)
-    found = from_torchrun() or from_slurm(share_gpus=False)
-    if found is not None:
-        return found.local[1]
-    found = from_tf_config() or from_keras()
+    try:
+        found = from_torchrun() or from_slurm(share_gpus=False)
+        if found is not None:
+            return found.local[1]
+        found = from_tf_config() or from_keras()
+    except ValueError:
+        return 1
     # One address stands for all of them where Keras was told no others.
     if found is None or len({*found.addresses}) < len(found.addresses):
         return 1

@@ -54,6 +54,10 @@ def keras_variables(addresses, count, index):
     return {f"KERAS_DISTRIBUTION_{name}": value for name, value in zip(names, values)}
 
 
+def without_local(variables):
+    return {name: value for name, value in variables.items() if not name.startswith("LOCAL_")}
+
+
 @pytest.fixture
 def launched(monkeypatch):
     """Sets the variables of a launcher, and the cores that it leaves to this process."""
@@ -75,6 +79,8 @@ def launched(monkeypatch):
         ({}, 1),
         (TORCHRUN, 8),
         ({**TORCHRUN, **SLURM, "SLURM_PROCID": "4"}, 8),  # torchrun within a task
+        ({"RANK": "0", "WORLD_SIZE": "1"}, 1),  # as some containers have them, whatever runs there
+        (without_local(TORCHRUN), 1),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 4),
         ({**SLURM, "SLURM_PROCID": "3"}, 2),
         ({**SLURM, "SLURM_PROCID": "4"}, 1),
@@ -87,6 +93,17 @@ def launched(monkeypatch):
 def test_processes_of_this_host(launched, environment, count):
     launched(environment)
     assert cluster.local_processes() == count
+
+
+def test_processes_of_torchrun(launched):
+    launched(TORCHRUN)
+    assert cluster.from_torchrun() == cluster.Cluster(("a:29500",) * 16, 9, (1, 8))
+    launched(without_local(TORCHRUN))
+    assert cluster.from_torchrun() == cluster.Cluster(("a:29500",) * 16, 9, (0, 1))
+    for missing in ("MASTER_ADDR", "LOCAL_RANK"):
+        launched({name: value for name, value in TORCHRUN.items() if name != missing})
+        with pytest.raises(ValueError, match=f"cannot read what torchrun says .*{missing}=None"):
+            cluster.from_torchrun()
 
 
 @pytest.mark.parametrize(
