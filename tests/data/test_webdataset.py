@@ -245,19 +245,33 @@ def test_shards_that_were_just_written_are_indexed_again(tmp_path, indexed):
     assert len(indexed) == 2
 
 
-def test_the_index_lies_in_the_cache_folder_where_the_place_cannot_be_written(shards, indexed, monkeypatch):
+def refuse_writing(folder, monkeypatch):
     real = kept_index.written_aside
 
     def refused(path):
-        if path.parent == shards:
+        if path.parent == folder:
             raise PermissionError(13, "read-only")
         return real(path)
 
     monkeypatch.setattr(kept_index, "written_aside", refused)
+
+
+def test_the_index_lies_in_the_cache_folder_where_the_place_cannot_be_written(shards, indexed, monkeypatch):
+    refuse_writing(shards, monkeypatch)
     for _ in range(2):
         assert values(data.source(shards, None)) == EXPECTED
     assert len(indexed) == 3
     assert not list(shards.glob(".keras_robust*"))
+
+
+def test_a_stale_index_that_cannot_be_replaced_hides_none_in_the_cache_folder(shards, indexed, monkeypatch):
+    data.source(shards, None)
+    tar(shards / "shard-0001.tar", samples(range(50, 60)))
+    os.utime(shards / "shard-0001.tar", (LONG_AGO + 1, LONG_AGO + 1))
+    refuse_writing(shards, monkeypatch)
+    for _ in range(2):
+        assert values(data.source(shards, None))[10:20] == [(n, n % 2) for n in range(50, 60)]
+    assert indexed[3:] == ["shard-0001.tar"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "other numbers", "other arrays", "text"])

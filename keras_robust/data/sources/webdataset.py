@@ -152,13 +152,14 @@ class ShardIndex:
     names: np.ndarray
     classes: np.ndarray
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether it is of one piece, and within the file."""
+    def is_of(self, path: str) -> bool:
+        """Whether it is of one piece, and of that file as it is now."""
         count = len(self.labels)
         texts = all(np.count_nonzero(text == 0) == count for text in (self.names, self.classes))
         start, length = self.places.reshape(-1, 2).T
-        return count > 0 and texts and bool(np.all((start >= BLOCK) & (length >= 0) & (start + length <= self.size)))
+        within = bool(np.all((start >= BLOCK) & (length >= 0) & (start + length <= self.size)))
+        whole = len(start) == count > 0 and texts and within
+        return whole and os.path.isfile(path) and (self.size, self.changed) == stamp_of(path)
 
 
 def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
@@ -172,7 +173,7 @@ def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
         missing = []
         for path in wanted:
             index = known.get(os.path.basename(path))
-            if index is not None and (index.size, index.changed) == stamp_of(path):
+            if index is not None:
                 found[path] = index
             else:
                 missing.append(path)
@@ -198,7 +199,7 @@ def _made(paths: list[str]) -> Iterator[ShardIndex]:
 
 
 def _kept(folder: str) -> dict[str, ShardIndex]:
-    """Indices of shards by the shards' names."""
+    """Indices of those shards that are as they were, by the shards' names."""
     found: dict[str, ShardIndex] = {}
     for arrays in kept_index.kept(folder, INDEX):
         try:
@@ -210,30 +211,26 @@ def _kept(folder: str) -> dict[str, ShardIndex]:
                 of_images = arrays["places"][images], arrays["labels"][images]
                 of_texts = arrays["names"][names], arrays["classes"][classes]
                 index = ShardIndex(int(size), int(changed), *of_images, *of_texts)
-                if index.is_sound:
-                    found.setdefault(name, index)
+                if name not in found and index.is_of(os.path.join(folder, name)):
+                    found[name] = index
         except (KeyError, ValueError, IndexError, TypeError):  # of another form: made anew
             continue
     return found
 
 
 def _keep(folder: str, indices: dict[str, ShardIndex], begun: float) -> None:
-    """Keeps the indices of those shards that are there, and were at rest when their reading began."""
-    there = {
-        name: index
-        for name, index in indices.items()
-        if kept_index.settled(index.changed, begun) and os.path.isfile(os.path.join(folder, name))
-    }
-    if not there:
+    """Keeps the indices of those shards that were at rest when their reading began."""
+    kept = {name: index for name, index in indices.items() if kept_index.settled(index.changed, begun)}
+    if not kept:
         return
     stats = [
-        (index.size, index.changed, len(index.labels), len(index.names), len(index.classes)) for index in there.values()
+        (index.size, index.changed, len(index.labels), len(index.names), len(index.classes)) for index in kept.values()
     ]
     arrays = {
-        name: np.concatenate([getattr(index, name) for index in there.values()])
+        name: np.concatenate([getattr(index, name) for index in kept.values()])
         for name in ("places", "labels", "names", "classes")
     }
-    named = PackedNames.of(there).content
+    named = PackedNames.of(kept).content
     kept_index.keep(folder, INDEX, {"shards": named, "stats": np.array(stats, np.int64), **arrays})
 
 
