@@ -157,7 +157,7 @@ class StepWatcher(keras.callbacks.Callback):
             self._save(step)
             raise Preempted
         if self._timer.due(step):
-            if seen is None:
+            if seen is None and self._guarded:
                 check_finite(self.model.training_means(), step)
             self._save(step)
 
