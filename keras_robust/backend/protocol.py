@@ -52,7 +52,8 @@ class AdversarialTrainer(Protocol):
     `example_index(count, before)`: the positions of the `count` examples at hand, int32 (count,), for on TensorFlow
     and PyTorch each device sees its own part of the global batch; after `before` batches of the same update, 0 if not
     given. And `all_examples(x)`: `x` (count, ...) of the whole batch. `TrainStep.synchronize()` brings what the steps
-    of a `fit` have done into the variables, where it is elsewhere meanwhile.
+    of a `fit` have done into the variables, where it is elsewhere meanwhile. `TrainStep.reads_first`: whether Keras
+    reads a batch before it calls `on_train_batch_begin` for it; a step that fails must then leave `counter` as it was.
     """
 
     counter: Any  # variable, updates so far

@@ -132,6 +132,14 @@ class StepWatcher(keras.callbacks.Callback):
         if self._begun >= 0:
             self.after_step(self._begun)
 
+    def on_failure(self) -> None:
+        """Looks after the last step where it is done, and the batch after it could not be read.
+
+        Only where Keras reads a batch before it begins its step: elsewhere the step before has been looked after.
+        """
+        if self.model.reads_first and int(self.model.counter) == self.step + 1:
+            self.after_step(self._begun)
+
     def after_step(self, batch: int) -> None:
         """What is to be done when batch number `batch` of this `fit` has been trained on."""
         step = self.step = self.start + batch + 1

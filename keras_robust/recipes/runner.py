@@ -327,15 +327,20 @@ class TrainingRun:
         if self._callback_list is not None:
             self._callback_list.on_epoch_begin(epoch)
             watching.append(BatchForwarder(self._callback_list, first))
-        logs = self.trainer.fit(
-            self.distribution.batches(self.clock.timed(feed.batches(start, end - start))),
-            epochs=epoch + 1,
-            initial_epoch=epoch,
-            steps_per_epoch=end - start,
-            shuffle=False,
-            verbose=0,
-            callbacks=watching,
-        ).history
+        try:
+            logs = self.trainer.fit(
+                self.distribution.batches(self.clock.timed(feed.batches(start, end - start))),
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                steps_per_epoch=end - start,
+                shuffle=False,
+                verbose=0,
+                callbacks=watching,
+            ).history
+        except Exception:
+            if self.distribution.processes == 1:  # of several, the others would not come to save
+                watcher.on_failure()
+            raise
         self.step = watcher.step
         self.progress.measure(self.step)
         entry = {name: float(values[-1]) for name, values in logs.items()}

@@ -16,6 +16,7 @@ from PIL import Image
 
 import keras_robust as kr
 from keras_robust.backend.distribution import Distribution
+from keras_robust.data import TrainPipeline
 from keras_robust.recipes import Preempted, TrainingBroken, callbacks, checkpoints, guards, load_run, train
 from keras_robust.recipes.build import build_model
 from keras_robust.recipes.runner import TrainingRun
@@ -119,6 +120,31 @@ def test_told_to_end_it_saves_and_goes_on(tmp_path, source, whole, step):
     assert _last(tmp_path)[0].step == step
     train(recipe, tmp_path, verbose=False)
     _assert_same(tmp_path, whole[0])
+
+
+def failing_at(function, call):
+    """The function, but for one of its calls, counted from 0."""
+    calls = iter(range(100))
+
+    def failing(*arguments, **options):
+        if next(calls) == call:
+            raise OSError("the disk has gone")
+        return function(*arguments, **options)
+
+    return failing
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("of", "name", "call", "saved"),
+    [(TrainPipeline, "batch", 3, 3), (keras.Model, "_compute_loss", 2, 0)],
+)
+def test_what_fails_after_a_step_takes_no_checkpoint_along(tmp_path, source, monkeypatch, of, name, call, saved):
+    """On PyTorch a batch is read before the step before it is looked after; a step that fails is none."""
+    monkeypatch.setattr(of, name, failing_at(getattr(of, name), call))
+    with pytest.raises(OSError, match="the disk has gone"):
+        train(tiny.recipe(source, "checkpoints.every_steps=3"), tmp_path, verbose=False)
+    assert _last(tmp_path)[0].step == saved
 
 
 @pytest.mark.once

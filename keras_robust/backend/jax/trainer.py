@@ -27,6 +27,8 @@ else:
 
 
 class TrainStep(Base):
+    reads_first = False
+
     def train_step(self, state: Any, data: Any) -> Any:
         trainable, non_trainable, optimizer, metrics = state
         position = _position(self.counter, self.non_trainable_variables)

@@ -45,6 +45,8 @@ else:
 
 
 class TrainStep(Base):
+    reads_first = False
+
     def compile(
         self,
         optimizer: keras.optimizers.Optimizer,

@@ -24,6 +24,7 @@ FOREIGN_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.Batc
 
 
 class TrainStep(Base):
+    reads_first = True
     compiled_attack: Compiled | None = None
 
     def compile(
@@ -70,9 +71,9 @@ class TrainStep(Base):
         with self._parts_of_batch(data):
             with torch.no_grad():
                 data = self._attacked(data)
-            self.counter.assign_add(1)
             with processes.whole_batch(self.model, self.optimizer) if processes.shared() else nullcontext():
                 logs = super().train_step(data)
+            self.counter.assign_add(1)
         with torch.no_grad():
             self._update_averages()
         return self._training_logs(self._logs_of_all(logs))
