@@ -310,7 +310,7 @@ class Measured:
         Example:
             >>> values = np.arange(100.0)
             >>> Measured.of(lambda rows: values[rows].mean(), 100)
-            Measured(value=49.5, interval=(43..., 5...))
+            Measured(value=49.5, interval=(44..., 55...))
         """
         rng = np.random.default_rng(seed)
         value = float(figure(np.arange(n)))

@@ -55,8 +55,8 @@ def differences(first: Report, second: Report) -> list[Difference]:
     What was found under attack is compared where both models met the same attacks: see `attacked_otherwise`.
 
     Of images that are right or wrong (without attack, under each threat model, under all of them) by McNemar's exact
-    test, so, too, other images and what is right still once attacks' images are rounded to 8 bits; of curves, the mean accuracy over all radii,
-    of corruptions and calibration their figures, by the bootstrap over images.
+    test; so, too, of other images, and of those still right once attacks' images are rounded to 8 bits. Of curves the
+    mean accuracy over all radii, of corruptions and calibration their figures, by the bootstrap over images.
     """
     found: list[Difference] = []
     for resolution in (resolution for resolution in first.resolutions if resolution in second.resolutions):

@@ -125,8 +125,8 @@ def train(
     trainer = _trainer(recipe, net, len(batches))
     folder = CheckpointFolder(out / CHECKPOINTS, keep_last=1, keep_best=0)
     history: dict[str, list[float]] = {}
-    if (found := folder.latest()) is not None:
-        checkpoint, arrays = found
+    if (latest := folder.latest()) is not None:
+        checkpoint, arrays = latest
         restore(trainer, arrays, checkpoint.path)
         history, batches.epoch = checkpoint.info["history"], checkpoint.step
     trainer.fit(
