@@ -274,7 +274,7 @@ def test_a_stale_index_that_cannot_be_replaced_hides_none_in_the_cache_folder(sh
     assert indexed[3:] == ["shard-0001.tar"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "other numbers", "other arrays", "text"])
+@pytest.mark.parametrize("damage", ["cut", "other numbers", "other arrays", "fewer places", "text"])
 def test_damaged_indices_are_made_anew(shards, indexed, damage):
     data.source(shards, None)
     (path,) = shards.glob(".keras_robust-shards.npz")
@@ -286,12 +286,14 @@ def test_damaged_indices_are_made_anew(shards, indexed, damage):
         arrays = dict(np.load(path))
         if damage == "other numbers":
             arrays["places"][:, 0] += 10**6
+        elif damage == "fewer places":
+            arrays["places"] = arrays["places"][:-1]
         else:
             arrays["labels"] = arrays["labels"][:-1]
             arrays["stats"] = arrays["stats"][:, :3]
         np.savez(path, **arrays)
     assert values(data.source(shards, None)) == EXPECTED
-    assert len(indexed) == 6
+    assert len(indexed) == (4 if damage == "fewer places" else 6)  # of the last shard alone
 
 
 def test_an_index_that_is_wrong_all_the_same_is_noticed(shards):
@@ -313,6 +315,9 @@ def test_shards_that_change_under_a_reader_are_noticed(shards):
     assert source.image(0)[0, 0, 0] == 0
     with pytest.raises(ValueError, match=r"shard-0002\.tar has changed since the data set was opened"):
         source.image(29)
+    os.utime(shards / "shard-0000.tar", (LONG_AGO + 9, LONG_AGO + 9))  # which is open
+    with pytest.raises(ValueError, match=r"shard-0000\.tar has changed since the data set was opened"):
+        source.image(1)
     os.remove(shards / "shard-0001.tar")
     with pytest.raises(ValueError, match=r"shard-0001\.tar cannot be read: No such file"):
         source.image(10)

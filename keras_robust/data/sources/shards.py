@@ -173,22 +173,26 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [os.path.relpath(path, folder or os.curdir).replace(os.sep, "/") for path in paths]
 
 
-def stamp_of(path: str) -> tuple[int, int]:
+def stamp_of(path: str, descriptor: int | None = None) -> tuple[int, int]:
     """Size of a file in bytes, and when it was changed last, in nanoseconds: what tells that it is the same.
+
+    Args:
+        path: of the file.
+        descriptor: of the file where it is open; what now lies at `path` may be another one.
 
     Raises:
         ValueError: it cannot be read.
     """
     try:
-        status = os.stat(path)
+        status = os.stat(path if descriptor is None else descriptor)
     except OSError as error:
         raise ValueError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
     return status.st_size, status.st_mtime_ns
 
 
-def check_unchanged(path: str, stamp: tuple[int, int]) -> None:
+def check_unchanged(path: str, stamp: tuple[int, int], descriptor: int | None = None) -> None:
     """Refuses a file that is another one than when it had that stamp: its labels may be others."""
-    if stamp_of(path) != stamp:
+    if stamp_of(path, descriptor) != stamp:
         raise ValueError(f"{printable(path)} has changed since the data set was opened: open it anew.")
 
 

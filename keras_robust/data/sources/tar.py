@@ -70,14 +70,14 @@ class TarContent:
 
     Args:
         path: of the archive.
-        memory: its unpacked bytes, uint8; None for the file as it is.
+        memory: its unpacked bytes, uint8; None for the file as it is, which is open at `descriptor`.
     """
 
     def __init__(self, path: Path, memory: np.ndarray | None) -> None:
         self._path, self._memory = path, memory
         if memory is None:
-            self._descriptor = os.open(path, READ_ONLY)
-            weakref.finalize(self, os.close, self._descriptor)
+            self.descriptor = os.open(path, READ_ONLY)
+            weakref.finalize(self, os.close, self.descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TarContent, (self._path, self._memory)
@@ -85,7 +85,7 @@ class TarContent:
     def read(self, offset: int, size: int) -> bytes:
         if self._memory is not None:
             return bytes(self._memory[offset : offset + size])
-        return pread(self._descriptor, size, offset)
+        return pread(self.descriptor, size, offset)
 
 
 def open_tar(path: Path) -> tuple[TarContent, dict[str, tuple[int, int]]]:

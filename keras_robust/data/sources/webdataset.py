@@ -104,8 +104,11 @@ class WebDataset(EncodedSource):
     def encoded(self, index: int) -> bytes:
         row = int(self._rows[index])
         offset, size = (int(number) for number in self._places[row])
+        shard = int(self._shard_of[row])
+        file = self._content(shard)
         # With its header, by which an index that is wrong all the same is noticed.
-        content = self._content(int(self._shard_of[row])).read(offset - BLOCK, BLOCK + size)
+        content = file.read(offset - BLOCK, BLOCK + size)
+        check_unchanged(self._paths[shard], self._stamps[shard], file.descriptor)
         try:
             intact = tarfile.TarInfo.frombuf(content[:BLOCK], "utf-8", "surrogateescape").size == size
         except tarfile.TarError:
