@@ -33,10 +33,10 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, source):
-    """A run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole")
-    logs = train(tiny.recipe(source), folder, verbose=False)
-    return folder, logs
+    """A run that nothing happened to, and what a callback saw of it."""
+    folder, recorder = tmp_path_factory.mktemp("whole"), tiny.Recorder()
+    logs = train(tiny.recipe(source), folder, callbacks=[recorder], verbose=False)
+    return folder, logs, recorder
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def _assert_same(folder, whole):
 
 
 def test_leaves_everything_behind(whole):
-    folder, logs = whole
+    folder, logs, _ = whole
     assert {path.name for path in folder.iterdir()} == {
         *("recipe.json", "class_names.json", "checkpoints", "logs", "history.json"),
         *("model.keras", "model_ema.keras", "best.keras"),
@@ -76,6 +76,18 @@ def test_leaves_everything_behind(whole):
     best = keras.models.load_model(folder / "best.keras").get_weights()
     for a, b in zip(best, load_run(folder).get_weights()):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_is_one_training_for_callbacks(whole):
+    """The figures of each step are there at its end, and the means of training are the same."""
+    _, logs, recorder = whole
+    epochs = [["epoch 0", 0, 1, 2, 3, "end of 0"], ["epoch 1", 0, 1, 2, 3, "end of 1"]]
+    assert recorder.seen == ["begin", *epochs[0], *epochs[1], "end"]
+    assert len(recorder.batches) == 8
+    for means, logged in recorder.batches:
+        assert means == pytest.approx(logged)
+    assert {"loss", "accuracy", "val_accuracy", "val_robust_accuracy", "ema_robust_accuracy"} <= recorder.logs[0].keys()
+    assert recorder.logs[1] == {name: value for name, value in logs.items() if name not in ("epoch", "step")}
 
 
 def alone(module, *arguments):
@@ -172,17 +184,16 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(tmp_path, source, whole
         train(tiny.recipe(source, "training.learning_rate=0.01"), tmp_path, verbose=False)
 
 
-@pytest.mark.once
-def test_loss_that_is_not_finite(tmp_path, source):
-    """Stops with an explanation, and no checkpoint holds the damage; or goes on from before it."""
-    recipe = tiny.recipe(source, "training.learning_rate=1e30", "training.warmup_epochs=0")
+@pytest.mark.parametrize("rollbacks", [pytest.param(0, marks=pytest.mark.once), 1])
+def test_loss_that_is_not_finite(tmp_path, source, rollbacks):
+    """Stops with an explanation, and no checkpoint holds the damage; or goes on from before it, as often as it may."""
+    action = ["guard.action=stop"] if not rollbacks else ["guard.action=rollback", f"guard.rollbacks={rollbacks}"]
+    recipe = tiny.recipe(source, "training.learning_rate=1e30", "training.warmup_epochs=0", *action)
     with pytest.raises(TrainingBroken, match=r"not finite|is nan|is inf"):
-        train(recipe, tmp_path / "stop", verbose=False)
-    for checkpoint in checkpoints.CheckpointFolder(tmp_path / "stop" / "checkpoints").readable():
+        train(recipe, tmp_path, verbose=False)
+    for checkpoint in checkpoints.CheckpointFolder(tmp_path / "checkpoints").readable():
         assert not checkpoints.not_finite(checkpoints.read(checkpoint.path))
-    with pytest.raises(TrainingBroken):
-        train(kr.recipes.overrides.override(recipe, ["guard.action=rollback"]), tmp_path / "back", verbose=False)
-    assert _last(tmp_path / "back")[0].info["rollbacks"] == 2
+    assert _last(tmp_path)[0].info["rollbacks"] == rollbacks
 
 
 @pytest.mark.once

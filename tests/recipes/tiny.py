@@ -60,6 +60,32 @@ def recipe(source, *assignments):
     return overrides.override(tiny, assignments)
 
 
+class Recorder(keras.callbacks.Callback):
+    """What a user's callback sees of a run: its events, the logs of its epochs, and two figures of each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.logs, self.batches = [], [], []
+
+    def on_train_begin(self, logs=None):
+        assert self.model is not None
+        self.seen.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append(f"epoch {epoch}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append((self.model.training_means(), logs))
+        self.seen.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(f"end of {epoch}")
+        self.logs.append(logs)
+
+    def on_train_end(self, logs=None):
+        self.seen.append("end")
+
+
 def at_step(step, action):
     """Calls `action` when training has come to a step, before its checkpoint if there is one."""
     original = callbacks.StepWatcher.after_step
