@@ -50,15 +50,14 @@ def _corruptions(report: Report, result: ImageSetResult) -> Iterator[Section]:
             cells = ["" if each is None else str(Proportion.of(each)) for each in shares.values()]
             mean = f"{100 * np.mean(known):.1f} %" if len(known) == len(SEVERITIES) else ""
             rows.append([name.replace("_", " "), *cells, mean])
-    if len(correct) < len(VERSIONS):
-        figures[f"mean accuracy of {len(correct)} of {len(VERSIONS)}"] = figures.pop("mean accuracy")
+    of_part = "" if len(correct) == len(VERSIONS) else f" of {len(correct)} of {len(VERSIONS)}"  # then no mCE
     heading = f"Common corruptions at {result.resolution} px"
     yield Section(heading, note, header, rows)
     yield Section(
         f"{heading}, in all",
         "Intervals: bootstrap over the images.",
         ["figure", "value (95 %)"],
-        [[name, percent(Measured.mean(values, LIMITS[name]))] for name, values in figures.items()],
+        [[name + of_part, percent(Measured.mean(values, LIMITS[name]))] for name, values in figures.items()],
     )
 
 
