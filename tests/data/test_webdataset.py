@@ -238,6 +238,13 @@ def test_shards_are_indexed_once(shards, indexed):
     assert len(indexed) == 4
 
 
+def test_labels_that_were_corrected_count_whatever_the_time_of_the_shard(shards, indexed):
+    assert values(data.source(shards, None)) == EXPECTED
+    tar(shards / "shard-0001.tar", samples(range(10, 20), label=lambda n, _: {"cls": str(1 - n % 2).encode()}))
+    assert values(data.source(shards, None))[10:20] == [(n, 1 - n % 2) for n in range(10, 20)]
+    assert indexed[3:] == ["shard-0001.tar"]
+
+
 def test_shards_that_were_just_written_are_indexed_again(tmp_path, indexed):
     tar(tmp_path / "s-0.tar", samples(range(4)), settled=False)
     for _ in range(2):
@@ -296,8 +303,9 @@ def test_damaged_indices_are_made_anew(shards, indexed, damage):
     assert len(indexed) == (4 if damage == "fewer places" else 6)  # of the last shard alone
 
 
-def test_an_index_that_is_wrong_all_the_same_is_noticed(shards):
+def test_an_index_that_is_wrong_all_the_same_is_noticed(shards, monkeypatch):
     """Of a shard with the size and time of another: by the header before each image."""
+    monkeypatch.setattr(webdataset, "LABELS_READ_AGAIN", 0)
     data.source(shards, None)
     first, *rest = (f"{n:04}" for n in range(10))
     members = samples(range(10))

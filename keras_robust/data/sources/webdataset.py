@@ -5,6 +5,7 @@ import os
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ LABEL_ENDINGS = ("cls", "json")
 MAX_LABEL_BYTES = 2**20
 INDEX = "shards"  # what the kept index of a folder of shards is called
 BLOCK = 512  # bytes of the header before a file in an archive
+LABELS_READ_AGAIN = 8  # of each shard, when a kept index of it is used
 MOST_OPEN = 128  # files of a process; many systems allow 1,024
 MOST_THREADS = 8  # that index shards, mostly waiting for disks
 
@@ -50,7 +52,8 @@ class WebDataset(EncodedSource):
     class's name, and, if you like, the class's name under "class_name". Other files of a sample are passed over.
 
     Shards are indexed once: where each image lies in them, and its label. The index is kept beside them (or in the
-    user's cache folder) and counts while sizes and times of the shards are the same. Images are then read at random, so
+    user's cache folder) and counts while sizes and times of the shards are the same, and the labels that are read
+    again, a few of each shard. Images are then read at random, so
     that a step's batch is the same whatever the number of workers, by any number of threads and processes.
 
     Names of the classes are those given, else those in the `.json` files, else those in a `classes.txt` beside the
@@ -144,6 +147,7 @@ class ShardIndex:
         size, changed: bytes of the file, and when it was changed last, in nanoseconds.
         places: offset and size of each image's file, int64 (n, 2).
         labels: int64 (n,), -1 for those of which only the class's name is known.
+        label_files: offset, size and CRC-32 of the file that each label is from, int64 (n, 3).
         names: of the images' files, as in `PackedNames`.
         classes: name of each image's class, "" where it is not known; as in `PackedNames`.
     """
@@ -152,6 +156,7 @@ class ShardIndex:
     changed: int
     places: np.ndarray
     labels: np.ndarray
+    label_files: np.ndarray
     names: np.ndarray
     classes: np.ndarray
 
@@ -161,8 +166,20 @@ class ShardIndex:
         texts = all(np.count_nonzero(text == 0) == count for text in (self.names, self.classes))
         start, length = self.places.reshape(-1, 2).T
         within = bool(np.all((start >= BLOCK) & (length >= 0) & (start + length <= self.size)))
-        whole = len(start) == count > 0 and texts and within
+        whole = len(start) == len(self.label_files) == count > 0 and texts and within
         return whole and os.path.isfile(path) and (self.size, self.changed) == stamp_of(path)
+
+    def labels_hold(self, path: str) -> bool:
+        """Whether labels drawn at random still stand in the file, for a program may set back the time of another."""
+        rows = np.random.default_rng().integers(len(self.labels), size=LABELS_READ_AGAIN)
+        try:
+            with open(path, "rb") as file:
+                return all(
+                    0 <= size <= MAX_LABEL_BYTES and zlib.crc32(pread(file.fileno(), size, offset)) == check
+                    for offset, size, check in self.label_files[rows].reshape(-1, 3).tolist()
+                )
+        except OSError:  # which indexing it anew will tell
+            return False
 
 
 def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
@@ -176,7 +193,7 @@ def _indices(paths: Iterable[str]) -> dict[str, ShardIndex]:
         missing = []
         for path in wanted:
             index = known.get(os.path.basename(path))
-            if index is not None:
+            if index is not None and index.labels_hold(path):
                 found[path] = index
             else:
                 missing.append(path)
@@ -211,7 +228,7 @@ def _kept(folder: str) -> dict[str, ShardIndex]:
             starts = ends - stats[:, 2:]
             for name, (size, changed, *_), first, last in zip(PackedNames(arrays["shards"]), stats, starts, ends):
                 images, names, classes = (slice(*bounds) for bounds in zip(first, last))
-                of_images = arrays["places"][images], arrays["labels"][images]
+                of_images = arrays["places"][images], arrays["labels"][images], arrays["label_files"][images]
                 of_texts = arrays["names"][names], arrays["classes"][classes]
                 index = ShardIndex(int(size), int(changed), *of_images, *of_texts)
                 if name not in found and index.is_of(os.path.join(folder, name)):
@@ -231,7 +248,7 @@ def _keep(folder: str, indices: dict[str, ShardIndex], begun: float) -> None:
     ]
     arrays = {
         name: np.concatenate([getattr(index, name) for index in kept.values()])
-        for name in ("places", "labels", "names", "classes")
+        for name in ("places", "labels", "label_files", "names", "classes")
     }
     named = PackedNames.of(kept).content
     kept_index.keep(folder, INDEX, {"shards": named, "stats": np.array(stats, np.int64), **arrays})
@@ -260,12 +277,13 @@ def index_shard(path: str) -> ShardIndex:
         raise ValueError(f"{shown} was written to while it was read.")
     if not rows:
         raise ValueError(f"{shown} must hold images, each with its label beside it in .cls or .json; it holds none.")
-    names, offsets, sizes, labels, classes = zip(*rows)
+    names, offsets, sizes, labels, label_files, classes = zip(*rows)
     return ShardIndex(
         status.st_size,
         status.st_mtime_ns,
         np.stack([offsets, sizes], axis=1).astype(np.int64),
         np.array(labels, np.int64),
+        np.array(label_files, np.int64),
         PackedNames.of(names).content,
         PackedNames.of(classes).content,
     )
@@ -293,8 +311,8 @@ def _add(samples: dict[str, dict[str, tuple[str, int, int]]], shown: str, member
 
 def _row(
     shown: str, key: str, files: dict[str, tuple[str, int, int]], descriptor: int
-) -> tuple[str, int, int, int, str]:
-    """Name, offset, size, label and class name of a sample's image."""
+) -> tuple[str, int, int, int, tuple[int, int, int], str]:
+    """Name, offset, size, label, the label's file as in `ShardIndex` and class name of a sample's image."""
     where = f"{shown}: sample {printable(key)!r}"
     if "image" not in files:
         raise ValueError(f"{where} has no image; accepted are .{', .'.join(IMAGE_ENDINGS)}.")
@@ -308,6 +326,7 @@ def _row(
                     f"{shown}:{printable(member)} must have at most {MAX_LABEL_BYTES:,} bytes; it has {size:,}."
                 )
             content = pread(descriptor, size, offset)
+            label_file = offset, size, zlib.crc32(content)
             for value in (_in_cls if kind == "cls" else _in_json)(content, f"{shown}:{printable(member)}"):
                 if isinstance(value, int):
                     numbers.add(value)
@@ -320,7 +339,7 @@ def _row(
         raise ValueError(f"{where} must have one label; it has {' and '.join(map(repr, found))}.")
     label = numbers.pop() if numbers else -1
     name = names.pop() if names else ""
-    return (*files["image"], label, name)
+    return (*files["image"], label, label_file, name)
 
 
 def _in_cls(content: bytes, shown: str) -> list[int | str]:
