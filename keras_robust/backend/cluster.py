@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,16 @@ class Cluster:
     addresses: tuple[str, ...]
     index: int
     local: tuple[int, int] = (0, 1)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The host of each process; that of the first where all have its address. An IPv6 address has no brackets."""
+        return tuple(address.rpartition(":")[0].strip("[]") for address in self.addresses)
+
+    @property
+    def distinct(self) -> bool:
+        """Whether each process has an address of its own, rather than all that of the first."""
+        return len({*self.addresses}) == len(self.addresses)
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < len(self.addresses):
@@ -45,7 +55,7 @@ def from_tf_config() -> Any:
         jobs, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
         chief, workers = list(jobs.get("chief", ())), list(jobs.get("worker", ()))
         position = {"chief": index, "worker": len(chief) + index}[kind]
-        return Cluster((*chief, *workers), position)
+        return _placed(Cluster((*chief, *workers), position))
     except (KeyError, TypeError, ValueError) as error:
         example = '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
         raise ValueError(f"TF_CONFIG must be JSON such as {example}; received {text!r} ({error}).") from error
@@ -67,7 +77,7 @@ def from_keras() -> Any:
         addresses, count, index = str(values[0] or "").split(","), int(values[1] or ""), int(values[2] or "")
         if not all(re.fullmatch(r".+:\d+", address) for address in addresses) or len(addresses) not in (1, count):
             raise ValueError("one address, or one for each process")
-        return Cluster(tuple(addresses) if len(addresses) == count else tuple(addresses * count), index)
+        return _placed(Cluster(tuple(addresses) if len(addresses) == count else tuple(addresses * count), index))
     except ValueError as error:
         received = ", ".join(f"{name}={value!r}" for name, value in zip(names, values))
         raise ValueError(
@@ -138,17 +148,18 @@ def local_processes() -> int:
         if os.environ.get(name, "").isdecimal():
             return max(int(os.environ[name]), 1)
     try:
-        found = from_torchrun() or from_slurm(share_gpus=False)
-        if found is not None:
-            return found.local[1]
-        found = from_tf_config() or from_keras()
+        found = from_torchrun() or from_slurm(share_gpus=False) or from_tf_config() or from_keras()
     except ValueError:
         return 1
-    # One address stands for all of them where Keras was told no others.
-    if found is None or len({*found.addresses}) < len(found.addresses):
-        return 1
-    hosts = [address.rpartition(":")[0] for address in found.addresses]
-    return hosts.count(hosts[found.index])
+    return 1 if found is None else found.local[1]
+
+
+def _placed(cluster: Cluster) -> Cluster:
+    """The same cluster with the place among those of its host, from the addresses where these tell hosts apart."""
+    if not cluster.distinct:
+        return cluster
+    host = cluster.hosts[cluster.index]
+    return replace(cluster, local=(cluster.hosts[: cluster.index].count(host), cluster.hosts.count(host)))
 
 
 def _host_of(index: Any, hosts: Any, tasks: Any) -> Any:

@@ -2,10 +2,11 @@
 
 import json
 
+import keras
 import pytest
 
 from keras_robust import machine
-from keras_robust.backend import cluster
+from keras_robust.backend import cluster, distribution
 from keras_robust.data import TrainPipeline, photo_crops, pipeline
 
 pytestmark = pytest.mark.once
@@ -104,6 +105,27 @@ def test_processes_of_torchrun(launched):
         launched({name: value for name, value in TORCHRUN.items() if name != missing})
         with pytest.raises(ValueError, match=f"cannot read what torchrun says .*{missing}=None"):
             cluster.from_torchrun()
+
+
+def test_places_among_the_processes_of_a_host(launched):
+    """From addresses, where each process has its own: which GPU is whose on PyTorch."""
+    launched({"TF_CONFIG": json.dumps({"cluster": HOSTS, "task": {"type": "worker", "index": 2}})})
+    assert cluster.from_tf_config().local == (1, 3)
+    launched(keras_variables("[::1]:1,[::2]:1,[::1]:2", "3", "2"))
+    assert cluster.from_keras().local == (1, 2)
+    assert cluster.from_keras().hosts == ("::1", "::2", "::1")
+    launched(keras_variables("a:1", "3", "2"))
+    assert cluster.from_keras().local == (0, 1)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a process for each GPU is PyTorch's way")
+def test_one_address_does_not_tell_gpus_apart(launched, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    launched(keras_variables("a:1", "2", "1"))
+    with pytest.raises(ValueError, match=r"JOB_ADDRESSES must hold .* of every process .*process 0 alone, and 2 GPUs"):
+        distribution.active.start("data_parallel")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,13 @@ def start(kind: Any) -> Any:
             "or srun; received the environment of one process alone."
         )
     place, neighbours = found.local
+    by_torchrun = cluster.from_torchrun() is not None  # which may have opened the port of `addresses[0]` itself
     if gpus:
+        if gpus > 1 and not by_torchrun and not found.distinct:
+            raise ValueError(
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES must hold the 'host:port' of every process where a machine has "
+                f"several GPUs: by them each finds its own; received that of process 0 alone, and {gpus} GPUs."
+            )
         if gpus > 1 and neighbours > gpus:
             raise ValueError(
                 f"distribution='data_parallel' takes a GPU for each process; received {neighbours} processes on a "
@@ -50,7 +56,6 @@ def start(kind: Any) -> Any:
         torch.cuda.set_device(place % gpus)
     count = len(found.addresses)
     if not distributed.is_initialized():
-        by_torchrun = cluster.from_torchrun() is not None  # which may have opened the port itself
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
             "env://" if by_torchrun else f"tcp://{found.addresses[0]}",
@@ -58,7 +63,7 @@ def start(kind: Any) -> Any:
             count,
             found.index,
         )
-    watch = Watch(found.addresses[0].rpartition(":")[0])
+    watch = Watch(found.hosts[0])
     return DataParallel(kind, count, found.index, count, hardware, neighbours, _hint(gpus, neighbours), watch=watch)
 
 
