@@ -26,6 +26,7 @@ SHOWN_PIXELS = 224  # side of a picture on the page, at least about
 MOST_MODELS = 2
 MOST_BYTES = 10_000_000  # of a photograph
 MOST_WAITING = 16  # requests
+KEPT_SECONDS = 600  # photographs and answers on the disk, at least; at most twice as long
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class PhotoAttack:
 
 
 def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
-    """The page as a `gradio.Blocks`, to launch; what waits in line is bounded.
+    """The page as a `gradio.Blocks`, to launch; what waits in line is bounded, and photographs and answers are deleted.
 
     Args:
         attack: of the models that are shown.
@@ -159,7 +160,8 @@ def page(attack: PhotoAttack, examples: Sequence[str | PathLike] = ()) -> Any:
         ImportError: Gradio is not installed.
     """
     gradio = gradio_module()
-    with gradio.Blocks(title="keras_robust", analytics_enabled=False) as blocks:
+    kept = (KEPT_SECONDS, KEPT_SECONDS)  # how often files are looked at, and at what age they go
+    with gradio.Blocks(title="keras_robust", analytics_enabled=False, delete_cache=kept) as blocks:
         gradio.Markdown(
             "# Attack a photograph\n"
             "A model classifies the photograph; then an attack looks for another image, within the radius, that it "

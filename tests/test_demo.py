@@ -97,6 +97,7 @@ def drive(folder):
 
     attack, photos = two_models(), demo.bundled_photos(folder, 16)
     blocks = demo.page(attack, photos)
+    assert blocks.delete_cache == (demo.KEPT_SECONDS, demo.KEPT_SECONDS)
     _, address, _ = demo.launch(blocks, prevent_thread_lock=True, quiet=True, allowed_paths=[str(folder)])
     assert address.startswith("http://127.0.0.1:"), address
     client = Client(address, verbose=False, download_files=str(folder))

@@ -16,8 +16,8 @@ Show a page in which a photograph is attacked: the model's answer before and aft
 
 It needs `pip install 'keras-robust[demo]'`. Of two models both are attacked, each by itself. The page loads nothing
 from elsewhere and listens to this machine alone. Bounds: bytes of a photograph (--max-bytes), its pixels before it is
-decoded
-(64 million), the radius (Linf 32/255, L2 10, L1 500), requests that wait (16); one photograph is attacked at a time."""
+decoded (64 million), the radius (Linf 32/255, L2 10, L1 500), requests that wait (16); one photograph is attacked at a
+time, and photographs and answers stay on the disk for 10 to 20 minutes."""
 NAMES = {"class_names": "--classes", "models": "MODEL", "model": "MODEL"}
 
 
