@@ -86,7 +86,7 @@ def test_a_radius_just_below_a_level_goes_to_the_level_below():
 @pytest.mark.parametrize("norm", RADII)
 def test_pixels_that_stay_are_the_same_to_the_last_bit(norm):
     """Although they are an ulp off their level, as other arithmetic makes them: L1 counts what changed."""
-    x = np.nextafter(X, np.float32(0.5))
+    x = np.where(X > 0, np.nextafter(X, np.float32(0.5)), X)  # next to 0 are floats that some processors take for 0
     moved = x.copy()
     moved[:, 2, 2, 1] += np.where(x[:, 2, 2, 1] > 0.5, -1, 1).astype("float32") * 3 / 255
     tensor = ops.convert_to_tensor(x)
