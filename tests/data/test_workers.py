@@ -153,6 +153,7 @@ def test_sources_that_cannot_travel_are_refused(tmp_path):
 # A script as people write them: no `if __name__ == "__main__"`, a class of its own, frameworks at the top.
 PROGRAM = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 import keras
 import numpy as np
 import keras_robust as kr
