@@ -60,6 +60,7 @@ def test_objective_is_the_sum_over_the_heads():
     assert float(again(labels, main)) == float(loss(labels, main))
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # Keras' MeanIoU asks JAX for it
 def test_trains_both_heads(small, data, tmp_path):
     x, y = data
     model = with_second_head(small)
