@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 WARM_UP_STEPS = 2
@@ -37,14 +38,14 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """What a variant may build instead of a plain function.
+    """What a variant may build instead of a plain function, of whose results nothing is taken (they may be losses).
 
     Attributes:
-        run: one step, run to its end; it may return the seconds that count, else those of the call do.
+        run: one step, run to its end; it returns the seconds that count.
         details: called at the end, a dict of what else is known of the variant; `peak_memory`, MiB, is the device's.
     """
 
-    run: Callable
+    run: Callable[[], float]
     details: Callable = dict
 
 
@@ -169,7 +170,7 @@ def _work(connection, build, settings, threads, device):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     try:
         step = build(settings)
-        step = step if isinstance(step, Step) else Step(step)
+        step = step if isinstance(step, Step) else Step(partial(_seconds, step))
         for _ in range(WARM_UP_STEPS):
             step.run()
     except Unavailable as reason:
@@ -186,11 +187,16 @@ def _work(connection, build, settings, threads, device):
     _forget_peak_memory()
     connection.send(("ready", None))
     while connection.recv():
-        start, cpu_start = time.perf_counter(), time.process_time()
-        own = step.run()
-        wall = time.perf_counter() - start
-        connection.send((own if isinstance(own, float) else wall, time.process_time() - cpu_start))
+        cpu_start = time.process_time()
+        seconds = step.run()
+        connection.send((seconds, time.process_time() - cpu_start))
     connection.send((_peak_memory(), step.details()))
+
+
+def _seconds(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def _receive(connection, variant):

@@ -23,10 +23,11 @@ def work(timing):
 
 
 def test_times_and_ratios(timing, work):
-    variants = {"long": work.long, "short": work.short, "absent": work.absent}
+    variants = {"long": work.long, "short": work.short, "with a loss": work.with_a_loss, "absent": work.absent}
     times, missing = timing.measure(variants, {"seconds": 0.1}, repeats=2)
     assert missing == {"absent": "it is not installed"}
-    assert list(times) == ["long", "short"]
+    assert list(times) == ["long", "short", "with a loss"]
+    assert max(times["with a loss"].seconds) < 100
     assert len(times["short"].seconds) == 2
     assert min(times["long"].seconds) >= 0.3
     assert max(times["short"].cpu_seconds) < 0.1

@@ -14,6 +14,11 @@ def long(settings):
     return lambda: time.sleep(3 * settings["seconds"])
 
 
+def with_a_loss(settings):
+    """As `train_on_batch` does, which returns one."""
+    return lambda: time.sleep(settings["seconds"]) or 1000.0
+
+
 def absent(settings):
     raise Unavailable("it is not installed")
 
