@@ -26,7 +26,7 @@ def show(options: argparse.Namespace) -> None:
     from keras_robust import models
 
     if options.published:
-        show_table(models.published(options.max_parameters, options.sort), options.format)
+        show_table(models.published(options.max_parameters, options.sort or "linf"), options.format)
         return
     if min(options.resolutions) < 1:
         raise ValueError(f"resolutions must be positive; received {options.resolutions}.")
@@ -48,12 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--max-parameters", type=float, metavar="M", help="with --published: at most so many, in 10^6")
     parser.add_argument(
-        "--sort", choices=("linf", "clean", "l2", "l1", "parameters"), default="linf", help="with --published: by what"
+        "--sort", choices=("linf", "clean", "l2", "l1", "parameters"), help="with --published: by what (default: linf)"
     )
     parser.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     options = parser.parse_args(arguments)
     if options.published and options.models:
         parser.error("--models does not go with --published")
+    for name, value in (("--max-parameters", options.max_parameters), ("--sort", options.sort)):
+        if value is not None and not options.published:
+            parser.error(f"{name} goes with --published alone")
     return run(parser, show, options, {"name": "--models", "most_parameters": "--max-parameters"})
 
 

@@ -91,3 +91,11 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, tool, capsys):
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--max-parameters", "6"], ["--sort", "clean"]])
+def test_what_would_do_nothing_is_refused(arguments, tool, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.main(arguments)
+    assert stop.value.code == 2
+    assert f"{arguments[0]} goes with --published alone" in capsys.readouterr().err
